@@ -1,0 +1,1 @@
+"""Reelhook's submitter: what we ask the platforms for."""
