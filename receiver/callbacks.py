@@ -1,0 +1,78 @@
+"""Floor 0, nouns: a callback, one inbound request on a signed URL, kept byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+from receiver.platforms.items import Item
+from receiver.tokens import Source
+
+
+class Outcome(StrEnum):
+    """What became of a callback; the first five are acknowledged with a 200."""
+
+    RECORDED = "recorded"
+    CONFLICT = "conflict"
+    DUPLICATE = "duplicate"
+    PROGRESS = "progress"
+    QUARANTINED = "quarantined"
+    EXPIRED = "expired"  # kept, answered 410
+    REVOKED = "revoked"  # not kept, answered 410
+    LIMITED = "limited"  # not kept, answered 429
+
+
+@dataclass(slots=True)
+class Arrival:
+    """What ingest hands to the store: one authentic body, its items, and on whose word it came.
+
+    `foreign` counts items that name other tasks, `unreadable` is the reason why there are no items.
+    """
+
+    task_id: str | None  # None: it came with a static key and names no task
+    platform: str
+    project: str
+    expected: int | None
+    source: Source
+    issued_at: int
+    jti: bytes | None
+    body: bytes
+    sha256: bytes
+    received_at: int
+    remote: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    items: Sequence[Item] = ()
+    foreign: int = 0
+    unreadable: str | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the store did with an arrival; `results` counts the new ones."""
+
+    outcome: Outcome
+    results: int = 0
+
+
+class Callback(BaseModel):
+    """A callback as the API shows it. `body` only on the single object, decoded for reading."""
+
+    id: str
+    task_id: str | None
+    jti: str | None
+    platform: str
+    source: str
+    outcome: Outcome
+    reason: str | None
+    size: int
+    sha256: str
+    received_at: datetime
+    repeats: int
+    last_received_at: datetime
+    remote: str
+    body: str | None = None

@@ -1,0 +1,39 @@
+"""Floor 0, nouns: time as integers, and how it is written. Stdlib only.
+
+A clock is any callable that gives milliseconds since 1970 (UTC). Only assembly picks a real one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], int]
+
+SECOND = 1_000
+MINUTE = 60 * SECOND
+HOUR = 60 * MINUTE
+DAY = 24 * HOUR
+
+
+def wall_clock() -> int:
+    """Milliseconds since 1970, from the system."""
+    return time.time_ns() // 1_000_000
+
+
+def to_rfc3339(ms: int) -> str:
+    """RFC 3339 in UTC with milliseconds: `2026-11-20T19:40:04.120Z`."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def from_datetime(moment: datetime) -> int:
+    """Milliseconds of an aware datetime; a naive one is read as UTC."""
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
+
+
+def to_datetime(ms: int) -> datetime:
+    """An aware UTC datetime, exact to the millisecond."""
+    return datetime.fromtimestamp(ms // 1000, UTC).replace(microsecond=ms % 1000 * 1000)

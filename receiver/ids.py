@@ -1,0 +1,91 @@
+"""Floor 0, nouns: ids that are prefixed and sort by time. Stdlib only.
+
+An id is a 63-bit integer (42 bits of milliseconds, 21 of entropy), so it is a rowid in SQLite and
+a bigint in PostgreSQL; on the wire it is a prefix and 13 characters of Crockford's base 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from receiver.errors import NotFound
+
+ENTROPY_BITS: Final = 21
+WIDTH: Final = 13
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
+_VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
+
+CALLBACK, RESULT, EVENT, DELIVERY, ATTEMPT, ENDPOINT = "cb_", "res_", "evt_", "dlv_", "att_", "ep_"
+
+
+class IdSource:
+    """Strictly increasing ids. `entropy(bits)` gives random bits; not safe across threads."""
+
+    def __init__(self, entropy: Callable[[int], int]) -> None:
+        self._entropy = entropy
+        self._last = 0
+
+    def next(self, now_ms: int) -> int:
+        """An id of this moment, or just above the last one if the clock stands or steps back."""
+        candidate = (now_ms << ENTROPY_BITS) | self._entropy(ENTROPY_BITS)
+        self._last = candidate if candidate > self._last else self._last + 1
+        return self._last
+
+
+def encode(number: int) -> str:
+    """13 characters that sort as the numbers do."""
+    high, low = divmod(number, 1 << 30)
+    pairs = _PAIRS
+    return (
+        _ALPHABET[high >> 30]
+        + pairs[high >> 20 & 1023]
+        + pairs[high >> 10 & 1023]
+        + pairs[high & 1023]
+        + pairs[low >> 20]
+        + pairs[low >> 10 & 1023]
+        + pairs[low & 1023]
+    )
+
+
+def decode(text: str) -> int:
+    """The number behind 13 characters. Raises ValueError."""
+    if len(text) != WIDTH:
+        raise ValueError("an id has 13 characters")
+    number = 0
+    for character in text:
+        if character not in _VALUES:
+            raise ValueError("an id is written in Crockford's base 32, lower case")
+        number = number << 5 | _VALUES[character]
+    if number >= 1 << 63:
+        raise ValueError("an id fits in 63 bits")
+    return number
+
+
+def parse(prefix: str, text: str) -> int:
+    """The number of a prefixed id. Raises NotFound, since no such thing can exist."""
+    try:
+        if not text.startswith(prefix):
+            raise ValueError(f"an id of this kind starts with {prefix}")
+        return decode(text[len(prefix) :])
+    except ValueError as cause:
+        raise NotFound(f"There is nothing with the id {text[:60]!r}.", hint=str(cause)) from cause
+
+
+def delivery_id(event: int, endpoint: int) -> str:
+    """A delivery is event × endpoint, so its id is both: unique for ever, sorted by event."""
+    return DELIVERY + encode(event) + encode(endpoint)
+
+
+def parse_delivery(text: str) -> tuple[int, int]:
+    """(event, endpoint) of a delivery's id. Raises NotFound."""
+    body = text.removeprefix(DELIVERY)
+    if len(body) == len(text):
+        raise NotFound(f"There is no delivery {text[:60]!r}.")
+    return parse("", body[:WIDTH]), parse("", body[WIDTH:])
+
+
+def attempt_id(event: int, endpoint: int, number: int) -> str:
+    """An attempt is a delivery's n-th try; replays never reuse a number."""
+    return f"{ATTEMPT}{encode(event)}{encode(endpoint)}{encode(number)[-3:]}"

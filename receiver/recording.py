@@ -1,0 +1,229 @@
+"""Floor 1, decisions: what one batch of arrivals changes, as rows. Pure; stores carry it out.
+
+Both stores load the tasks of a batch, call `plan`, and write what it lists, in one transaction.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from receiver.callbacks import Arrival, Outcome, Receipt
+from receiver.endpoints import Subscription
+from receiver.events import Announcement, announce
+from receiver.platforms.reading import dumps
+from receiver.tasks import Changes, ResultState, TaskState, absorb, differs, facts_of
+from receiver.tokens import Source
+
+NextId = Callable[[], int]
+
+
+@dataclass(slots=True)
+class CallbackRow:
+    """A callback to keep; its task is named by the task's id."""
+
+    id: int
+    task_id: str | None
+    outcome: Outcome
+    reason: str | None
+    arrival: Arrival
+
+
+@dataclass(slots=True)
+class EventRow:
+    """An event to keep, with the endpoints it goes to."""
+
+    id: int
+    task_id: str
+    project: str
+    announcement: Announcement
+    created_at: int
+    endpoints: list[int]
+
+
+@dataclass(slots=True)
+class Plan:
+    """Everything that one batch writes. Receipts stand in the order of the arrivals."""
+
+    receipts: list[Receipt] = field(default_factory=list)
+    created: dict[str, TaskState] = field(default_factory=dict)
+    touched: dict[str, TaskState] = field(default_factory=dict)
+    callbacks: list[CallbackRow] = field(default_factory=list)
+    repeats: list[tuple[str, Arrival]] = field(default_factory=list)
+    replaced_progress: list[str] = field(default_factory=list)
+    results: list[tuple[str, ResultState]] = field(default_factory=list)
+    changed_results: list[tuple[str, ResultState]] = field(default_factory=list)
+    events: list[EventRow] = field(default_factory=list)
+
+
+# A body's outcome is the first of these that one of its items has (design §4).
+_PRECEDENCE: Final = (Outcome.RECORDED, Outcome.CONFLICT, Outcome.DUPLICATE, Outcome.PROGRESS)
+
+
+class Recorder:
+    """Plans one batch over loaded `tasks`, the digests of kept bodies, and the subscriptions."""
+
+    def __init__(
+        self,
+        tasks: dict[str, TaskState],
+        kept: set[tuple[str, bytes]],
+        subscriptions: Sequence[Subscription],
+        next_id: NextId,
+    ) -> None:
+        self.plan = Plan()
+        self._tasks = tasks
+        self._kept = kept
+        self._subscriptions = subscriptions
+        self._next_id = next_id
+
+    def record(self, arrivals: Iterable[Arrival]) -> Plan:
+        """The plan for these arrivals, in their order."""
+        for arrival in arrivals:
+            self.plan.receipts.append(self._record_one(arrival))
+        return self.plan
+
+    def _record_one(self, arrival: Arrival) -> Receipt:
+        if arrival.task_id is None:
+            return self._keep_orphan(arrival)
+        task = self._tasks.get(arrival.task_id)
+        if task is not None and task.is_revoked(arrival.issued_at):
+            return Receipt(Outcome.REVOKED)
+        if arrival.expired:
+            return self._keep_expired(task, arrival)
+        if task is None:
+            task = self._create(arrival.task_id, arrival)
+        if arrival.unreadable is not None:
+            return self._quarantine(task, arrival, arrival.unreadable)
+        return self._take(task, arrival)
+
+    def _keep_orphan(self, arrival: Arrival) -> Receipt:
+        reason = arrival.unreadable or "names_no_task"
+        row = CallbackRow(self._next_id(), None, Outcome.QUARANTINED, reason, arrival)
+        self.plan.callbacks.append(row)
+        return Receipt(Outcome.QUARANTINED)
+
+    def _create(self, task_id: str, arrival: Arrival) -> TaskState:
+        task = TaskState(
+            id=task_id,
+            platform=arrival.platform,
+            project=arrival.project,
+            expected=arrival.expected,
+            tags=dumps(dict(arrival.tags)),
+        )
+        self._tasks[task.id] = self.plan.created[task.id] = task
+        return task
+
+    def _take(self, task: TaskState, arrival: Arrival) -> Receipt:
+        now = arrival.received_at
+        if self._would_flood(task, arrival):
+            return Receipt(Outcome.LIMITED)
+        changes = absorb(task, arrival.items, source=arrival.source, now=now)
+        outcome = _outcome_of(changes)
+        if outcome is None:
+            return self._quarantine(task, arrival, "unknown_shape")
+        self._touch(task)
+        task.confirm_submit(arrival.source)
+        if arrival.foreign or changes.unknown:
+            reason = "foreign_items" if arrival.foreign else "unknown_items"
+            self._keep(task, arrival, Outcome.QUARANTINED, reason)
+        self._keep_by(outcome, task, arrival)
+        self._write_changes(task, changes, now)
+        return Receipt(outcome, len(changes.new))
+
+    def _would_flood(self, task: TaskState, arrival: Arrival) -> bool:
+        # Only what holds no owed result may be refused, and a poll is our own.
+        if task.noise < task.noise_limit or arrival.source is Source.POLL:
+            return False
+        if (task.id, arrival.sha256) in self._kept:
+            return False
+        return all(
+            item.key in task.results and differs(task.results[item.key], item)
+            for item in arrival.items
+        )
+
+    def _quarantine(self, task: TaskState, arrival: Arrival, reason: str) -> Receipt:
+        known = (task.id, arrival.sha256) in self._kept
+        own = arrival.source is Source.POLL
+        if task.noise >= task.noise_limit and not own and not known:
+            return Receipt(Outcome.LIMITED)
+        self._touch(task)
+        task.reconcile_at = arrival.received_at
+        self._keep(task, arrival, Outcome.QUARANTINED, reason)
+        return Receipt(Outcome.QUARANTINED)
+
+    def _keep_expired(self, task: TaskState | None, arrival: Arrival) -> Receipt:
+        if task is not None and task.completed_at is None and task.noise < task.noise_limit:
+            self._touch(task)
+            task.reconcile_at = arrival.received_at
+            self._keep(task, arrival, Outcome.EXPIRED, None)
+        return Receipt(Outcome.EXPIRED)
+
+    def _keep_by(self, outcome: Outcome, task: TaskState, arrival: Arrival) -> None:
+        if outcome is Outcome.DUPLICATE:
+            task.duplicates += 1
+            if task.noise >= task.noise_limit:
+                return  # counted; its bytes would only fill the disk
+        if outcome is Outcome.PROGRESS:
+            self.plan.replaced_progress.append(task.id)
+        self._keep(task, arrival, outcome, None)
+
+    def _keep(
+        self, task: TaskState, arrival: Arrival, outcome: Outcome, reason: str | None
+    ) -> None:
+        digest = (task.id, arrival.sha256)
+        if digest in self._kept and outcome is not Outcome.RECORDED:
+            self.plan.repeats.append((task.id, arrival))
+            return
+        self._kept.add(digest)
+        if outcome not in (Outcome.RECORDED, Outcome.PROGRESS):
+            task.noise += 1
+        self.plan.callbacks.append(CallbackRow(self._next_id(), task.id, outcome, reason, arrival))
+
+    def _touch(self, task: TaskState) -> None:
+        if task.id not in self.plan.created:
+            self.plan.touched[task.id] = task
+
+    def _write_changes(self, task: TaskState, changes: Changes, now: int) -> None:
+        for result in changes.new:
+            result.id = self._next_id()
+            self.plan.results.append((task.id, result))
+        for result in (*changes.filled, *changes.superseded):
+            self.plan.changed_results.append((task.id, result))
+        self.tell(task, announce(task, changes, now), now)
+
+    def tell(self, task: TaskState, announcements: Iterable[Announcement], now: int) -> None:
+        """Record announcements of a task as events, each with the endpoints that want it."""
+        facts: Mapping[str, Any] | None = None
+        for announcement in announcements:
+            if facts is None:
+                facts = facts_of(task, _parsed(task.tags), _parsed(task.metadata))
+            wanting = [
+                subscription.endpoint
+                for subscription in self._subscriptions
+                if subscription.project == task.project
+                and subscription.wants(announcement.type, facts)
+            ]
+            row = EventRow(self._next_id(), task.id, task.project, announcement, now, wanting)
+            self.plan.events.append(row)
+
+    def change(self, task: TaskState, changes: Changes, now: int) -> None:
+        """Plan changes that came from the receiver itself (a deadline), not from an arrival."""
+        self._touch(task)
+        self._write_changes(task, changes, now)
+
+
+@lru_cache(maxsize=1_024)
+def _parsed(text: str) -> Mapping[str, Any]:
+    found = json.loads(text)
+    return found if isinstance(found, dict) else {}
+
+
+def _outcome_of(changes: Changes) -> Outcome | None:
+    counts = (len(changes.new), changes.conflicts, changes.duplicates, changes.progress)
+    for outcome, count in zip(_PRECEDENCE, counts, strict=True):
+        if count:
+            return outcome
+    return None

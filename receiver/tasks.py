@@ -1,0 +1,419 @@
+"""Floor 0, nouns: a task, its results, and what a body's items change. Pure.
+
+`absorb` is the one truth that every store calls inside its transaction. A task's status is never
+stored by hand: it follows from its counts (`status_of`). docs/states.md draws it.
+
+    pending → partial → succeeded | partially_failed | failed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from receiver.platforms.items import Category, Item, Kind, Media, PlatformError
+from receiver.platforms.reading import dumps
+from receiver.tokens import Source
+
+MISSED: Final = "deadlineExceeded"
+_MISSED_KEY: Final = f"error:{MISSED}:"
+
+
+class Status(StrEnum):
+    """How far a task is."""
+
+    PENDING = "pending"
+    PARTIAL = "partial"
+    SUCCEEDED = "succeeded"
+    PARTIALLY_FAILED = "partially_failed"
+    FAILED = "failed"
+
+
+COMPLETE: Final = frozenset({Status.SUCCEEDED, Status.PARTIALLY_FAILED, Status.FAILED})
+
+
+class SubmitState(StrEnum):
+    """What we know about the platform having taken the task."""
+
+    REGISTERED = "registered"  # in the ledger, nothing sent yet as far as we know
+    SUBMITTED = "submitted"  # the platform said yes, or called back
+    REJECTED = "rejected"  # the platform said no
+    UNKNOWN = "unknown"  # the request timed out after it was sent
+
+
+_UNSURE: Final = frozenset({SubmitState.REGISTERED, SubmitState.UNKNOWN})
+
+
+@dataclass(slots=True)
+class ResultState:
+    """One result within the ledger. `cost` in micro-dollars, times in milliseconds."""
+
+    id: int
+    key: str
+    index: int
+    kind: Kind
+    source: Source
+    received_at: int
+    media: tuple[Media, ...] = ()
+    seed: int | None = None
+    cost: int | None = None
+    nsfw: bool | None = None
+    error: PlatformError | None = None
+    raw: str | None = None  # None when read back without it
+    late: bool = False
+    superseded: bool = False  # a placeholder that a late result has replaced
+    conflicts: int = 0
+
+
+@dataclass(slots=True)
+class TaskState:
+    """A task within the ledger, with the results it has."""
+
+    id: str
+    platform: str
+    project: str
+    expected: int | None
+    model: str | None = None
+    tags: str = "{}"  # JSON text: it is copied into every event as it is
+    metadata: str = "{}"
+    succeeded: int = 0
+    failed: int = 0
+    missed: int = 0  # of `failed`: placeholders for what never came
+    indexed: int = 0  # the next result's index
+    cost: int | None = None
+    closed: bool = False  # complete whatever the count says
+    overdue: bool = False
+    noise: int = 0  # kept bodies that recorded nothing
+    duplicates: int = 0
+    completed_at: int | None = None
+    revoked_at: int | None = None
+    reconcile_at: int | None = None
+    submit_state: SubmitState = SubmitState.SUBMITTED
+    results: dict[str, ResultState] = field(default_factory=dict)
+
+    @property
+    def received(self) -> int:
+        """Distinct results so far."""
+        return self.succeeded + self.failed
+
+    @property
+    def status(self) -> Status:
+        """Where the counts put the task."""
+        return status_of(self.expected, self.succeeded, self.failed, self.closed)
+
+    @property
+    def noise_limit(self) -> int:
+        """How many bodies that record nothing are kept (design §4)."""
+        return 2 * (self.expected or 1) + 8
+
+    def is_revoked(self, issued_at: int) -> bool:
+        """Whether a token issued at that moment was revoked since."""
+        return self.revoked_at is not None and issued_at <= self.revoked_at
+
+    def confirm_submit(self, source: Source) -> None:
+        """A callback proves that the platform took the task; a rejection that it did not."""
+        if source is Source.SUBMIT:
+            self.submit_state = SubmitState.REJECTED
+        elif source is not Source.DEADLINE and self.submit_state in _UNSURE:
+            self.submit_state = SubmitState.SUBMITTED
+
+
+def status_of(expected: int | None, succeeded: int, failed: int, closed: bool) -> Status:
+    """A task's status. `expected` None (a static key, not registered) is never full by count."""
+    received = succeeded + failed
+    if not closed and (expected is None or received < expected):
+        return Status.PARTIAL if received else Status.PENDING
+    if not failed:
+        return Status.SUCCEEDED
+    return Status.PARTIALLY_FAILED if succeeded else Status.FAILED
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one body changed in a task."""
+
+    new: list[ResultState] = field(default_factory=list)
+    filled: list[ResultState] = field(default_factory=list)
+    superseded: list[ResultState] = field(default_factory=list)
+    conflicts: int = 0
+    duplicates: int = 0
+    progress: int = 0
+    unknown: int = 0
+    completed: bool = False
+    revised: bool = False
+
+
+def absorb(task: TaskState, items: Sequence[Item], *, source: Source, now: int) -> Changes:
+    """Take a body's items into `task` and say what changed. New results have the id 0 until stored.
+
+    One body is one step: it completes a task at most once, and revises a completed one once.
+    """
+    changes = Changes()
+    was_complete = task.completed_at is not None
+    for item in items:
+        _absorb_item(task, item, changes, source, now)
+    if _closes(source, items, changes):
+        task.closed = True
+    if any(result.kind is Kind.FAILED for result in changes.new) and source is Source.CALLBACK:
+        task.reconcile_at = now  # one error callback may stand for the whole task
+    _settle(task, changes, was_complete, now)
+    return changes
+
+
+def _absorb_item(task: TaskState, item: Item, changes: Changes, source: Source, now: int) -> None:
+    if item.kind is Kind.PROGRESS:
+        changes.progress += 1
+    elif item.kind is Kind.UNKNOWN:
+        changes.unknown += 1
+    elif (known := task.results.get(item.key)) is not None:
+        _compare(task, known, item, changes)
+    else:
+        _add(task, item, changes, source, now)
+
+
+def _add(task: TaskState, item: Item, changes: Changes, source: Source, now: int) -> None:
+    result = ResultState(
+        id=0,
+        key=item.key,
+        index=task.indexed,
+        kind=item.kind,
+        source=source,
+        received_at=now,
+        media=item.media,
+        seed=item.seed,
+        cost=item.cost,
+        nsfw=item.nsfw,
+        error=item.error,
+        raw=item.raw,
+        late=task.completed_at is not None,
+    )
+    task.results[item.key] = result
+    task.indexed += 1
+    _count(task, item)
+    changes.new.append(result)
+    if task.missed and source is not Source.DEADLINE:
+        _supersede(task, changes)
+
+
+def _count(task: TaskState, item: Item) -> None:
+    if item.kind is Kind.SUCCEEDED:
+        task.succeeded += 1
+    else:
+        task.failed += 1
+    if item.cost is not None:
+        task.cost = (task.cost or 0) + item.cost
+
+
+def _supersede(task: TaskState, changes: Changes) -> None:
+    # What was missing has come after all: it takes the place of one placeholder.
+    for result in task.results.values():
+        if result.key.startswith(_MISSED_KEY) and not result.superseded:
+            result.superseded = True
+            task.missed -= 1
+            task.failed -= 1
+            changes.superseded.append(result)
+            return
+
+
+def _compare(task: TaskState, known: ResultState, item: Item, changes: Changes) -> None:
+    if differs(known, item):
+        known.conflicts += 1
+        changes.conflicts += 1
+        changes.filled.append(known)
+        return
+    changes.duplicates += 1
+    if _fill(task, known, item):
+        changes.filled.append(known)
+
+
+def differs(known: ResultState, item: Item) -> bool:
+    """Whether an item contradicts the result it names, in the fields that both have (design §4)."""
+    ours, theirs = _locations(known.media), _locations(item.media)
+    if any(theirs.get(kind, url) != url for kind, url in ours.items()):
+        return True
+    pairs = ((known.seed, item.seed), (known.nsfw, item.nsfw), (known.cost, item.cost))
+    return any(None not in (mine, other) and mine != other for mine, other in pairs)
+
+
+def _locations(media: Iterable[Media]) -> dict[str, str]:
+    # Without the query: platforms sign their URLs anew each time.
+    return {part.kind: part.url.partition("?")[0] for part in media if part.url}
+
+
+def _fill(task: TaskState, known: ResultState, item: Item) -> bool:
+    filled = False
+    if known.cost is None and item.cost is not None:
+        known.cost = item.cost
+        task.cost = (task.cost or 0) + item.cost
+        filled = True
+    if known.seed is None and item.seed is not None:
+        known.seed, filled = item.seed, True
+    if known.nsfw is None and item.nsfw is not None:
+        known.nsfw, filled = item.nsfw, True
+    if not _locations(known.media) and _locations(item.media):
+        known.media, filled = item.media, True
+    return filled
+
+
+def _closes(source: Source, items: Sequence[Item], changes: Changes) -> bool:
+    if source is Source.SUBMIT:
+        return any(item.kind is Kind.FAILED for item in items)
+    if source is Source.POLL:
+        # A snapshot of the whole task in which nothing is still working.
+        return bool(items) and not changes.progress and not changes.unknown
+    return source is Source.DEADLINE
+
+
+def _settle(task: TaskState, changes: Changes, was_complete: bool, now: int) -> None:
+    if was_complete:
+        changes.revised = bool(changes.new)
+    elif task.received and task.status in COMPLETE:
+        task.completed_at = now
+        changes.completed = True
+
+
+def missing(task: TaskState) -> list[Item]:
+    """The failures that a given-up task gets for what never came (error `deadlineExceeded`)."""
+    owed = max((task.expected or 1) - task.received, 0)
+    message = "No callback and no poll brought this result before the task was given up."
+    error = PlatformError(MISSED, Category.TIMEOUT, message)
+    return [
+        Item(
+            Kind.FAILED,
+            task.id,
+            f"{_MISSED_KEY}{ordinal}",
+            dumps({"taskUUID": task.id, "status": "error", "code": MISSED, "message": message}),
+            error=error,
+        )
+        for ordinal in range(owed)
+    ]
+
+
+def give_up(task: TaskState, now: int) -> Changes:
+    """Record what is missing as failed and close the task."""
+    changes = absorb(task, missing(task), source=Source.DEADLINE, now=now)
+    task.missed += len(changes.new)
+    return changes
+
+
+class TaskSpec(BaseModel):
+    """`PUT /v1/tasks/{id}`: what the submitter knows before it submits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    platform: str = Field(pattern=r"^[a-z0-9_-]{1,32}$")
+    model: str | None = Field(default=None, max_length=200)
+    expected: int = Field(default=1, ge=1, le=100)
+    project: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    tags: dict[str, str] = Field(default_factory=dict, max_length=20)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    request: dict[str, Any] | None = None
+    platform_id: str | None = Field(default=None, max_length=200)
+    deadline_at: datetime | None = None
+    give_up_at: datetime | None = None
+    client_ref: str | None = Field(default=None, max_length=200)
+
+
+class TaskPatch(BaseModel):
+    """`PATCH /v1/tasks/{id}`: how the submit ended. `registered` asks for the right to send."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    platform_id: str | None = Field(default=None, max_length=200)
+    submit_state: SubmitState | None = None
+
+
+class Task(BaseModel):
+    """A task as the API shows it. `cost` in dollars, as reported by the platform."""
+
+    id: str
+    platform: str
+    platform_id: str | None
+    model: str | None
+    project: str
+    status: Status
+    overdue: bool
+    expected: int | None
+    received: int
+    succeeded: int
+    failed: int
+    cost: float | None
+    tags: dict[str, str]
+    metadata: dict[str, Any]
+    submit_state: SubmitState
+    client_ref: str | None = None
+    created_at: datetime
+    deadline_at: datetime | None
+    give_up_at: datetime | None
+    completed_at: datetime | None
+    revision: int
+    request: dict[str, Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every owed result is in, or the task was closed short of them."""
+        return self.status in COMPLETE
+
+
+class RegisteredTask(Task):
+    """The answer to a PUT: the task, a fresh signed URL, and whether this call may submit it."""
+
+    webhook_url: str
+    may_submit: bool
+
+
+class MediaView(BaseModel):
+    """One file of a result; `expires_at` is a lower bound where it is known."""
+
+    kind: str
+    id: str | None
+    url: str | None
+    expires_at: datetime | None = None
+
+
+class ErrorView(BaseModel):
+    """A failure with the platform's code and our category."""
+
+    code: str
+    category: Category
+    message: str
+    retryable: bool
+
+
+class Result(BaseModel):
+    """A result as the API shows it. `cost` in dollars."""
+
+    id: str
+    task_id: str
+    key: str
+    index: int
+    kind: Literal[Kind.SUCCEEDED, Kind.FAILED]
+    late: bool
+    superseded: bool = False
+    conflicts: int = 0
+    media: list[MediaView]
+    seed: int | None
+    cost: float | None
+    nsfw: bool | None
+    error: ErrorView | None
+    source: Source
+    received_at: datetime
+    raw: Any = None
+
+
+def facts_of(
+    task: TaskState, tags: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What an endpoint's filters may look at."""
+    return {
+        "platform": task.platform,
+        "model": task.model,
+        "status": task.status.value,
+        "tags": tags,
+        "metadata": metadata,
+    }
