@@ -1,0 +1,67 @@
+"""Floor 2, edges: numbered SQL files, each applied in one transaction. sqlite3 only."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+from typing import Final
+
+from receiver.errors import SchemaTooNew
+
+APPLICATION_ID: Final = 0x5265656C  # "Reel": what `file` and a stranger's eyes can check
+
+
+def migrations() -> list[tuple[int, str]]:
+    """(number, SQL text) of every migration, in order."""
+    folder = resources.files("receiver.store").joinpath("sql/sqlite")
+    found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(int(name.partition("_")[0]), folder.joinpath(name).read_text()) for name in found]
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The schema's version; 0 for an empty file."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection) -> list[int]:
+    """Bring the database to this release's schema; returns the numbers applied.
+
+    Raises SchemaTooNew, before anything is touched, for a database of a later release.
+    """
+    known = migrations()
+    current, newest = version_of(connection), known[-1][0]
+    if current > newest:
+        raise SchemaTooNew(
+            f"The database has schema {current}, this release knows {newest}. Install the release"
+            " that wrote it, or restore a backup.",
+            found=current,
+            known=newest,
+        )
+    pending = [(number, text) for number, text in known if number > current]
+    for number, text in pending:
+        _apply(connection, number, text)
+    return [number for number, _ in pending]
+
+
+def _apply(connection: sqlite3.Connection, number: int, text: str) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _statements(text):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(text: str) -> list[str]:
+    # executescript would commit first, and so tear a migration in two.
+    found, current = [], ""
+    for line in text.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            found.append(current)
+            current = ""
+    return found

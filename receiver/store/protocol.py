@@ -1,0 +1,179 @@
+"""Floor 2, edges: what a store can do. Each verb is one whole transaction.
+
+Two implementations are meant to stand behind it (SQLite now, PostgreSQL later), so it names no
+engine. Every verb may raise StoreUnavailable; those that name a thing raise NotFound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from receiver.callbacks import Arrival, Callback, Receipt
+from receiver.deliveries import Delivery, Outcome, State
+from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
+from receiver.endpoints import State as EndpointState
+from receiver.events import Event
+from receiver.tasks import Result, SubmitState, Task, TaskSpec
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A PUT of a task. Times in milliseconds."""
+
+    id: str
+    spec: TaskSpec
+    project: str
+    now: int
+    deadline_at: int | None
+    give_up_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """A change of one task by hand or by its submitter."""
+
+    id: str
+    now: int
+    submit_state: SubmitState | None = None
+    platform_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """An endpoint to add, with its first secret."""
+
+    spec: EndpointSpec
+    project: str
+    secret: str
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, newest first, and where the next one begins."""
+
+    data: Sequence[T]
+    next_cursor: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Filters of a list; None does not filter. `before` is a cursor, times in milliseconds."""
+
+    limit: int = 50
+    before: tuple[int, ...] | None = None
+    project: str | None = None
+    status: str | None = None
+    platform: str | None = None
+    model: str | None = None
+    overdue: bool | None = None
+    task: str | None = None
+    endpoint: str | None = None
+    state: State | None = None
+    outcome: str | None = None
+    event_type: str | None = None
+    tag: tuple[str, str] | None = None
+    since: int | None = None
+    until: int | None = None
+    q: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A delivery that was leased: what to send, where, and as which attempt."""
+
+    event_id: int
+    endpoint_id: int
+    attempt: int  # since the first, never reused
+    round_attempt: int  # since the schedule last began, 1-based
+    url: str
+    headers: dict[str, str]
+    secrets: tuple[str, ...]
+    schedule: tuple[int, ...] | None
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How an attempt ended and what follows. Times in milliseconds."""
+
+    claimed: Claimed
+    outcome: Outcome
+    state: State
+    next_attempt_at: int | None
+    started_at: int
+    now: int
+    disable: str | None = None
+
+
+class Store(Protocol):
+    """Everything that is kept."""
+
+    instance: str  # 32 hexadecimal digits, made once with the database
+
+    async def record(self, arrival: Arrival) -> Receipt:
+        """Keep one callback with its results, counts, events and deliveries; durable on return."""
+        ...
+
+    async def register(self, asked: Registration) -> bool:
+        """Create or complete a task; True when this call holds the right to submit it."""
+        ...
+
+    async def change_task(self, change: TaskChange) -> None: ...
+    async def revoke_task(self, change: TaskChange) -> None: ...
+    async def delete_task(self, change: TaskChange) -> None: ...
+    async def task(self, task_id: str) -> Task: ...
+    async def tasks(self, query: Query) -> Page[Task]: ...
+    async def results(self, task_id: str) -> Sequence[Result]: ...
+    async def note_overdue(self, now: int) -> int: ...
+    async def give_up(self, now: int) -> int: ...
+
+    async def callback(self, callback_id: str) -> Callback: ...
+    async def callbacks(self, query: Query) -> Page[Callback]: ...
+
+    async def add_endpoint(self, new: NewEndpoint) -> Endpoint: ...
+    async def endpoint(self, endpoint_id: str) -> Endpoint: ...
+    async def endpoints(self, query: Query) -> Page[Endpoint]: ...
+    async def change_endpoint(self, endpoint_id: str, patch: EndpointPatch) -> Endpoint: ...
+    async def set_endpoint_state(
+        self, endpoint_id: str, state: EndpointState, reason: str | None
+    ) -> Endpoint: ...
+    async def delete_endpoint(self, endpoint_id: str, now: int) -> None: ...
+
+    async def event(self, event_id: str) -> Event: ...
+    async def events(self, query: Query) -> Page[Event]: ...
+
+    async def delivery(self, delivery_id: str) -> Delivery: ...
+    async def deliveries(self, query: Query) -> Page[Delivery]: ...
+    async def retry(self, delivery_id: str, now: int) -> None: ...
+    async def cancel(self, delivery_id: str, now: int) -> None: ...
+
+    async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
+        """Lease due deliveries, fairly over endpoints and within each one's concurrency."""
+        ...
+
+    async def settle(self, settled: Settled) -> None:
+        """Keep an attempt and move its delivery; stale news of a lapsed lease is kept as a row."""
+        ...
+
+    async def release_lapsed(self, now: int) -> int:
+        """Return deliveries whose lease ran out to pending; the count."""
+        ...
+
+    async def next_due(self) -> int | None:
+        """When the next delivery is due, in milliseconds; None when nothing waits."""
+        ...
+
+    async def ready(self) -> None:
+        """Write and commit something. Raises StoreUnavailable when that fails."""
+        ...
+
+    def on_change(self, listener: Callable[[set[str], bool], None]) -> None:
+        """Call `listener(changed task ids, deliveries became due)` after each commit."""
+        ...
+
+    async def close(self) -> None: ...

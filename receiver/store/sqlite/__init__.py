@@ -1,0 +1,5 @@
+"""Floor 2, edges: the SQLite store. One process, one writer, readers that can't write."""
+
+from receiver.store.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

@@ -1,0 +1,517 @@
+"""Floor 2, edges: the writes of the ledger: arrivals, tasks, deadlines. sqlite3 only.
+
+Each function runs inside the writer's transaction. What changes is decided by `receiver.recording`
+and `receiver.tasks`; here it is loaded and stored, a whole batch with one statement a table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from receiver.callbacks import Arrival, Receipt
+from receiver.clock import SECOND
+from receiver.endpoints import Subscription
+from receiver.errors import Conflict, NotFound
+from receiver.events import announce_overdue
+from receiver.platforms.items import Category, Kind, Media, PlatformError
+from receiver.platforms.reading import dumps
+from receiver.recording import NextId, Plan, Recorder
+from receiver.store.protocol import Registration, TaskChange
+from receiver.store.sqlite.rows import json_of
+from receiver.store.writer import Transaction
+from receiver.tasks import ResultState, SubmitState, TaskState, give_up
+from receiver.tokens import Source
+
+SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
+
+_TASK_FIELDS: Final = (
+    "n, id, platform, project, expected, model, tags, metadata, succeeded, failed, missed, indexed,"
+    " cost, closed, overdue, noise, duplicates, completed_at, revoked_at, reconcile_at,"
+    " submit_state"
+)
+_RESULT_FIELDS: Final = (
+    "task_n, key, id, idx, kind, late, superseded, conflicts, source, received_at, cost, seed,"
+    " nsfw, media, error"
+)
+
+
+def task_key(task_id: str) -> bytes:
+    """The 16 bytes under which a task is stored. Raises NotFound for what is no UUID."""
+    try:
+        return UUID(task_id).bytes
+    except ValueError:
+        raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
+
+
+def _marks(count: int) -> str:
+    return ",".join("?" * count)
+
+
+@dataclass(slots=True)
+class _Loaded:
+    tasks: dict[str, TaskState]
+    numbers: dict[str, int]  # task id -> n
+
+
+class Ledger:
+    """The ledger's verbs. `subscriptions` gives the current endpoints, `next_id` fresh ids."""
+
+    def __init__(
+        self, subscriptions: Callable[[], Sequence[Subscription]], next_id: Callable[[], int]
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._next_id: NextId = next_id
+
+    def record(self, tx: Transaction, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
+        """Store a batch of arrivals with everything that follows from them."""
+        loaded = _load(tx.connection, {a.task_id for a in arrivals if a.task_id is not None})
+        kept = _kept(tx.connection, loaded)
+        recorder = Recorder(loaded.tasks, kept, self._subscriptions(), self._next_id)
+        plan = recorder.record(arrivals)
+        self._write(tx, plan, loaded, arrivals[0].received_at)
+        return plan.receipts
+
+    def register(self, tx: Transaction, asked: Registration) -> bool:
+        """Create a task, or fill in what an existing one lacks. True: this call may submit it."""
+        key = task_key(asked.id)
+        found = tx.connection.execute("SELECT n FROM tasks WHERE id = ?", (key,)).fetchone()
+        tx.changed_tasks.add(asked.id)
+        if found is None:
+            self._create(tx, asked, key)
+            return True
+        _fill(tx, asked, key)
+        return False
+
+    def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:
+        spec = asked.spec
+        tx.connection.execute(
+            "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
+            " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
+            f" tags, metadata, request) VALUES ({_marks(17)})",
+            (
+                self._next_id(),
+                key,
+                spec.platform,
+                asked.project,
+                "pending",
+                spec.expected,
+                asked.now,
+                asked.deadline_at,
+                asked.give_up_at,
+                SubmitState.REGISTERED,
+                asked.now + SUBMIT_LEASE,
+                spec.platform_id,
+                spec.model,
+                spec.client_ref,
+                dumps(spec.tags),
+                dumps(spec.metadata),
+                None if spec.request is None else dumps(spec.request),
+            ),
+        )
+
+    def note_overdue(self, tx: Transaction, nows: Sequence[int]) -> Sequence[int]:
+        """Flag tasks whose deadline has passed, each with its one `task.overdue`; the count."""
+        return [self._note_overdue(tx, now) for now in nows]
+
+    def _note_overdue(self, tx: Transaction, now: int) -> int:
+        due = tx.connection.execute(
+            "SELECT id FROM tasks WHERE completed_at IS NULL AND overdue = 0 AND deadline_at <= ?"
+            " LIMIT 500",
+            (now,),
+        ).fetchall()
+        loaded = _load(tx.connection, {str(UUID(bytes=row[0])) for row in due})
+        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
+        for task in loaded.tasks.values():
+            task.overdue = True
+            task.reconcile_at = task.reconcile_at or now
+            recorder.plan.touched[task.id] = task
+            recorder.tell(task, [announce_overdue(task, now)], now)
+        self._write(tx, recorder.plan, loaded, now)
+        return len(due)
+
+    def give_up(self, tx: Transaction, nows: Sequence[int]) -> Sequence[int]:
+        """Record `deadlineExceeded` for what is missing of tasks past their give-up; the count."""
+        return [self._give_up(tx, now) for now in nows]
+
+    def _give_up(self, tx: Transaction, now: int) -> int:
+        due = tx.connection.execute(
+            "SELECT id FROM tasks WHERE completed_at IS NULL AND give_up_at <= ? LIMIT 500", (now,)
+        ).fetchall()
+        loaded = _load(tx.connection, {str(UUID(bytes=row[0])) for row in due})
+        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
+        for task in loaded.tasks.values():
+            recorder.change(task, give_up(task, now), now)
+        self._write(tx, recorder.plan, loaded, now)
+        return len(due)
+
+    def _write(self, tx: Transaction, plan: Plan, loaded: _Loaded, now: int) -> None:
+        for task in plan.created:
+            loaded.numbers[task] = self._next_id()
+        _insert_tasks(tx.connection, plan, loaded.numbers, now)
+        _insert_callbacks(tx.connection, plan, loaded.numbers)
+        _insert_results(tx.connection, plan, loaded.numbers)
+        if _insert_events(tx.connection, plan, loaded.numbers):
+            tx.work = True
+        tx.changed_tasks.update(plan.created, plan.touched)
+
+
+def _load(connection: sqlite3.Connection, wanted: set[str]) -> _Loaded:
+    if not wanted:
+        return _Loaded({}, {})
+    keys = [UUID(task).bytes for task in wanted]
+    rows = connection.execute(
+        f"SELECT {_TASK_FIELDS} FROM tasks WHERE id IN ({_marks(len(keys))})",
+        keys,
+    ).fetchall()
+    loaded = _Loaded({}, {})
+    by_number: dict[int, TaskState] = {}
+    for row in rows:
+        task = _task_of(row)
+        loaded.tasks[task.id] = by_number[row[0]] = task
+        loaded.numbers[task.id] = row[0]
+    _load_results(connection, [n for n, task in by_number.items() if task.indexed], by_number)
+    return loaded
+
+
+def _load_results(
+    connection: sqlite3.Connection, numbers: list[int], tasks: dict[int, TaskState]
+) -> None:
+    if not numbers:
+        return
+    for row in connection.execute(
+        f"SELECT {_RESULT_FIELDS} FROM results WHERE task_n IN ({_marks(len(numbers))})",
+        numbers,
+    ):
+        tasks[row[0]].results[row[1]] = _result_of(row)
+
+
+def _task_of(row: Sequence[Any]) -> TaskState:
+    return TaskState(
+        id=str(UUID(bytes=row[1])),
+        platform=row[2],
+        project=row[3],
+        expected=row[4],
+        model=row[5],
+        tags=row[6],
+        metadata=row[7],
+        succeeded=row[8],
+        failed=row[9],
+        missed=row[10],
+        indexed=row[11],
+        cost=row[12],
+        closed=bool(row[13]),
+        overdue=bool(row[14]),
+        noise=row[15],
+        duplicates=row[16],
+        completed_at=row[17],
+        revoked_at=row[18],
+        reconcile_at=row[19],
+        submit_state=SubmitState(row[20]),
+    )
+
+
+def _result_of(row: Sequence[Any]) -> ResultState:
+    error = json_of(row[14])
+    return ResultState(
+        id=row[2],
+        key=row[1],
+        index=row[3],
+        kind=Kind(row[4]),
+        late=bool(row[5]),
+        superseded=bool(row[6]),
+        conflicts=row[7],
+        source=Source(row[8]),
+        received_at=row[9],
+        cost=row[10],
+        seed=None if row[11] is None else int(row[11]),
+        nsfw=None if row[12] is None else bool(row[12]),
+        media=tuple(Media(*part) for part in json_of(row[13])),
+        error=None if error is None else PlatformError(error[0], Category(error[1]), error[2]),
+    )
+
+
+def _kept(connection: sqlite3.Connection, loaded: _Loaded) -> set[tuple[str, bytes]]:
+    # Only a task that has had a callback can have a repeated one.
+    names = {
+        loaded.numbers[task.id]: task.id
+        for task in loaded.tasks.values()
+        if task.indexed or task.noise
+    }
+    if not names:
+        return set()
+    rows = connection.execute(
+        f"SELECT task_n, sha256 FROM callbacks WHERE task_n IN ({_marks(len(names))})",
+        list(names),
+    )
+    return {(names[number], digest) for number, digest in rows}
+
+
+def _insert_tasks(
+    connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int], now: int
+) -> None:
+    if plan.created:
+        connection.executemany(
+            "INSERT INTO tasks (n, id, platform, project, created_at, tags, expected, status,"
+            " succeeded, failed, missed, indexed, cost, closed, overdue, noise, duplicates,"
+            f" completed_at, reconcile_at, submit_state) VALUES ({_marks(20)})",
+            [
+                (
+                    numbers[task.id],
+                    UUID(task.id).bytes,
+                    task.platform,
+                    task.project,
+                    now,
+                    task.tags,
+                    *_counts(task),
+                )
+                for task in plan.created.values()
+            ],
+        )
+    if plan.touched:
+        connection.executemany(
+            "UPDATE tasks SET expected = ?, status = ?, succeeded = ?, failed = ?, missed = ?,"
+            " indexed = ?, cost = ?, closed = ?, overdue = ?, noise = ?, duplicates = ?,"
+            " completed_at = ?, reconcile_at = ?, submit_state = ?, revision = revision + 1"
+            " WHERE n = ?",
+            [(*_counts(task), numbers[task.id]) for task in plan.touched.values()],
+        )
+
+
+def _counts(task: TaskState) -> tuple[Any, ...]:
+    return (
+        task.expected,
+        task.status,
+        task.succeeded,
+        task.failed,
+        task.missed,
+        task.indexed,
+        task.cost,
+        task.closed,
+        task.overdue,
+        task.noise,
+        task.duplicates,
+        task.completed_at,
+        task.reconcile_at,
+        task.submit_state,
+    )
+
+
+def _insert_callbacks(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> None:
+    if plan.replaced_progress:
+        connection.executemany(
+            "DELETE FROM callbacks WHERE task_n = ? AND outcome = 'progress'",
+            [(numbers[task],) for task in plan.replaced_progress],
+        )
+    connection.executemany(
+        "INSERT INTO callbacks (id, task_n, outcome, reason, platform, source, jti, size, sha256,"
+        f" received_at, last_received_at, remote, body) VALUES ({_marks(13)})",
+        [
+            (
+                row.id,
+                None if row.task_id is None else numbers[row.task_id],
+                row.outcome,
+                row.reason,
+                row.arrival.platform,
+                row.arrival.source,
+                row.arrival.jti,
+                len(row.arrival.body),
+                row.arrival.sha256,
+                row.arrival.received_at,
+                row.arrival.received_at,
+                row.arrival.remote,
+                row.arrival.body,
+            )
+            for row in plan.callbacks
+        ],
+    )
+    if plan.repeats:
+        connection.executemany(
+            "UPDATE callbacks SET repeats = repeats + 1, last_received_at = ?"
+            " WHERE task_n = ? AND sha256 = ?",
+            [(a.received_at, numbers[task], a.sha256) for task, a in plan.repeats],
+        )
+
+
+def _insert_results(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> None:
+    connection.executemany(
+        f"INSERT INTO results ({_RESULT_FIELDS}, raw) VALUES ({_marks(16)})",
+        [(numbers[task], *_result_row(result), result.raw) for task, result in plan.results],
+    )
+    if plan.changed_results:
+        connection.executemany(
+            "UPDATE results SET superseded = ?, conflicts = ?, cost = ?, seed = ?, nsfw = ?,"
+            " media = ? WHERE task_n = ? AND key = ?",
+            [
+                (
+                    result.superseded,
+                    result.conflicts,
+                    result.cost,
+                    None if result.seed is None else str(result.seed),
+                    result.nsfw,
+                    _media_text(result),
+                    numbers[task],
+                    result.key,
+                )
+                for task, result in plan.changed_results
+            ],
+        )
+
+
+def _result_row(result: ResultState) -> tuple[Any, ...]:
+    error = result.error
+    return (
+        result.key,
+        result.id,
+        result.index,
+        result.kind,
+        result.late,
+        result.superseded,
+        result.conflicts,
+        result.source,
+        result.received_at,
+        result.cost,
+        None if result.seed is None else str(result.seed),
+        result.nsfw,
+        _media_text(result),
+        None if error is None else dumps((error.code, error.category, error.message)),
+    )
+
+
+def _media_text(result: ResultState) -> str:
+    return dumps([(part.kind, part.id, part.url) for part in result.media])
+
+
+def _insert_events(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> bool:
+    connection.executemany(
+        "INSERT INTO events (id, type, task_n, project, created_at, payload)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (
+                row.id,
+                row.announcement.type,
+                numbers[row.task_id],
+                row.project,
+                row.created_at,
+                row.announcement.payload,
+            )
+            for row in plan.events
+        ],
+    )
+    due = [
+        (row.id, endpoint, row.created_at, row.created_at)
+        for row in plan.events
+        for endpoint in row.endpoints
+    ]
+    connection.executemany(
+        "INSERT INTO deliveries (event_id, endpoint_id, state, next_attempt_at, created_at)"
+        " VALUES (?, ?, 'pending', ?, ?)",
+        due,
+    )
+    return bool(due)
+
+
+def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
+    row = tx.connection.execute(
+        "SELECT expected, platform, project FROM tasks WHERE id = ?", (key,)
+    ).fetchone()
+    _check_same(asked, row)
+    spec = asked.spec
+    tx.connection.execute(
+        "UPDATE tasks SET expected = coalesce(expected, ?), model = coalesce(model, ?),"
+        " platform_id = coalesce(platform_id, ?), client_ref = coalesce(client_ref, ?),"
+        " deadline_at = coalesce(deadline_at, ?), give_up_at = coalesce(give_up_at, ?),"
+        " request = coalesce(request, ?),"
+        " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
+        " revision = revision + 1 WHERE id = ?",
+        (
+            spec.expected,
+            spec.model,
+            spec.platform_id,
+            spec.client_ref,
+            asked.deadline_at,
+            asked.give_up_at,
+            None if spec.request is None else dumps(spec.request),
+            dumps(spec.tags),
+            dumps(spec.metadata),
+            key,
+        ),
+    )
+
+
+def _check_same(asked: Registration, row: Sequence[Any]) -> None:
+    expected, platform, project = row
+    if project != asked.project or platform != asked.spec.platform:
+        raise Conflict(
+            f"Task {asked.id} belongs to platform {platform}, project {project}.", task=asked.id
+        )
+    if expected is not None and expected != asked.spec.expected:
+        raise Conflict(
+            f"Task {asked.id} expects {expected} results, not {asked.spec.expected}."
+            " Use a new task id for another request.",
+            expected=expected,
+        )
+
+
+def change_task(tx: Transaction, change: TaskChange) -> None:
+    """Note how a submit went. `registered` leases the right to submit, or raises Conflict."""
+    key = task_key(change.id)
+    row = tx.connection.execute(
+        "SELECT submit_state, submit_lease FROM tasks WHERE id = ?", (key,)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no task {change.id}.")
+    state, lease = row
+    if change.submit_state is SubmitState.REGISTERED:
+        _check_free(change, state, lease)
+        lease = change.now + SUBMIT_LEASE
+    tx.connection.execute(
+        "UPDATE tasks SET submit_state = coalesce(?, submit_state), submit_lease = ?,"
+        " platform_id = coalesce(?, platform_id), revision = revision + 1 WHERE id = ?",
+        (_settled(state, change.submit_state), lease, change.platform_id, key),
+    )
+    tx.changed_tasks.add(change.id)
+
+
+def _settled(current: str, asked: SubmitState | None) -> SubmitState | None:
+    # A callback that came before the submit's answer knows better than a time-out does.
+    if asked is SubmitState.UNKNOWN and current in (SubmitState.SUBMITTED, SubmitState.REJECTED):
+        return None
+    return asked
+
+
+def _check_free(change: TaskChange, state: str, lease: int | None) -> None:
+    if state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
+        raise Conflict(f"Task {change.id} is already {state}.", submit_state=state)
+    if lease is not None and lease > change.now:
+        raise Conflict(
+            f"Task {change.id} is being submitted by another caller; its lease ends in"
+            f" {(lease - change.now) // SECOND + 1} s.",
+            lease_until=lease,
+        )
+
+
+def revoke_task(tx: Transaction, change: TaskChange) -> None:
+    """From now on, every token of the task that was issued before is refused with 410."""
+    changed = tx.connection.execute(
+        "UPDATE tasks SET revoked_at = ?, revision = revision + 1 WHERE id = ?",
+        (change.now, task_key(change.id)),
+    )
+    if not changed.rowcount:
+        raise NotFound(f"There is no task {change.id}.")
+    tx.changed_tasks.add(change.id)
+
+
+def delete_task(tx: Transaction, change: TaskChange) -> None:
+    """Remove a task with its callbacks and results; its events and deliveries stay."""
+    row = tx.connection.execute(
+        "DELETE FROM tasks WHERE id = ? RETURNING n", (task_key(change.id),)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no task {change.id}.")
+    tx.connection.execute("DELETE FROM results WHERE task_n = ?", row)
+    tx.connection.execute("DELETE FROM callbacks WHERE task_n = ?", row)
+    tx.changed_tasks.add(change.id)

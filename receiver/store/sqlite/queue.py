@@ -1,0 +1,288 @@
+"""Floor 2, edges: the writes of the delivery queue: claim, settle, lapse, retry. sqlite3 only.
+
+The states move as `receiver.deliveries.MOVES` says. A claim asks each endpoint for its own due
+deliveries, in turn, so a dead endpoint's queue is never in another one's way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from receiver import ids
+from receiver.clock import SECOND
+from receiver.deliveries import Failure, State
+from receiver.endpoints import State as EndpointState
+from receiver.errors import Conflict, NotFound
+from receiver.platforms.reading import dumps
+from receiver.store.protocol import Claimed, Settled
+from receiver.store.sqlite.endpoints import StateChange, Target
+from receiver.store.writer import Transaction
+
+KEPT_BODY: Final = 4_096  # bytes of an endpoint's answer that an attempt keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One claim: how many deliveries at most, and until when they are leased."""
+
+    now: int
+    lease_until: int
+    limit: int
+
+
+class Queue:
+    """The queue's verbs. `targets` gives the endpoints that may be sent to, in a stable order."""
+
+    def __init__(
+        self,
+        targets: Callable[[], Sequence[Target]],
+        set_state: Callable[[Transaction, StateChange], object],
+    ) -> None:
+        self._targets = targets
+        self._set_state = set_state
+        self._turn = 0
+        self._allowances: dict[int, tuple[float, int]] = {}
+
+    def claim(self, tx: Transaction, asks: Sequence[Ask]) -> Sequence[Sequence[Claimed]]:
+        """Lease due deliveries, endpoint by endpoint."""
+        return [self._claim(tx.connection, ask) for ask in asks]
+
+    def _claim(self, connection: sqlite3.Connection, ask: Ask) -> list[Claimed]:
+        targets = self._in_turn(self._targets())
+        busy = _busy(connection)
+        taken: list[tuple[Target, tuple[int, int, int]]] = []
+        for target in targets:
+            room = min(ask.limit - len(taken), target.concurrency - busy.get(target.id, 0))
+            room = min(room, self._allowance(target, ask.now))
+            if room > 0:
+                rows = _lease(connection, target.id, ask, room)
+                self._spend(target, len(rows))
+                taken += [(target, row) for row in rows]
+        return _with_payloads(connection, taken)
+
+    def settle(self, tx: Transaction, news: Sequence[Settled]) -> Sequence[None]:
+        """Keep each attempt as a row, move its delivery, disable what asked to be left alone."""
+        _settle(tx.connection, news)
+        for settled in news:
+            if settled.disable is not None and settled.claimed.endpoint_id in self._known():
+                change = StateChange(
+                    settled.claimed.endpoint_id, EndpointState.DISABLED, settled.disable
+                )
+                self._set_state(tx, change)
+        tx.work = True  # a place became free
+        return [None] * len(news)
+
+    def _known(self) -> set[int]:
+        return {target.id for target in self._targets()}
+
+    def _in_turn(self, targets: Sequence[Target]) -> list[Target]:
+        # Another endpoint comes first each time, so a scarce limit is shared.
+        if not targets:
+            return []
+        self._turn = (self._turn + 1) % len(targets)
+        return [*targets[self._turn :], *targets[: self._turn]]
+
+    def _allowance(self, target: Target, now: int) -> int:
+        if target.rate_limit is None:
+            return target.concurrency
+        held, at = self._allowances.get(target.id, (1.0, now))
+        burst = max(target.rate_limit, 1.0)
+        held = min(burst, held + max(now - at, 0) / SECOND * target.rate_limit)
+        self._allowances[target.id] = (held, now)
+        return int(held)
+
+    def _spend(self, target: Target, count: int) -> None:
+        if target.rate_limit is not None:
+            held, at = self._allowances[target.id]
+            self._allowances[target.id] = (held - count, at)
+
+
+def _busy(connection: sqlite3.Connection) -> dict[int, int]:
+    return dict(
+        connection.execute(
+            "SELECT endpoint_id, count(*) FROM deliveries WHERE state = 'sending'"
+            " GROUP BY endpoint_id"
+        ).fetchall()
+    )
+
+
+def _lease(
+    connection: sqlite3.Connection, endpoint: int, ask: Ask, room: int
+) -> list[tuple[int, int, int]]:
+    return connection.execute(
+        "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, lease_until = ?,"
+        " next_attempt_at = NULL WHERE endpoint_id = ? AND event_id IN ("
+        "SELECT event_id FROM deliveries INDEXED BY deliveries_due WHERE endpoint_id = ?"
+        " AND state = 'pending' AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?)"
+        " RETURNING event_id, attempts, round",
+        (ask.lease_until, endpoint, endpoint, ask.now, room),
+    ).fetchall()
+
+
+def _with_payloads(
+    connection: sqlite3.Connection, taken: list[tuple[Target, tuple[int, int, int]]]
+) -> list[Claimed]:
+    events = sorted({row[0] for _, row in taken})
+    marks = ",".join("?" * len(events))
+    payloads = dict(
+        connection.execute(f"SELECT id, payload FROM events WHERE id IN ({marks})", events)
+    )
+    return [
+        Claimed(
+            event_id=event,
+            endpoint_id=target.id,
+            attempt=attempts,
+            round_attempt=attempts - began,
+            url=target.url,
+            headers=target.headers,
+            secrets=target.secrets,
+            schedule=target.schedule,
+            payload=payloads[event],
+        )
+        for target, (event, attempts, began) in taken
+    ]
+
+
+def _settle(connection: sqlite3.Connection, news: Sequence[Settled]) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO attempts (event_id, endpoint_id, number, at, duration_ms, status,"
+        " error, detail, request_headers, response_body, truncated)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [_attempt_row(settled) for settled in news],
+    )
+    connection.executemany(
+        "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
+        " last_error = ?, first_succeeded_at = coalesce(first_succeeded_at, ?)"
+        " WHERE event_id = ? AND endpoint_id = ? AND attempts = ?"
+        # A 2xx that was committed late still counts, unless the next attempt has begun.
+        " AND (state = 'sending' OR (? = 'succeeded' AND state = 'pending'))",
+        [_move_row(settled) for settled in news],
+    )
+    _cancel_orphans(connection, {settled.claimed.endpoint_id for settled in news})
+
+
+def _attempt_row(settled: Settled) -> tuple[Any, ...]:
+    claimed, outcome = settled.claimed, settled.outcome
+    return (
+        claimed.event_id,
+        claimed.endpoint_id,
+        claimed.attempt,
+        settled.started_at,
+        outcome.duration_ms,
+        outcome.status,
+        outcome.failure,
+        outcome.detail,
+        dumps(dict(outcome.request_headers or {})),
+        outcome.response_body[:KEPT_BODY],
+        outcome.truncated or len(outcome.response_body) > KEPT_BODY,
+    )
+
+
+def _move_row(settled: Settled) -> tuple[Any, ...]:
+    claimed, outcome = settled.claimed, settled.outcome
+    succeeded = settled.state is State.SUCCEEDED
+    return (
+        settled.state,
+        settled.next_attempt_at,
+        None if settled.state is State.PENDING else settled.now,
+        outcome.failure,
+        settled.now if succeeded else None,
+        claimed.event_id,
+        claimed.endpoint_id,
+        claimed.attempt,
+        settled.state,
+    )
+
+
+def _cancel_orphans(connection: sqlite3.Connection, endpoints: set[int]) -> None:
+    # An attempt in flight while its endpoint was deleted must not come back.
+    marks = ",".join("?" * len(endpoints))
+    connection.execute(
+        "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = created_at"
+        " WHERE state = 'pending' AND endpoint_id IN"
+        f" (SELECT id FROM endpoints WHERE id IN ({marks}) AND deleted_at IS NOT NULL)",
+        list(endpoints),
+    )
+
+
+def release_lapsed(tx: Transaction, now: int) -> int:
+    """Return what nobody settled to pending; each lost try stays visible as an attempt."""
+    rows = tx.connection.execute(
+        "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, last_error = ?,"
+        " lease_until = NULL WHERE state = 'sending' AND lease_until <= ?"
+        " RETURNING event_id, endpoint_id, attempts",
+        (now, Failure.LEASE_LAPSED, now),
+    ).fetchall()
+    _note_lapsed(tx.connection, rows, now)
+    tx.work = tx.work or bool(rows)
+    return len(rows)
+
+
+def release_all(tx: Transaction, now: int) -> int:
+    """At start: whoever held a lease is gone, since one process alone opens the file."""
+    tx.connection.execute("UPDATE deliveries SET lease_until = ? WHERE state = 'sending'", (now,))
+    return release_lapsed(tx, now)
+
+
+def _note_lapsed(connection: sqlite3.Connection, rows: Sequence[Any], now: int) -> None:
+    connection.executemany(
+        "INSERT OR IGNORE INTO attempts (event_id, endpoint_id, number, at, duration_ms, status,"
+        " error, detail, request_headers, response_body, truncated)"
+        " VALUES (?, ?, ?, ?, 0, NULL, ?, ?, '{}', x'', 0)",
+        [
+            (*row, now, Failure.LEASE_LAPSED, "The process that sent it ended before it could say.")
+            for row in rows
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """A delivery and the moment somebody asked."""
+
+    delivery: str
+    now: int
+
+
+def retry(tx: Transaction, asked: ByHand) -> None:
+    """Begin the schedule anew for a settled delivery, whatever it settled as."""
+    event, endpoint = ids.parse_delivery(asked.delivery)
+    changed = tx.connection.execute(
+        "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, round = attempts,"
+        " settled_at = NULL WHERE event_id = ? AND endpoint_id = ?"
+        " AND state IN ('succeeded', 'dead', 'canceled')"
+        " AND EXISTS (SELECT 1 FROM endpoints WHERE id = endpoint_id AND deleted_at IS NULL)",
+        (asked.now, event, endpoint),
+    )
+    if not changed.rowcount:
+        _refuse(tx.connection, event, endpoint, "retried")
+    tx.work = True
+
+
+def cancel(tx: Transaction, asked: ByHand) -> None:
+    """Drop a pending delivery from its queue."""
+    event, endpoint = ids.parse_delivery(asked.delivery)
+    changed = tx.connection.execute(
+        "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
+        " WHERE event_id = ? AND endpoint_id = ? AND state = 'pending'",
+        (asked.now, event, endpoint),
+    )
+    if not changed.rowcount:
+        _refuse(tx.connection, event, endpoint, "canceled")
+
+
+def _refuse(connection: sqlite3.Connection, event: int, endpoint: int, verb: str) -> None:
+    name = ids.delivery_id(event, endpoint)
+    row = connection.execute(
+        "SELECT d.state, e.deleted_at FROM deliveries d JOIN endpoints e ON e.id = d.endpoint_id"
+        " WHERE d.event_id = ? AND d.endpoint_id = ?",
+        (event, endpoint),
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no delivery {name}.")
+    if row[1] is not None:
+        raise Conflict("The endpoint of this delivery was deleted.")
+    raise Conflict(f"Delivery {name} is {row[0]}, so it can't be {verb}.", state=row[0])

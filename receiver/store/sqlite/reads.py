@@ -1,0 +1,268 @@
+"""Floor 2, edges: everything that is read, on connections that can't write. aiosqlite only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from sqlite3 import Row
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+
+from receiver import ids
+from receiver.callbacks import Callback
+from receiver.deliveries import Delivery
+from receiver.endpoints import Endpoint
+from receiver.errors import Invalid, NotFound
+from receiver.events import Event
+from receiver.store.protocol import Page, Query
+from receiver.store.sqlite.ledger import task_key
+from receiver.store.sqlite.rows import (
+    attempt_of,
+    callback_of,
+    delivery_of,
+    endpoint_of,
+    event_of,
+    result_of,
+    task_of,
+)
+from receiver.tasks import Result, Task
+
+T = TypeVar("T")
+
+CONNECTIONS: Final = 2
+
+_DELIVERY: Final = (
+    "SELECT d.*, e.type, e.project, t.id AS task_id FROM deliveries d"
+    " JOIN events e ON e.id = d.event_id LEFT JOIN tasks t ON t.n = e.task_n"
+)
+_PLACE: Final = ("d.event_id", "d.endpoint_id")
+_EVENT: Final = "SELECT e.*, t.id AS task_id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
+_CALLBACK: Final = (
+    "SELECT c.*, t.id AS task_id, t.project FROM callbacks c LEFT JOIN tasks t ON t.n = c.task_n"
+)
+
+
+class Reads:
+    """A few read-only connections, each used by one query at a time."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        self._all: list[aiosqlite.Connection] = []
+
+    async def open(self) -> None:
+        """Open the connections; the database must exist."""
+        for _ in range(CONNECTIONS):
+            connection = await aiosqlite.connect(
+                f"file:{self._path}?mode=ro", uri=True, isolation_level=None
+            )
+            self._all.append(connection)
+            connection.row_factory = Row
+            for pragma in ("query_only = 1", "busy_timeout = 5000", "wal_autocheckpoint = 0"):
+                await connection.execute(f"PRAGMA {pragma}")
+            self._idle.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Close every connection: an aiosqlite thread left open would hang the exit."""
+        for connection in self._all:
+            await connection.close()
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[aiosqlite.Connection]:
+        connection = await self._idle.get()
+        try:
+            yield connection
+        finally:
+            self._idle.put_nowait(connection)
+
+    async def _all_rows(self, sql: str, values: Iterable[Any] = ()) -> Sequence[Row]:
+        async with self._connection() as connection:
+            return list(await connection.execute_fetchall(sql, tuple(values)))
+
+    async def _one_row(self, what: str, sql: str, values: Iterable[Any]) -> Row:
+        rows = await self._all_rows(sql, values)
+        if not rows:
+            raise NotFound(f"There is no {what}.")
+        return rows[0]
+
+    async def task(self, task_id: str) -> Task:
+        """One task with its request."""
+        row = await self._one_row(
+            f"task {task_id[:60]}", "SELECT * FROM tasks WHERE id = ?", [task_key(task_id)]
+        )
+        return task_of(row, whole=True)
+
+    async def results(self, task_id: str) -> Sequence[Result]:
+        """A task's results in the order of arrival."""
+        found = await self.task(task_id)
+        rows = await self._all_rows(
+            "SELECT r.* FROM results r JOIN tasks t ON t.n = r.task_n WHERE t.id = ?"
+            " ORDER BY r.idx",
+            [task_key(task_id)],
+        )
+        return [result_of(row, found.id) for row in rows]
+
+    async def tasks(self, query: Query) -> Page[Task]:
+        """Tasks, the newest first."""
+        where = _Where()
+        where.same("platform", query.platform)
+        where.same("model", query.model)
+        where.same("status", query.status)
+        where.same("project", query.project)
+        where.same("overdue", query.overdue)
+        where.since_until("created_at", query)
+        where.older(("n",), query)
+        if query.tag:
+            where.add("json_extract(tags, ?) = ?", f'$."{query.tag[0]}"', query.tag[1])
+        if query.q:
+            where.search(("model", "client_ref", "platform_id", "tags", "metadata"), query.q)
+        rows = await self._all_rows(*where.list("SELECT * FROM tasks", ("n",), query))
+        return _page(rows, query, lambda row: task_of(row, whole=False), "n")
+
+    async def callback(self, callback_id: str) -> Callback:
+        """One callback with its body."""
+        number = ids.parse(ids.CALLBACK, callback_id)
+        row = await self._one_row(
+            f"callback {callback_id}", f"{_CALLBACK} WHERE c.id = ?", [number]
+        )
+        return callback_of(row, whole=True)
+
+    async def callbacks(self, query: Query) -> Page[Callback]:
+        """Callbacks, the newest first."""
+        where = _Where()
+        where.same("c.outcome", query.outcome)
+        where.same("t.project", query.project)
+        where.same("t.id", query.task and task_key(query.task))
+        where.since_until("c.received_at", query)
+        where.older(("c.id",), query)
+        rows = await self._all_rows(*where.list(_CALLBACK, ("c.id",), query))
+        return _page(rows, query, lambda row: callback_of(row, whole=False), "id")
+
+    async def endpoint(self, endpoint_id: str) -> Endpoint:
+        """One endpoint."""
+        row = await self._one_row(
+            f"endpoint {endpoint_id}",
+            "SELECT * FROM endpoints WHERE id = ? AND deleted_at IS NULL",
+            [ids.parse(ids.ENDPOINT, endpoint_id)],
+        )
+        return endpoint_of(row)
+
+    async def endpoints(self, query: Query) -> Page[Endpoint]:
+        """Endpoints, the newest first."""
+        where = _Where()
+        where.add("deleted_at IS NULL")
+        where.same("project", query.project)
+        where.older(("id",), query)
+        rows = await self._all_rows(*where.list("SELECT * FROM endpoints", ("id",), query))
+        return _page(rows, query, endpoint_of, "id")
+
+    async def event(self, event_id: str) -> Event:
+        """One event with its payload."""
+        number = ids.parse(ids.EVENT, event_id)
+        row = await self._one_row(f"event {event_id}", f"{_EVENT} WHERE e.id = ?", [number])
+        return event_of(row, whole=True)
+
+    async def events(self, query: Query) -> Page[Event]:
+        """Events, the newest first."""
+        where = _Where()
+        where.same("e.type", query.event_type)
+        where.same("e.project", query.project)
+        where.same("t.id", query.task and task_key(query.task))
+        where.since_until("e.created_at", query)
+        where.older(("e.seq",), query)
+        rows = await self._all_rows(*where.list(_EVENT, ("e.seq",), query))
+        return _page(rows, query, lambda row: event_of(row, whole=False), "seq")
+
+    async def delivery(self, delivery_id: str) -> Delivery:
+        """One delivery with its attempts."""
+        place = ids.parse_delivery(delivery_id)
+        row = await self._one_row(
+            f"delivery {delivery_id}",
+            f"{_DELIVERY} WHERE d.event_id = ? AND d.endpoint_id = ?",
+            place,
+        )
+        attempts = await self._all_rows(
+            "SELECT * FROM attempts WHERE event_id = ? AND endpoint_id = ? ORDER BY number", place
+        )
+        delivery = delivery_of(row)
+        delivery.attempt_log = [attempt_of(attempt) for attempt in attempts]
+        return delivery
+
+    async def deliveries(self, query: Query) -> Page[Delivery]:
+        """Deliveries, those of the newest events first."""
+        where = _Where()
+        where.same("d.state", query.state)
+        where.same("e.type", query.event_type)
+        where.same("e.project", query.project)
+        where.same("t.id", query.task and task_key(query.task))
+        where.same("d.endpoint_id", query.endpoint and ids.parse(ids.ENDPOINT, query.endpoint))
+        where.since_until("d.created_at", query)
+        where.older(_PLACE, query)
+        rows = await self._all_rows(*where.list(_DELIVERY, _PLACE, query))
+        return _page(rows, query, delivery_of, "event_id", "endpoint_id")
+
+    async def next_due(self, endpoints: Iterable[int]) -> int | None:
+        """The earliest next attempt of these endpoints, in milliseconds."""
+        wanted = list(endpoints)
+        if not wanted:
+            return None
+        # One index look-up an endpoint; a plain min() over IN would read the whole queue.
+        parts = " UNION ALL ".join(
+            [
+                "SELECT min(next_attempt_at) AS due FROM deliveries WHERE state = 'pending'"
+                " AND endpoint_id = ?"
+            ]
+            * len(wanted)
+        )
+        rows = await self._all_rows(f"SELECT min(due) FROM ({parts})", wanted)
+        due: int | None = rows[0][0]
+        return due
+
+
+def _page(rows: Sequence[Row], query: Query, view: Callable[[Row], T], *order: str) -> Page[T]:
+    shown = rows[: query.limit]
+    more = len(rows) > query.limit
+    cursor = tuple(shown[-1][column] for column in order) if more else None
+    return Page([view(row) for row in shown], cursor)
+
+
+class _Where:
+    """The conditions of a list. Column names are ours; every value is bound."""
+
+    def __init__(self) -> None:
+        self._conditions: list[str] = []
+        self._values: list[Any] = []
+
+    def add(self, condition: str, *values: Any) -> None:
+        self._conditions.append(condition)
+        self._values.extend(values)
+
+    def same(self, column: str, value: Any) -> None:
+        if value is not None:
+            self.add(f"{column} = ?", value)
+
+    def since_until(self, column: str, query: Query) -> None:
+        if query.since is not None:
+            self.add(f"{column} >= ?", query.since)
+        if query.until is not None:
+            self.add(f"{column} < ?", query.until)
+
+    def older(self, order: Sequence[str], query: Query) -> None:
+        if query.before is not None:
+            if len(query.before) != len(order):
+                raise Invalid("That cursor is not one of this list.", parameter="cursor")
+            columns, marks = ", ".join(order), ", ".join("?" * len(order))
+            self.add(f"({columns}) < ({marks})", *query.before)
+
+    def search(self, columns: Sequence[str], text: str) -> None:
+        pattern = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        any_of = " OR ".join(f"{column} LIKE ? ESCAPE '\\'" for column in columns)
+        self.add(f"({any_of})", *[f"%{pattern}%"] * len(columns))
+
+    def list(self, select: str, order: Sequence[str], query: Query) -> tuple[str, Sequence[Any]]:
+        where = f" WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+        by = ", ".join(f"{column} DESC" for column in order)
+        # One row more than asked for says whether there is a next page.
+        return f"{select}{where} ORDER BY {by} LIMIT ?", [*self._values, query.limit + 1]

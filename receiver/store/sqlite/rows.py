@@ -1,0 +1,180 @@
+"""Floor 2, edges: rows as the objects the API shows. stdlib only; no SQL is run here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from receiver import ids
+from receiver.callbacks import Callback
+from receiver.clock import to_datetime
+from receiver.deliveries import Attempt, Delivery
+from receiver.endpoints import Endpoint
+from receiver.events import Event, dollars
+from receiver.platforms.items import Category, PlatformError
+from receiver.tasks import ErrorView, MediaView, Result, Task
+
+Row = Mapping[str, Any] | Any  # sqlite3.Row, by column name
+
+
+def json_of(text: str | None) -> Any:
+    """The value of a JSON column that we wrote ourselves."""
+    return None if text is None else json.loads(text)
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else to_datetime(ms)
+
+
+def _task_id(row: Row) -> str | None:
+    return None if row["task_id"] is None else str(UUID(bytes=row["task_id"]))
+
+
+def task_of(row: Row, *, whole: bool) -> Task:
+    """A task; its request only when `whole`."""
+    return Task(
+        id=str(UUID(bytes=row["id"])),
+        platform=row["platform"],
+        platform_id=row["platform_id"],
+        model=row["model"],
+        project=row["project"],
+        status=row["status"],
+        overdue=bool(row["overdue"]),
+        expected=row["expected"],
+        received=row["succeeded"] + row["failed"],
+        succeeded=row["succeeded"],
+        failed=row["failed"],
+        cost=dollars(row["cost"]),
+        tags=json_of(row["tags"]),
+        metadata=json_of(row["metadata"]),
+        submit_state=row["submit_state"],
+        client_ref=row["client_ref"],
+        created_at=to_datetime(row["created_at"]),
+        deadline_at=_moment(row["deadline_at"]),
+        give_up_at=_moment(row["give_up_at"]),
+        completed_at=_moment(row["completed_at"]),
+        revision=row["revision"],
+        request=json_of(row["request"]) if whole else None,
+    )
+
+
+def result_of(row: Row, task_id: str) -> Result:
+    """A result with its raw item."""
+    error = json_of(row["error"])
+    return Result(
+        id=ids.RESULT + ids.encode(row["id"]),
+        task_id=task_id,
+        key=row["key"],
+        index=row["idx"],
+        kind=row["kind"],
+        late=bool(row["late"]),
+        superseded=bool(row["superseded"]),
+        conflicts=row["conflicts"],
+        media=[MediaView(kind=kind, id=id, url=url) for kind, id, url in json_of(row["media"])],
+        seed=None if row["seed"] is None else int(row["seed"]),
+        cost=dollars(row["cost"]),
+        nsfw=None if row["nsfw"] is None else bool(row["nsfw"]),
+        error=None if error is None else _error_of(error),
+        source=row["source"],
+        received_at=to_datetime(row["received_at"]),
+        raw=json_of(row["raw"]),
+    )
+
+
+def _error_of(error: Sequence[str]) -> ErrorView:
+    found = PlatformError(error[0], Category(error[1]), error[2])
+    return ErrorView(
+        code=found.code,
+        category=found.category,
+        message=found.message,
+        retryable=found.retryable,
+    )
+
+
+def callback_of(row: Row, *, whole: bool) -> Callback:
+    """A callback; its body, decoded for reading, only when `whole`."""
+    return Callback(
+        id=ids.CALLBACK + ids.encode(row["id"]),
+        task_id=_task_id(row),
+        jti=None if row["jti"] is None else row["jti"].hex(),
+        platform=row["platform"],
+        source=row["source"],
+        outcome=row["outcome"],
+        reason=row["reason"],
+        size=row["size"],
+        sha256=row["sha256"].hex(),
+        received_at=to_datetime(row["received_at"]),
+        repeats=row["repeats"],
+        last_received_at=to_datetime(row["last_received_at"]),
+        remote=row["remote"],
+        body=row["body"].decode("utf-8", "backslashreplace") if whole else None,
+    )
+
+
+def endpoint_of(row: Row) -> Endpoint:
+    """An endpoint, without its secrets."""
+    return Endpoint(
+        id=ids.ENDPOINT + ids.encode(row["id"]),
+        project=row["project"],
+        state=row["state"],
+        reason=row["reason"],
+        created_at=to_datetime(row["created_at"]),
+        url=row["url"],
+        description=row["description"],
+        event_types=json_of(row["event_types"]),
+        filters=json_of(row["filters"]),
+        headers=json_of(row["headers"]),
+        rate_limit=row["rate_limit"],
+        concurrency=row["concurrency"],
+        schedule=json_of(row["schedule"]),
+    )
+
+
+def event_of(row: Row, *, whole: bool) -> Event:
+    """An event; its payload only when `whole`."""
+    return Event(
+        id=ids.EVENT + ids.encode(row["id"]),
+        seq=row["seq"],
+        type=row["type"],
+        task_id=_task_id(row),
+        project=row["project"],
+        created_at=to_datetime(row["created_at"]),
+        payload=json_of(row["payload"]) if whole else None,
+    )
+
+
+def delivery_of(row: Row) -> Delivery:
+    """A delivery, without its attempts."""
+    return Delivery(
+        id=ids.delivery_id(row["event_id"], row["endpoint_id"]),
+        event_id=ids.EVENT + ids.encode(row["event_id"]),
+        event_type=row["type"],
+        task_id=_task_id(row),
+        endpoint_id=ids.ENDPOINT + ids.encode(row["endpoint_id"]),
+        state=row["state"],
+        attempts=row["attempts"],
+        next_attempt_at=_moment(row["next_attempt_at"]),
+        first_succeeded_at=_moment(row["first_succeeded_at"]),
+        created_at=to_datetime(row["created_at"]),
+        settled_at=_moment(row["settled_at"]),
+        last_error=row["last_error"],
+    )
+
+
+def attempt_of(row: Row) -> Attempt:
+    """One attempt."""
+    return Attempt(
+        id=ids.attempt_id(row["event_id"], row["endpoint_id"], row["number"]),
+        number=row["number"],
+        at=to_datetime(row["at"]),
+        duration_ms=row["duration_ms"],
+        status=row["status"],
+        error=row["error"],
+        detail=row["detail"] or None,
+        request_headers=json_of(row["request_headers"]),
+        response_body=row["response_body"].decode("utf-8", "replace"),
+        response_truncated=bool(row["truncated"]),
+    )

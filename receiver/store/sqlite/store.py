@@ -1,0 +1,313 @@
+"""Floor 2, edges: the SQLite store: one file, one writer, a lock against a second process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from receiver import ids
+from receiver.callbacks import Arrival, Callback, Receipt
+from receiver.clock import Clock
+from receiver.deliveries import Delivery
+from receiver.endpoints import Endpoint, EndpointPatch
+from receiver.endpoints import State as EndpointState
+from receiver.errors import CannotStart, StoreLocked
+from receiver.events import Event
+from receiver.store.migrate import migrate
+from receiver.store.protocol import (
+    Claimed,
+    NewEndpoint,
+    Page,
+    Query,
+    Registration,
+    Settled,
+    Store,
+    TaskChange,
+)
+from receiver.store.sqlite import ledger, queue
+from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
+from receiver.store.sqlite.reads import Reads
+from receiver.store.writer import Transaction, Writer, each
+from receiver.tasks import Result, Task
+
+Listener = Callable[[set[str], bool], None]
+
+# WAL and FULL: a commit is on disk when COMMIT returns, power cuts included (sqlite.org/pragma.html
+# #pragma_synchronous). Checkpoints are the writer's, so the automatic ones are off.
+PRAGMAS: Final = (
+    ("journal_mode", "wal", "wal"),
+    ("synchronous", "FULL", 2),
+    ("busy_timeout", "5000", 5000),
+    ("foreign_keys", "ON", 1),
+    ("wal_autocheckpoint", "0", 0),
+    ("journal_size_limit", "67108864", 67_108_864),
+    ("trusted_schema", "OFF", 0),
+)
+
+
+class SqliteStore:
+    """Everything that is kept, in one file. Use `open`."""
+
+    def __init__(self, path: Path, clock: Clock, entropy: Callable[[int], int]) -> None:
+        self.path = path
+        self.instance = ""
+        self._clock = clock
+        self._source = ids.IdSource(entropy)
+        self._listeners: list[Listener] = []
+        self._lock: int | None = None
+        self._directory = Directory()
+        self._reads = Reads(str(path))
+        self._writer = Writer(self._connect, wal_path=f"{path}-wal", on_commit=self._tell)
+        self._make_handlers()
+
+    def _make_handlers(self) -> None:
+        # Made once: the writer groups a batch by handler.
+        kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
+        ends = Endpoints(self._directory, self._next_id)
+        work = queue.Queue(lambda: self._directory.targets, ends.set_state)
+        self._record, self._register = kept.record, each(kept.register)
+        self._note_overdue, self._give_up = kept.note_overdue, kept.give_up
+        self._change_task = each(ledger.change_task)
+        self._revoke_task, self._delete_task = each(ledger.revoke_task), each(ledger.delete_task)
+        self._add_endpoint, self._change_endpoint = each(ends.add), each(ends.change)
+        self._set_state, self._delete_endpoint = each(ends.set_state), each(ends.delete)
+        self._claim, self._settle = work.claim, work.settle
+        self._release = each(queue.release_lapsed)
+        self._retry, self._cancel = each(queue.retry), each(queue.cancel)
+        self._ready = each(_touch_meta)
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], int] = secrets.randbits,
+    ) -> Self:
+        """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart."""
+        store = cls(path, clock, entropy)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store._take_lock()
+        try:
+            await store._writer.start()
+            await store._reads.open()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Commit what is queued and release the file."""
+        await self._reads.close()
+        await self._writer.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _take_lock(self) -> None:
+        # The lock stands beside the database: SQLite's own locks live inside it, and closing any
+        # descriptor of the file would drop those (POSIX).
+        lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise StoreLocked(
+                f"Another process has {self.path} open. Stop it first, or give this one its own"
+                " REELHOOK_DATA_DIR.",
+                path=str(self.path),
+            ) from None
+        self._lock = lock
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=1_024)
+        try:
+            for name, value, expected in PRAGMAS:
+                connection.execute(f"PRAGMA {name} = {value}")
+                found = connection.execute(f"PRAGMA {name}").fetchone()[0]
+                if found != expected:
+                    raise CannotStart(f"SQLite keeps {name} at {found!r}, not {expected!r}.")
+            migrate(connection)
+            self._start(connection)
+        except sqlite3.DatabaseError as error:
+            connection.close()
+            raise CannotStart(f"{self.path} can't be opened: {error}.") from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _start(self, connection: sqlite3.Connection) -> None:
+        self._directory.reload(connection)
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(
+            "INSERT OR IGNORE INTO meta (name, value) VALUES ('instance', ?)",
+            (secrets.token_hex(16),),
+        )
+        queue.release_all(Transaction(connection), self._clock())
+        connection.execute("COMMIT")
+        query = "SELECT value FROM meta WHERE name = 'instance'"
+        self.instance = connection.execute(query).fetchone()[0]
+
+    def _next_id(self) -> int:
+        return self._source.next(self._clock())
+
+    def _tell(self, transaction: Transaction) -> None:
+        for listener in self._listeners:
+            listener(transaction.changed_tasks, transaction.work)
+
+    def on_change(self, listener: Listener) -> None:
+        """Call `listener` on the event loop after each commit."""
+        self._listeners.append(listener)
+
+    @property
+    def healthy(self) -> bool:
+        """False while commits fail."""
+        return self._writer.healthy
+
+    async def record(self, arrival: Arrival) -> Receipt:
+        """Keep one callback with everything that follows from it."""
+        return await self._writer.call(self._record, arrival)
+
+    async def register(self, asked: Registration) -> bool:
+        """Create or complete a task."""
+        return await self._writer.call(self._register, asked)
+
+    async def change_task(self, change: TaskChange) -> None:
+        """Note how a submit went."""
+        await self._writer.call(self._change_task, change)
+
+    async def revoke_task(self, change: TaskChange) -> None:
+        """Refuse the tokens issued so far."""
+        await self._writer.call(self._revoke_task, change)
+
+    async def delete_task(self, change: TaskChange) -> None:
+        """Remove a task."""
+        await self._writer.call(self._delete_task, change)
+
+    async def task(self, task_id: str) -> Task:
+        """One task."""
+        return await self._reads.task(task_id)
+
+    async def tasks(self, query: Query) -> Page[Task]:
+        """A page of tasks."""
+        return await self._reads.tasks(query)
+
+    async def results(self, task_id: str) -> Sequence[Result]:
+        """A task's results."""
+        return await self._reads.results(task_id)
+
+    async def note_overdue(self, now: int) -> int:
+        """Flag tasks past their deadline."""
+        return await self._writer.call(self._note_overdue, now)
+
+    async def give_up(self, now: int) -> int:
+        """Close tasks past their give-up."""
+        return await self._writer.call(self._give_up, now)
+
+    async def callback(self, callback_id: str) -> Callback:
+        """One callback."""
+        return await self._reads.callback(callback_id)
+
+    async def callbacks(self, query: Query) -> Page[Callback]:
+        """A page of callbacks."""
+        return await self._reads.callbacks(query)
+
+    async def add_endpoint(self, new: NewEndpoint) -> Endpoint:
+        """Store an endpoint."""
+        return await self._writer.call(self._add_endpoint, new)
+
+    async def endpoint(self, endpoint_id: str) -> Endpoint:
+        """One endpoint."""
+        return await self._reads.endpoint(endpoint_id)
+
+    async def endpoints(self, query: Query) -> Page[Endpoint]:
+        """A page of endpoints."""
+        return await self._reads.endpoints(query)
+
+    async def change_endpoint(self, endpoint_id: str, patch: EndpointPatch) -> Endpoint:
+        """Apply a patch."""
+        number = ids.parse(ids.ENDPOINT, endpoint_id)
+        return await self._writer.call(self._change_endpoint, (number, patch))
+
+    async def set_endpoint_state(
+        self, endpoint_id: str, state: EndpointState, reason: str | None
+    ) -> Endpoint:
+        """Enable, pause or disable."""
+        change = StateChange(ids.parse(ids.ENDPOINT, endpoint_id), state, reason)
+        return await self._writer.call(self._set_state, change)
+
+    async def delete_endpoint(self, endpoint_id: str, now: int) -> None:
+        """Forget an endpoint and cancel its queue."""
+        await self._writer.call(self._delete_endpoint, (ids.parse(ids.ENDPOINT, endpoint_id), now))
+
+    async def event(self, event_id: str) -> Event:
+        """One event."""
+        return await self._reads.event(event_id)
+
+    async def events(self, query: Query) -> Page[Event]:
+        """A page of events."""
+        return await self._reads.events(query)
+
+    async def delivery(self, delivery_id: str) -> Delivery:
+        """One delivery with its attempts."""
+        return await self._reads.delivery(delivery_id)
+
+    async def deliveries(self, query: Query) -> Page[Delivery]:
+        """A page of deliveries."""
+        return await self._reads.deliveries(query)
+
+    async def retry(self, delivery_id: str, now: int) -> None:
+        """Send a settled delivery again."""
+        await self._writer.call(self._retry, queue.ByHand(delivery_id, now))
+
+    async def cancel(self, delivery_id: str, now: int) -> None:
+        """Drop a pending delivery."""
+        await self._writer.call(self._cancel, queue.ByHand(delivery_id, now))
+
+    async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
+        """Lease due deliveries."""
+        return await self._writer.call(self._claim, queue.Ask(now, lease_until, limit))
+
+    async def settle(self, settled: Settled) -> None:
+        """Keep an attempt and move its delivery."""
+        await self._writer.call(self._settle, settled)
+
+    async def release_lapsed(self, now: int) -> int:
+        """Return lapsed deliveries to pending."""
+        return await self._writer.call(self._release, now)
+
+    async def next_due(self) -> int | None:
+        """When the next delivery is due."""
+        return await self._reads.next_due(target.id for target in self._directory.targets)
+
+    async def ready(self) -> None:
+        """Write and commit something."""
+        await self._writer.call(self._ready, str(self._clock()))
+
+
+def _touch_meta(tx: Transaction, now: str) -> None:
+    tx.connection.execute(
+        "INSERT OR REPLACE INTO meta (name, value) VALUES ('ready_at', ?)", (now,)
+    )
+
+
+def _is_store(store: SqliteStore) -> Store:
+    return store  # mypy proves that the class keeps the protocol
