@@ -1,0 +1,327 @@
+"""Floor 4, doors: the HTTP API under /v1, each route one use case. Starlette and pydantic only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver import ids
+from receiver.admin.auth import Auth
+from receiver.admin.ops import Ops, Principal
+from receiver.clock import from_datetime
+from receiver.endpoints import EndpointPatch, EndpointSpec
+from receiver.endpoints import State as EndpointState
+from receiver.errors import Invalid, Refusal, StoreUnavailable
+from receiver.problems import MEDIA_TYPE, problem
+from receiver.store.protocol import Page, Query
+from receiver.tasks import TaskPatch, TaskSpec
+from receiver.tokens import Source
+
+M = TypeVar("M", bound=BaseModel)
+
+MAX_BODY: Final = 16 << 20  # bytes: a task's request may carry images
+MAX_LIMIT: Final = 200
+
+Handler = Callable[[Principal, Request], Awaitable[Response]]
+
+_MOVES: Final[Mapping[str, EndpointState]] = {
+    "pause": EndpointState.PAUSED,
+    "disable": EndpointState.DISABLED,
+    "resume": EndpointState.ENABLED,
+    "enable": EndpointState.ENABLED,
+}
+
+
+class Api:
+    """The routes under /v1."""
+
+    def __init__(self, ops: Ops, auth: Auth) -> None:
+        self._ops = ops
+        self._auth = auth
+
+    def routes(self) -> list[Route]:
+        """Every route, as a table."""
+        table: Sequence[tuple[str, str, Handler]] = (
+            ("GET", "/v1/tasks", self._tasks),
+            ("PUT", "/v1/tasks/{id}", self._put_task),
+            ("PATCH", "/v1/tasks/{id}", self._patch_task),
+            ("GET", "/v1/tasks/{id}", self._task),
+            ("DELETE", "/v1/tasks/{id}", self._delete_task),
+            ("GET", "/v1/tasks/{id}/results", self._results),
+            ("POST", "/v1/tasks/{id}/revoke", self._revoke_task),
+            ("GET", "/v1/callbacks", self._callbacks),
+            ("GET", "/v1/callbacks/{id}", self._callback),
+            ("GET", "/v1/endpoints", self._endpoints),
+            ("POST", "/v1/endpoints", self._add_endpoint),
+            ("GET", "/v1/endpoints/{id}", self._endpoint),
+            ("PATCH", "/v1/endpoints/{id}", self._patch_endpoint),
+            ("DELETE", "/v1/endpoints/{id}", self._delete_endpoint),
+            ("POST", "/v1/endpoints/{id}/{move}", self._move_endpoint),
+            ("GET", "/v1/events", self._events),
+            ("GET", "/v1/events/{id}", self._event),
+            ("GET", "/v1/deliveries", self._deliveries),
+            ("GET", "/v1/deliveries/{id}", self._delivery),
+            ("POST", "/v1/deliveries/{id}/{move}", self._move_delivery),
+        )
+        return [
+            Route(path, self._guarded(handler), methods=[method], max_body_size=MAX_BODY)
+            for method, path, handler in table
+        ]
+
+    def _guarded(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            return await handler(self._auth.principal(request), request)
+
+        return endpoint
+
+    async def _put_task(self, who: Principal, request: Request) -> Response:
+        spec = await _body(request, TaskSpec)
+        source = _one_of(Source, request.query_params.get("src", "callback"), "src")
+        task = await self._ops.register_task(who, request.path_params["id"], spec, source)
+        return _shown(task, 201 if task.may_submit else 200)
+
+    async def _patch_task(self, who: Principal, request: Request) -> Response:
+        patch = await _body(request, TaskPatch)
+        return _shown(await self._ops.change_task(who, request.path_params["id"], patch))
+
+    async def _task(self, who: Principal, request: Request) -> Response:
+        known = _revision(request)
+        task_id, wait = request.path_params["id"], _seconds(request)
+        if wait:
+            task = await self._ops.wait_task(who, task_id, known, wait)
+        else:
+            task = await self._ops.task(who, task_id)
+        etag = {"etag": f'"{task.revision}"'}
+        if task.revision == known:
+            return Response(status_code=304, headers=etag)
+        return _shown(task, headers=etag)
+
+    async def _delete_task(self, who: Principal, request: Request) -> Response:
+        await self._ops.delete_task(who, request.path_params["id"])
+        return Response(status_code=204)
+
+    async def _revoke_task(self, who: Principal, request: Request) -> Response:
+        return _shown(await self._ops.revoke_task(who, request.path_params["id"]))
+
+    async def _tasks(self, who: Principal, request: Request) -> Response:
+        names = "status platform model overdue tag project since until q"
+        return _listed(await self._ops.tasks(who, _query(request, names)))
+
+    async def _results(self, who: Principal, request: Request) -> Response:
+        results = await self._ops.results(who, request.path_params["id"])
+        return _listed(Page(results, None))
+
+    async def _callbacks(self, who: Principal, request: Request) -> Response:
+        names = "outcome task project since until"
+        return _listed(await self._ops.callbacks(who, _query(request, names)))
+
+    async def _callback(self, who: Principal, request: Request) -> Response:
+        return _shown(await self._ops.callback(who, request.path_params["id"]))
+
+    async def _endpoints(self, who: Principal, request: Request) -> Response:
+        return _listed(await self._ops.endpoints(who, _query(request, "project")))
+
+    async def _add_endpoint(self, who: Principal, request: Request) -> Response:
+        spec = await _body(request, EndpointSpec)
+        endpoint = await self._ops.add_endpoint(who, spec, request.query_params.get("project"))
+        return _shown(endpoint, 201)
+
+    async def _endpoint(self, who: Principal, request: Request) -> Response:
+        return _shown(await self._ops.endpoint(who, request.path_params["id"]))
+
+    async def _patch_endpoint(self, who: Principal, request: Request) -> Response:
+        patch = await _body(request, EndpointPatch)
+        return _shown(await self._ops.change_endpoint(who, request.path_params["id"], patch))
+
+    async def _delete_endpoint(self, who: Principal, request: Request) -> Response:
+        await self._ops.delete_endpoint(who, request.path_params["id"])
+        return Response(status_code=204)
+
+    async def _move_endpoint(self, who: Principal, request: Request) -> Response:
+        state = _MOVES.get(request.path_params["move"])
+        if state is None:
+            raise HTTPException(404)
+        return _shown(await self._ops.move_endpoint(who, request.path_params["id"], state))
+
+    async def _events(self, who: Principal, request: Request) -> Response:
+        names = "event_type task project since until"
+        return _listed(await self._ops.events(who, _query(request, names)))
+
+    async def _event(self, who: Principal, request: Request) -> Response:
+        return _shown(await self._ops.event(who, request.path_params["id"]))
+
+    async def _deliveries(self, who: Principal, request: Request) -> Response:
+        names = "state endpoint task event_type project since until"
+        return _listed(await self._ops.deliveries(who, _query(request, names)))
+
+    async def _delivery(self, who: Principal, request: Request) -> Response:
+        return _shown(await self._ops.delivery(who, request.path_params["id"]))
+
+    async def _move_delivery(self, who: Principal, request: Request) -> Response:
+        move = {"retry": self._ops.retry, "cancel": self._ops.cancel}.get(
+            request.path_params["move"]
+        )
+        if move is None:
+            raise HTTPException(404)
+        return _shown(await move(who, request.path_params["id"]))
+
+
+def _shown(
+    found: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    hidden = {name for name in ("secret", "attempt_log") if getattr(found, name, "") is None}
+    body = found.model_dump_json(exclude=hidden)
+    return Response(body, status, headers, media_type="application/json")
+
+
+def _listed(page: Page[Any]) -> Response:
+    items = ",".join(item.model_dump_json(exclude={"secret", "attempt_log"}) for item in page.data)
+    cursor = page.next_cursor
+    shown = "null" if cursor is None else f'"{"-".join(map(ids.encode, cursor))}"'
+    return Response(f'{{"data":[{items}],"next_cursor":{shown}}}', media_type="application/json")
+
+
+async def _body(request: Request, kind: type[M]) -> M:
+    return kind.model_validate_json(await request.body() or b"{}")
+
+
+def _query(request: Request, names: str) -> Query:
+    given = dict(request.query_params)
+    if unknown := set(given) - {*names.split(), "limit", "cursor"}:
+        raise Invalid(
+            f"There is no parameter {min(unknown)!r} here; known: cursor, limit,"
+            f" {', '.join(names.split())}.",
+            parameter=min(unknown),
+        )
+    values: dict[str, Any] = {name: text for name, text in given.items() if text != ""}
+    cursor, tag = values.pop("cursor", None), values.pop("tag", None)
+    parsed = {name: _READ[name](text, name) for name, text in values.items()}
+    return Query(**parsed, before=_cursor(cursor), tag=_tag(tag))
+
+
+def _moment(text: str, name: str) -> int:
+    try:
+        return from_datetime(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):
+        raise Invalid(f"{name} must be a time such as 2026-11-20T19:40:04Z.") from None
+
+
+def _limit(text: str, name: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_LIMIT:
+        raise Invalid(f"{name} must be a number from 1 to {MAX_LIMIT}.", parameter=name)
+    return int(text)
+
+
+def _flag(text: str, name: str) -> bool:
+    if text not in ("true", "false"):
+        raise Invalid(f"{name} must be true or false.", parameter=name)
+    return text == "true"
+
+
+def _text(text: str, name: str) -> str:
+    if len(text) > 500 or "\x00" in text:
+        raise Invalid(f"{name} is too long or has a NUL.", parameter=name)
+    return text
+
+
+_READ: Final[Mapping[str, Callable[[str, str], Any]]] = {
+    **{field.name: _text for field in fields(Query)},
+    "limit": _limit,
+    "since": _moment,
+    "until": _moment,
+    "overdue": _flag,
+}
+
+
+def _cursor(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(ids.decode(part) for part in text.split("-"))
+    except ValueError:
+        raise Invalid("cursor is not one that a list gave.", parameter="cursor") from None
+
+
+def _tag(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, equals, value = text.partition("=")
+    if not equals or '"' in name:
+        raise Invalid("tag must be name=value.", parameter="tag")
+    return name, value
+
+
+def _revision(request: Request) -> int | None:
+    text = request.headers.get("if-none-match", "").strip('"')
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def _seconds(request: Request) -> float:
+    text = request.query_params.get("wait", "0")
+    try:
+        return max(TypeAdapter(float).validate_python(text), 0.0)
+    except ValidationError:
+        raise Invalid("wait must be seconds, such as 25.", parameter="wait") from None
+
+
+def _one_of(kind: type[Source], text: str, name: str) -> Source:
+    allowed = (Source.CALLBACK, Source.POLL, Source.SUBMIT)
+    if text not in allowed:
+        raise Invalid(f"{name} must be one of {', '.join(allowed)}.", parameter=name)
+    return kind(text)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)  # noqa: S101 - Starlette's type is wider than its promise
+    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+    return _problem(error.status, error.code, str(error), headers, **error.evidence)
+
+
+async def _invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)  # noqa: S101
+    errors = [
+        {"parameter": ".".join(map(str, found["loc"])), "message": found["msg"]}
+        for found in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    first = errors[0]
+    detail = f"{first['parameter'] or 'The body'}: {first['message']}."
+    return _problem(422, "invalid", detail, errors=errors)
+
+
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, StoreUnavailable)  # noqa: S101
+    return _problem(503, error.code, str(error), {"retry-after": "2"})
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code = error.detail.lower().replace(" ", "_")
+    return _problem(error.status_code, code, f"{error.detail}.", error.headers)
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    return _problem(500, "internal", "That was our fault; it is in the log.")
+
+
+def _problem(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+) -> Response:
+    body = problem(status, code, detail, **members)
+    return Response(body, status, headers, media_type=MEDIA_TYPE)
+
+
+EXCEPTION_HANDLERS: Final[Mapping[Any, Any]] = {
+    Refusal: _refused,
+    ValidationError: _invalid,
+    StoreUnavailable: _unavailable,
+    HTTPException: _http,
+    Exception: _unexpected,
+}

@@ -1,0 +1,304 @@
+"""Floor 3, flows: the use cases behind every face: API, commands, dashboard. The store's protocol.
+
+Nothing here knows HTTP; refusals are typed errors that the doors translate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from receiver.callbacks import Callback
+from receiver.clock import HOUR, MINUTE, Clock, from_datetime
+from receiver.deliveries import Delivery
+from receiver.delivery.signing import new_secret
+from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
+from receiver.endpoints import State as EndpointState
+from receiver.errors import Forbidden, Invalid, NotFound
+from receiver.events import Event
+from receiver.platforms import PARSERS
+from receiver.store.protocol import NewEndpoint, Page, Query, Registration, Store, TaskChange
+from receiver.tasks import RegisteredTask, Result, Task, TaskPatch, TaskSpec
+from receiver.tokens import (
+    Claims,
+    Source,
+    TokenBox,
+    check_tags,
+    default_expiry,
+    digest_tags,
+    webhook_url,
+)
+
+DEADLINE: Final = 15 * MINUTE  # from registration until a task counts as overdue
+GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
+MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
+DEFAULT_PROJECT: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `project` None: all of them."""
+
+    name: str
+    project: str | None = None
+
+    def see(self, project: str) -> None:
+        """Raises NotFound for another project's things: no oracle of what exists there."""
+        if self.project is not None and project != self.project:
+            raise NotFound("There is nothing by that id.")
+
+    def choose(self, asked: str | None) -> str:
+        """The project of something new. Raises Forbidden."""
+        if self.project is not None and asked not in (None, self.project):
+            raise Forbidden(f"This token belongs to the project {self.project!r}.")
+        return asked or self.project or DEFAULT_PROJECT
+
+    def within(self, query: Query) -> Query:
+        """The query, narrowed to what this principal may see."""
+        if self.project is None:
+            return query
+        if query.project not in (None, self.project):
+            raise Forbidden(f"This token belongs to the project {self.project!r}.")
+        return replace(query, project=self.project)
+
+
+class ChecksUrls(Protocol):
+    """Refuses URLs that deliveries could never or must never reach."""
+
+    def check_url(self, url: str) -> None: ...
+
+
+class Watch:
+    """Lets long polls wait for a task's next change."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def hear(self, tasks: set[str], _work: bool) -> None:
+        """Wake whoever waits for one of these tasks."""
+        if not self._waiting:
+            return
+        for task in tasks:
+            for event in self._waiting.get(task, ()):
+                event.set()
+
+    def wake_all(self) -> None:
+        """Wake everybody: the receiver is about to stop."""
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
+
+    @contextmanager
+    def listening(self, task_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set at the task's next change; look at the task after entering."""
+        event = asyncio.Event()
+        self._waiting[task_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[task_id].discard(event)
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
+
+
+class Ops:
+    """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
+
+    def __init__(
+        self,
+        store: Store,
+        tokens: TokenBox,
+        *,
+        public_url: str,
+        guard: ChecksUrls,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.store = store
+        self.public_url = public_url
+        self._tokens = tokens
+        self._guard = guard
+        self._clock = clock
+        self._random = random_bytes
+        self.watch = Watch()
+        store.on_change(self.watch.hear)
+
+    async def register_task(
+        self, who: Principal, task_id: str, spec: TaskSpec, source: Source
+    ) -> RegisteredTask:
+        """Create or complete a task and mint its URL. A differing `expected` is a Conflict."""
+        _check_task(spec)
+        now = self._clock()
+        asked = Registration(
+            id=task_id,
+            spec=spec,
+            project=who.choose(spec.project),
+            now=now,
+            deadline_at=from_datetime(spec.deadline_at) if spec.deadline_at else now + DEADLINE,
+            give_up_at=from_datetime(spec.give_up_at) if spec.give_up_at else now + GIVE_UP,
+        )
+        may_submit = await self.store.register(asked)
+        task = await self.store.task(task_id)
+        url = self._mint(task, source, now)
+        return RegisteredTask(**task.model_dump(), webhook_url=url, may_submit=may_submit)
+
+    def _mint(self, task: Task, source: Source, now: int) -> str:
+        give_up = from_datetime(task.give_up_at) if task.give_up_at else None
+        claims = Claims(
+            jti=self._random(16),
+            task=task.id,
+            platform=task.platform,
+            project=task.project,
+            expected=task.expected or 1,
+            source=source,
+            issued_at=now,
+            expires_at=default_expiry(now, give_up),
+            tags=digest_tags(task.tags.items()),
+        )
+        return webhook_url(self.public_url, task.platform, self._tokens.mint(claims), task.tags)
+
+    async def change_task(self, who: Principal, task_id: str, patch: TaskPatch) -> Task:
+        """Note how a submit went, or take the right to submit."""
+        who.see((await self.store.task(task_id)).project)
+        change = TaskChange(task_id, self._clock(), patch.submit_state, patch.platform_id)
+        await self.store.change_task(change)
+        return await self.store.task(task_id)
+
+    async def revoke_task(self, who: Principal, task_id: str) -> Task:
+        """Refuse every token issued so far."""
+        who.see((await self.store.task(task_id)).project)
+        await self.store.revoke_task(TaskChange(task_id, self._clock()))
+        return await self.store.task(task_id)
+
+    async def delete_task(self, who: Principal, task_id: str) -> None:
+        """Remove a task with its results and callbacks."""
+        who.see((await self.store.task(task_id)).project)
+        await self.store.delete_task(TaskChange(task_id, self._clock()))
+
+    async def task(self, who: Principal, task_id: str) -> Task:
+        """One task."""
+        task = await self.store.task(task_id)
+        who.see(task.project)
+        return task
+
+    async def wait_task(
+        self, who: Principal, task_id: str, known: int | None, seconds: float
+    ) -> Task:
+        """A task once its revision is not `known` any more, or as it is after `seconds`."""
+        with self.watch.listening(task_id.lower()) as changed:
+            task = await self.task(who, task_id)
+            if task.complete or known not in (None, task.revision):
+                return task
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(seconds, MAX_WAIT))
+        return await self.task(who, task_id)
+
+    async def tasks(self, who: Principal, query: Query) -> Page[Task]:
+        """A page of tasks."""
+        return await self.store.tasks(who.within(query))
+
+    async def results(self, who: Principal, task_id: str) -> Sequence[Result]:
+        """A task's results."""
+        await self.task(who, task_id)
+        return await self.store.results(task_id)
+
+    async def callbacks(self, who: Principal, query: Query) -> Page[Callback]:
+        """A page of callbacks."""
+        return await self.store.callbacks(who.within(query))
+
+    async def callback(self, who: Principal, callback_id: str) -> Callback:
+        """One callback with its body."""
+        callback = await self.store.callback(callback_id)
+        if callback.task_id is not None:
+            who.see((await self.store.task(callback.task_id)).project)
+        return callback
+
+    async def add_endpoint(
+        self, who: Principal, spec: EndpointSpec, project: str | None
+    ) -> Endpoint:
+        """Register a downstream callback. The answer alone carries the secret."""
+        self._guard.check_url(spec.url)
+        check(spec)
+        secret = new_secret(self._random(32))
+        new = NewEndpoint(spec, who.choose(project), secret, self._clock())
+        endpoint = await self.store.add_endpoint(new)
+        return endpoint.model_copy(update={"secret": secret})
+
+    async def endpoint(self, who: Principal, endpoint_id: str) -> Endpoint:
+        """One endpoint."""
+        endpoint = await self.store.endpoint(endpoint_id)
+        who.see(endpoint.project)
+        return endpoint
+
+    async def endpoints(self, who: Principal, query: Query) -> Page[Endpoint]:
+        """A page of endpoints."""
+        return await self.store.endpoints(who.within(query))
+
+    async def change_endpoint(
+        self, who: Principal, endpoint_id: str, patch: EndpointPatch
+    ) -> Endpoint:
+        """Change what the patch names; a new URL is used from the next attempt."""
+        current = await self.endpoint(who, endpoint_id)
+        spec = EndpointSpec.model_validate(
+            current.model_dump(include=set(EndpointSpec.model_fields))
+            | patch.model_dump(exclude_unset=True)
+        )
+        self._guard.check_url(spec.url)
+        check(spec)
+        return await self.store.change_endpoint(endpoint_id, patch)
+
+    async def move_endpoint(
+        self, who: Principal, endpoint_id: str, state: EndpointState
+    ) -> Endpoint:
+        """Enable, pause or disable by hand; a held queue goes on when it is enabled."""
+        await self.endpoint(who, endpoint_id)
+        reason = None if state is EndpointState.ENABLED else f"{state} by hand"
+        return await self.store.set_endpoint_state(endpoint_id, state, reason)
+
+    async def delete_endpoint(self, who: Principal, endpoint_id: str) -> None:
+        """Forget an endpoint and cancel its queue."""
+        await self.endpoint(who, endpoint_id)
+        await self.store.delete_endpoint(endpoint_id, self._clock())
+
+    async def events(self, who: Principal, query: Query) -> Page[Event]:
+        """A page of events."""
+        return await self.store.events(who.within(query))
+
+    async def event(self, who: Principal, event_id: str) -> Event:
+        """One event with its payload."""
+        event = await self.store.event(event_id)
+        who.see(event.project)
+        return event
+
+    async def deliveries(self, who: Principal, query: Query) -> Page[Delivery]:
+        """A page of deliveries."""
+        return await self.store.deliveries(who.within(query))
+
+    async def delivery(self, who: Principal, delivery_id: str) -> Delivery:
+        """One delivery with its attempts."""
+        delivery = await self.store.delivery(delivery_id)
+        who.see((await self.store.event(delivery.event_id)).project)
+        return delivery
+
+    async def retry(self, who: Principal, delivery_id: str) -> Delivery:
+        """Send a settled delivery again, from the start of its schedule."""
+        await self.delivery(who, delivery_id)
+        await self.store.retry(delivery_id, self._clock())
+        return await self.store.delivery(delivery_id)
+
+    async def cancel(self, who: Principal, delivery_id: str) -> Delivery:
+        """Drop a pending delivery from its queue."""
+        await self.delivery(who, delivery_id)
+        await self.store.cancel(delivery_id, self._clock())
+        return await self.store.delivery(delivery_id)
+
+
+def _check_task(spec: TaskSpec) -> None:
+    if spec.platform not in PARSERS:
+        known = ", ".join(sorted(PARSERS))
+        raise Invalid(f"There is no platform {spec.platform!r}; known: {known}.")
+    check_tags(spec.tags)

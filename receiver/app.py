@@ -1,0 +1,215 @@
+"""Floor 5, assembly: the whole service out of its parts; the one place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+
+from receiver import deadlines, ids
+from receiver.admin.api import EXCEPTION_HANDLERS, Api
+from receiver.admin.auth import Auth
+from receiver.admin.ops import Ops
+from receiver.callbacks import Arrival
+from receiver.clock import Clock
+from receiver.delivery.guard import Guard
+from receiver.delivery.policy import SCHEDULE
+from receiver.delivery.sender import Sender
+from receiver.delivery.worker import Journal as AttemptJournal
+from receiver.delivery.worker import Worker
+from receiver.errors import StoreUnavailable
+from receiver.ingest import Ingest
+from receiver.ingest import Journal as RequestJournal
+from receiver.limits import FailureLimit
+from receiver.log import Log
+from receiver.problems import MEDIA_TYPE, problem
+from receiver.settings import Settings, listed
+from receiver.store.protocol import Settled, Store
+from receiver.tokens import TokenBox
+
+TICK: Final = 1.0  # seconds between looks at the deadlines
+PUBLIC_PATHS: Final = ("/webhooks/", "/healthz", "/readyz")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The application and what runs beside it."""
+
+    app: Starlette
+    ops: Ops
+    worker: Worker
+
+
+def build(
+    settings: Settings,
+    *,
+    store: Store,
+    sender: Sender,
+    guard: Guard,
+    clock: Clock,
+    log: Log,
+    public_url: str,
+) -> Service:
+    """The service over an open store and sender. Nothing runs before its lifespan starts."""
+    tokens = TokenBox(listed(settings.signing_keys))
+    ops = Ops(
+        store,
+        tokens,
+        public_url=public_url,
+        guard=guard,
+        clock=clock,
+        random_bytes=secrets.token_bytes,
+    )
+    worker = Worker(
+        store,
+        sender,
+        clock=clock,
+        jitter=random.random,
+        journal=_attempt_journal(log),
+        schedule=settings.schedule or SCHEDULE,
+    )
+    ingest = Ingest(
+        store.record,
+        tokens,
+        clock=clock,
+        failures=FailureLimit(clock),
+        journal=_request_journal(log),
+        static_keys=listed(settings.static_keys),
+    )
+    routes = [
+        Route("/webhooks/{platform}", ingest),
+        *_probes(store, worker),
+        *Api(ops, Auth(settings.admin_token)).routes(),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers=dict(EXCEPTION_HANDLERS),
+        lifespan=_lifespan(store, ops, worker, clock, log),
+    )
+    # A redirect would carry the token in its Location.
+    app.router.redirect_slashes = False
+    return Service(app, ops, worker)
+
+
+def _lifespan(
+    store: Store, ops: Ops, worker: Worker, clock: Clock, log: Log
+) -> Lifespan[Starlette]:
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        loops = [
+            asyncio.create_task(_supervised("worker", worker.run, log)),
+            asyncio.create_task(
+                _supervised("deadlines", lambda: _watch_deadlines(store, clock, log), log)
+            ),
+        ]
+        try:
+            yield
+        finally:
+            ops.watch.wake_all()
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+    return lifespan
+
+
+async def _supervised(name: str, loop: Callable[[], Awaitable[None]], log: Log) -> None:
+    # Broad on purpose: a defect in one turn must not end deliveries for good, nor hide.
+    while True:
+        try:
+            await loop()
+        except Exception:
+            log.exception("loop failed", loop=name)
+        await asyncio.sleep(TICK)
+
+
+async def _watch_deadlines(store: Store, clock: Clock, log: Log) -> None:
+    while True:
+        try:
+            overdue, given_up = await deadlines.tick(store, clock)
+        except StoreUnavailable as error:
+            log.warning("deadlines", error=str(error))
+        else:
+            if overdue or given_up:
+                log.info("deadlines", overdue=overdue, given_up=given_up)
+        await asyncio.sleep(TICK)
+
+
+def _probes(store: Store, worker: Worker) -> list[Route]:
+    async def healthz(_request: Request) -> Response:
+        return _uncached({"status": "ok", "instance": store.instance})
+
+    async def readyz(_request: Request) -> Response:
+        try:
+            await store.ready()
+        except StoreUnavailable as error:
+            return _uncached({"status": "not ready", "reason": str(error)}, 503)
+        if not worker.alive:
+            return _uncached({"status": "not ready", "reason": "the worker stands still"}, 503)
+        return _uncached({"status": "ready", "instance": store.instance})
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz)]
+
+
+def _uncached(body: dict[str, str], status: int = 200) -> Response:
+    return JSONResponse(body, status, {"cache-control": "no-store"})
+
+
+def _request_journal(log: Log) -> RequestJournal:
+    def journal(outcome: str, status: int, arrival: Arrival | None, remote: str) -> None:
+        if arrival is None:
+            log.info("callback", outcome=str(outcome), status=status, remote=remote)
+            return
+        log.info(
+            "callback",
+            outcome=str(outcome),
+            status=status,
+            task=arrival.task_id,
+            jti=arrival.jti.hex() if arrival.jti else None,
+            remote=remote,
+        )
+
+    return journal
+
+
+def _attempt_journal(log: Log) -> AttemptJournal:
+    def journal(settled: Settled) -> None:
+        claimed, outcome = settled.claimed, settled.outcome
+        log.info(
+            "attempt",
+            delivery=ids.delivery_id(claimed.event_id, claimed.endpoint_id),
+            number=claimed.attempt,
+            status=outcome.status,
+            failure=outcome.failure and outcome.failure.value,
+            state=settled.state.value,
+            duration_ms=outcome.duration_ms,
+        )
+
+    return journal
+
+
+class PublicOnly:
+    """Serves the public routes alone on one of two sockets (REELHOOK_ADMIN_PORT). Pure ASGI."""
+
+    def __init__(self, app: ASGIApp, public_port: int) -> None:
+        self._app = app
+        self._public_port = public_port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what may be seen from outside; the rest is not there."""
+        outside = scope["type"] == "http" and scope["server"][1] == self._public_port
+        if outside and not scope["path"].startswith(PUBLIC_PATHS):
+            body = problem(404, "not_found", "There is nothing here.")
+            await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

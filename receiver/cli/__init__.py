@@ -1,0 +1,179 @@
+"""Floor 5, assembly: the `reelhook` command. typer only; commands import their flow when called."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from receiver.cli.ledger import callbacks, events, tasks
+from receiver.cli.outbound import deliveries, endpoints
+from receiver.cli.output import (
+    FAILED,
+    OK,
+    UNREACHABLE,
+    Json,
+    fail,
+    pairs_of,
+    say,
+    settings_of,
+    with_client,
+)
+
+if TYPE_CHECKING:
+    from receiver.client import Client
+
+app = typer.Typer(
+    name="reelhook",
+    help="Never poll again: signed webhook URLs out, durable results in, every callback delivered.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+keys = typer.Typer(no_args_is_help=True, help="Signing keys and the admin token.")
+for _name, _group in (
+    ("keys", keys),
+    ("tasks", tasks),
+    ("endpoints", endpoints),
+    ("deliveries", deliveries),
+    ("callbacks", callbacks),
+    ("events", events),
+):
+    app.add_typer(_group, name=_name)
+
+
+def main() -> None:
+    """The console script: our commands and those of installed packages."""
+    for found in entry_points(group="reelhook.commands"):
+        try:
+            app.registered_commands += found.load().registered_commands
+        except ImportError as error:  # another package's defect must not keep the door shut
+            say(f"The commands of {found.value} are missing: {error}.")
+    app()
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Never poll again."""
+    if version:
+        from receiver import __version__
+
+        typer.echo(f"reelhook {__version__}")
+        raise typer.Exit(OK)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on [HOST].")] = "",
+    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one [PORT].")] = None,
+) -> None:
+    """Run the receiver: door, ledger and delivery in one process.
+
+    reelhook serve
+    HOST=0.0.0.0 PORT=8000 reelhook serve
+    """
+    from receiver import serve as serving
+    from receiver.errors import CannotStart
+    from receiver.server import run
+
+    given = {"host": host} if host else {}
+    settings = settings_of().model_copy(update=given if port is None else {**given, "port": port})
+    try:
+        settings = settings.completed()
+        run(serving.run(settings, serving.announce(settings)))
+    except CannotStart as error:
+        fail(str(error), UNREACHABLE)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this release's schema; the receiver must not run.
+
+    reelhook migrate
+    """
+    import asyncio
+
+    from receiver.clock import wall_clock
+    from receiver.errors import CannotStart
+    from receiver.store.sqlite import SqliteStore
+
+    path = settings_of().database_path
+
+    async def run() -> None:
+        async with await SqliteStore.open(path, clock=wall_clock):
+            say(f"{path} is up to date.")
+
+    try:
+        asyncio.run(run())
+    except CannotStart as error:
+        fail(str(error), UNREACHABLE)
+
+
+@keys.command("new")
+def keys_new() -> None:
+    """Print a new signing key and admin token, as lines for an environment file.
+
+    reelhook keys new >> .env
+    """
+    from receiver.settings import new_key
+
+    typer.echo(f"REELHOOK_SIGNING_KEYS={new_key()}")
+    typer.echo(f"REELHOOK_ADMIN_TOKEN={new_key()}")
+    say("To rotate: put the new signing key in front of the old ones, separated by a comma.")
+
+
+@app.command()
+def url(
+    task_id: Annotated[str, typer.Argument(help="The taskUUID you will send.")],
+    platform: Annotated[str, typer.Option(help="Who will call.")] = "runware",
+    results: Annotated[int, typer.Option("--results", "-n", min=1, max=100)] = 1,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="key=value, visible.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Register a task and print its signed webhookURL, to paste into any request.
+
+    reelhook url 24cd5dff-cb81-4db5-8506-b72a9425f9d1 --platform runware --results 4
+    """
+    from receiver.tasks import TaskSpec
+
+    spec = TaskSpec(platform=platform, expected=results, tags=pairs_of(tag or []))
+
+    async def use(client: Client) -> None:
+        task = await client.register_task(task_id, spec)
+        typer.echo(task.model_dump_json() if as_json else task.webhook_url)
+
+    with_client(use)
+
+
+@app.command()
+def verify(
+    secret: Annotated[str, typer.Option(envvar="REELHOOK_SECRET", help="The whsec_ secret.")],
+    event_id: Annotated[str, typer.Option("--id", help="The webhook-id header.")],
+    timestamp: Annotated[str, typer.Option(help="The webhook-timestamp header.")],
+    signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
+    body: Annotated[typer.FileBinaryRead, typer.Argument(help="The body as received; - is stdin.")],
+    at_any_time: Annotated[bool, typer.Option(help="Do not check the age.")] = False,
+) -> None:
+    """Check a delivery's signature, as a consumer must.
+
+    reelhook verify --secret whsec_… --id evt_… --timestamp 1732131604 --signature 'v1,…' body.json
+    """
+    import time
+
+    from receiver.delivery.signing import SignatureRefused
+    from receiver.delivery.signing import verify as check
+
+    headers = {
+        "webhook-id": event_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": signature,
+    }
+    now = int(timestamp) if at_any_time and timestamp.isdigit() else int(time.time())
+    try:
+        check([secret], headers, body.read(), now=now)
+    except SignatureRefused as error:
+        fail(f"Refused ({error.reason}): {error}", FAILED)
+    say("The signature is good.")

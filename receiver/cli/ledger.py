@@ -1,0 +1,161 @@
+"""Floor 5, assembly: `reelhook tasks`, `callbacks` and `events`: what came in and what was told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from receiver.cli.output import TIMED_OUT, Json, Limit, fail, show, table, with_client
+
+if TYPE_CHECKING:
+    from receiver.client import Client
+
+tasks = typer.Typer(no_args_is_help=True, help="The ledger of submitted tasks.")
+callbacks = typer.Typer(no_args_is_help=True, help="What platforms posted, byte for byte.")
+events = typer.Typer(no_args_is_help=True, help="What was told downstream.")
+
+
+@tasks.command("list")
+def tasks_list(
+    status: Annotated[str | None, typer.Option(help="pending, partial, succeeded, …")] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    tag: Annotated[str | None, typer.Option(help="key=value")] = None,
+    overdue: Annotated[bool, typer.Option("--overdue", help="Only overdue ones.")] = False,
+    q: Annotated[str | None, typer.Option("-q", help="Text in model, tags, metadata.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List tasks, the newest first.
+
+    reelhook tasks list --status pending
+    """
+    columns = ("id", "model", "status", "received", "expected", "cost", "submit_state")
+
+    async def use(client: Client) -> None:
+        page = await client.tasks(
+            status=status, model=model, tag=tag, overdue=overdue or None, q=q, limit=limit
+        )
+        table(page.data, as_json, (*columns, "created_at"), "No tasks. Try `reelhook submit`.")
+
+    with_client(use)
+
+
+@tasks.command("show")
+def tasks_show(task_id: str, as_json: Json = False) -> None:
+    """Show a task with its results.
+
+    reelhook tasks show 24cd5dff-cb81-4db5-8506-b72a9425f9d1
+    """
+
+    async def use(client: Client) -> None:
+        task = await client.task(task_id)
+        results = await client.results(task_id)
+        if task is not None:
+            show(task, as_json)
+        columns = ("index", "kind", "late", "seed", "cost", "source", "received_at", "id")
+        if as_json or results:
+            table(results, as_json, columns, "")
+
+    with_client(use)
+
+
+@tasks.command("watch")
+def tasks_watch(
+    task_id: str,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait; 0 waits for ever.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Follow a task until it is complete.
+
+    reelhook tasks watch 24cd5dff-cb81-4db5-8506-b72a9425f9d1
+    """
+    import asyncio
+
+    async def use(client: Client) -> None:
+        try:
+            async with asyncio.timeout(timeout or None):
+                await _follow(client, task_id, as_json)
+        except TimeoutError:
+            fail(f"Task {task_id} is not complete after {timeout:g} s.", TIMED_OUT)
+
+    with_client(use)
+
+
+async def _follow(client: Client, task_id: str, as_json: bool) -> None:
+    revision: int | None = None
+    complete = False
+    while not complete:
+        task = await client.task(task_id, wait=25 if revision else 0, revision=revision)
+        if task is None:
+            continue
+        revision, complete = task.revision, task.complete
+        if as_json:
+            typer.echo(task.model_dump_json(exclude_none=True))
+        else:
+            typer.echo(f"{task.status.value:<17} {task.received} of {task.expected or '?'}")
+
+
+@callbacks.command("list")
+def callbacks_list(
+    outcome: Annotated[str | None, typer.Option(help="quarantined, conflict, …")] = None,
+    task: Annotated[str | None, typer.Option()] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List inbound callbacks, the newest first.
+
+    reelhook callbacks list --outcome quarantined
+    """
+    columns = ("id", "outcome", "reason", "task_id", "size", "repeats", "received_at")
+
+    async def use(client: Client) -> None:
+        page = await client.callbacks(outcome=outcome, task=task, limit=limit)
+        table(page.data, as_json, columns, "No callbacks yet.")
+
+    with_client(use)
+
+
+@callbacks.command("show")
+def callbacks_show(callback_id: str, as_json: Json = False) -> None:
+    """Show a callback with its body.
+
+    reelhook callbacks show cb_…
+    """
+
+    async def use(client: Client) -> None:
+        show(await client.callback(callback_id), as_json)
+
+    with_client(use)
+
+
+@events.command("list")
+def events_list(
+    event_type: Annotated[str | None, typer.Option("--type")] = None,
+    task: Annotated[str | None, typer.Option()] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List events, the newest first.
+
+    reelhook events list --type task.completed
+    """
+
+    async def use(client: Client) -> None:
+        page = await client.events(event_type=event_type, task=task, limit=limit)
+        table(page.data, as_json, ("id", "type", "task_id", "created_at"), "No events yet.")
+
+    with_client(use)
+
+
+@events.command("show")
+def events_show(event_id: str, as_json: Json = False) -> None:
+    """Show an event with the payload that was sent.
+
+    reelhook events show evt_…
+    """
+
+    async def use(client: Client) -> None:
+        show(await client.event(event_id), as_json)
+
+    with_client(use)

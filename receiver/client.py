@@ -1,0 +1,227 @@
+"""Floor 2, edges: the typed client of the HTTP API, for commands and submitter. httpx only."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from receiver.callbacks import Callback
+from receiver.deliveries import Delivery
+from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
+from receiver.errors import ReelhookError
+from receiver.events import Event
+from receiver.tasks import RegisteredTask, Result, Task, TaskPatch, TaskSpec
+from receiver.tokens import Source
+
+T = TypeVar("T")
+
+TIMEOUT: Final = 10.0  # seconds; a long poll gets its wait on top
+
+
+class Unreachable(ReelhookError):
+    """The receiver did not answer; start it with `reelhook serve`, or set REELHOOK_URL."""
+
+    code = "unreachable"
+
+
+class ApiRefused(ReelhookError):
+    """The receiver answered with a problem (RFC 9457); `problem` is its stable code."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail, status=status)
+        self.status = status
+        self.problem = code
+
+
+class Listing(BaseModel, Generic[T]):
+    """One page of a list."""
+
+    data: list[T]
+    next_cursor: str | None
+
+
+class Client:
+    """Talks to one receiver. `transport` is for tests; a proxy in the environment is ignored."""
+
+    def __init__(
+        self, url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._http = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=TIMEOUT,
+            transport=transport,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def health(self) -> Mapping[str, Any]:
+        """`GET /healthz`: status and instance."""
+        found: dict[str, Any] = (await self._ask("GET", "/healthz")).json()
+        return found
+
+    async def register_task(
+        self, task_id: str, spec: TaskSpec, *, source: Source = Source.CALLBACK
+    ) -> RegisteredTask:
+        """Put a task into the ledger; the answer has its fresh `webhook_url`."""
+        response = await self._ask(
+            "PUT",
+            f"/v1/tasks/{task_id}",
+            content=spec.model_dump_json(exclude_none=True),
+            params={"src": source.value},
+        )
+        return RegisteredTask.model_validate_json(response.content)
+
+    async def change_task(self, task_id: str, patch: TaskPatch) -> Task:
+        """Note how a submit went, or ask for the right to submit (`submit_state=registered`)."""
+        response = await self._ask(
+            "PATCH", f"/v1/tasks/{task_id}", content=patch.model_dump_json(exclude_none=True)
+        )
+        return Task.model_validate_json(response.content)
+
+    async def task(
+        self, task_id: str, *, wait: float = 0, revision: int | None = None
+    ) -> Task | None:
+        """A task. With `wait` seconds and the `revision` known: its next change, or None."""
+        headers = {} if revision is None else {"if-none-match": f'"{revision}"'}
+        response = await self._ask(
+            "GET",
+            f"/v1/tasks/{task_id}",
+            params={"wait": wait} if wait else {},
+            headers=headers,
+            timeout=TIMEOUT + wait,
+        )
+        return None if response.status_code == 304 else Task.model_validate_json(response.content)
+
+    async def results(self, task_id: str) -> list[Result]:
+        """A task's results in the order of arrival."""
+        response = await self._ask("GET", f"/v1/tasks/{task_id}/results")
+        return Listing[Result].model_validate_json(response.content).data
+
+    async def revoke_task(self, task_id: str) -> None:
+        """Refuse every token of the task issued so far."""
+        await self._ask("POST", f"/v1/tasks/{task_id}/revoke")
+
+    async def delete_task(self, task_id: str) -> None:
+        """Remove a task with its results."""
+        await self._ask("DELETE", f"/v1/tasks/{task_id}")
+
+    async def tasks(self, **filters: Any) -> Listing[Task]:
+        """One page of tasks."""
+        return await self._list(Task, "/v1/tasks", filters)
+
+    async def add_endpoint(self, spec: EndpointSpec) -> Endpoint:
+        """Register a downstream callback; `secret` is in this answer alone."""
+        return await self._endpoint("POST", "/v1/endpoints", spec)
+
+    async def endpoint(self, endpoint_id: str) -> Endpoint:
+        """One endpoint."""
+        return await self._endpoint("GET", f"/v1/endpoints/{endpoint_id}")
+
+    async def endpoints(self, **filters: Any) -> Listing[Endpoint]:
+        """One page of endpoints."""
+        return await self._list(Endpoint, "/v1/endpoints", filters)
+
+    async def change_endpoint(self, endpoint_id: str, patch: EndpointPatch) -> Endpoint:
+        """Change what is named in the patch."""
+        return await self._endpoint("PATCH", f"/v1/endpoints/{endpoint_id}", patch)
+
+    async def move_endpoint(self, endpoint_id: str, verb: str) -> Endpoint:
+        """`pause`, `resume`, `enable` or `disable`."""
+        return await self._endpoint("POST", f"/v1/endpoints/{endpoint_id}/{verb}")
+
+    async def delete_endpoint(self, endpoint_id: str) -> None:
+        """Forget an endpoint; its queue is canceled."""
+        await self._ask("DELETE", f"/v1/endpoints/{endpoint_id}")
+
+    async def callbacks(self, **filters: Any) -> Listing[Callback]:
+        """One page of callbacks."""
+        return await self._list(Callback, "/v1/callbacks", filters)
+
+    async def callback(self, callback_id: str) -> Callback:
+        """One callback with its body."""
+        response = await self._ask("GET", f"/v1/callbacks/{callback_id}")
+        return Callback.model_validate_json(response.content)
+
+    async def events(self, **filters: Any) -> Listing[Event]:
+        """One page of events."""
+        return await self._list(Event, "/v1/events", filters)
+
+    async def event(self, event_id: str) -> Event:
+        """One event with its payload."""
+        response = await self._ask("GET", f"/v1/events/{event_id}")
+        return Event.model_validate_json(response.content)
+
+    async def deliveries(self, **filters: Any) -> Listing[Delivery]:
+        """One page of deliveries."""
+        return await self._list(Delivery, "/v1/deliveries", filters)
+
+    async def delivery(self, delivery_id: str) -> Delivery:
+        """One delivery with its attempts."""
+        response = await self._ask("GET", f"/v1/deliveries/{delivery_id}")
+        return Delivery.model_validate_json(response.content)
+
+    async def move_delivery(self, delivery_id: str, verb: str) -> Delivery:
+        """`retry` or `cancel`."""
+        response = await self._ask("POST", f"/v1/deliveries/{delivery_id}/{verb}")
+        return Delivery.model_validate_json(response.content)
+
+    async def each_task(self, **filters: Any) -> AsyncIterator[Task]:
+        """Every task of a list, page by page."""
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await self.tasks(**filters, cursor=cursor or None)
+            for task in page.data:
+                yield task
+            cursor = page.next_cursor
+
+    async def _endpoint(self, method: str, path: str, body: BaseModel | None = None) -> Endpoint:
+        content = None if body is None else body.model_dump_json(exclude_unset=True)
+        response = await self._ask(method, path, content=content)
+        return Endpoint.model_validate_json(response.content)
+
+    async def _list(self, kind: type[T], path: str, filters: Mapping[str, Any]) -> Listing[T]:
+        params = {name: value for name, value in filters.items() if value is not None}
+        response = await self._ask("GET", path, params=params)
+        page: Listing[T] = TypeAdapter(Listing[kind]).validate_json(response.content)  # type: ignore[valid-type]
+        return page
+
+    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, **options)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"The receiver at {self.url} did not answer ({type(error).__name__}). Start it with"
+                " `reelhook serve`, or set REELHOOK_URL."
+            ) from error
+        if response.is_success or response.status_code == 304:
+            return response
+        raise _refused(response)
+
+
+def _refused(response: httpx.Response) -> ApiRefused:
+    try:
+        problem = response.json()
+        return ApiRefused(response.status_code, problem["code"], problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        text = f"The receiver answered {response.status_code} without a problem document."
+        return ApiRefused(response.status_code, "not_reelhook", text)

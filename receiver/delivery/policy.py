@@ -1,0 +1,82 @@
+"""Floor 1, decisions: what follows from one attempt. Pure; time and jitter are passed in.
+
+Delays of a schedule are seconds, every other time is milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from receiver.clock import DAY, SECOND, from_datetime
+from receiver.deliveries import Failure, Outcome, State
+
+SCHEDULE: Final[tuple[int, ...]] = (
+    0, 5, 20, 60, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400
+)  # fmt: skip
+DEMO_SCHEDULE: Final[tuple[int, ...]] = (0, 1, 2, 5)
+
+GONE: Final = "gone"
+RETRY_AFTER_CAP: Final = DAY
+
+_THROTTLING: Final = frozenset({429, 502, 504})
+_DELTA: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows: the delivery's state, and what its endpoint has to hear."""
+
+    state: State  # SUCCEEDED, PENDING or DEAD
+    next_attempt_at: int | None  # only with PENDING
+    disable: str | None = None  # a reason: disable the endpoint and hold its queue
+    throttle: bool = False  # the endpoint asks for less
+
+
+def decide(
+    outcome: Outcome, *, attempt: int, schedule: Sequence[int], now: int, jitter: float
+) -> Decision:
+    """What follows from the `attempt`-th try (from 1). `jitter` in [0, 1) spreads by ±20 %."""
+    if succeeded(outcome):
+        return Decision(State.SUCCEEDED, None)
+    disable = GONE if outcome.status == 410 else None
+    throttle = outcome.status in _THROTTLING or outcome.failure is Failure.TIMEOUT
+    if attempt >= len(schedule):
+        return Decision(State.DEAD, None, disable, throttle)
+    delay = max(_spread(schedule[attempt], jitter), _asked(outcome, now))
+    return Decision(State.PENDING, now + delay, disable, throttle)
+
+
+def succeeded(outcome: Outcome) -> bool:
+    """Only a 2xx that arrived in time."""
+    return outcome.failure is None and outcome.status is not None and 200 <= outcome.status < 300
+
+
+def parse_retry_after(value: str, now_ms: int) -> int | None:
+    """Milliseconds to wait, at most 24 h; None if the header says nothing one can follow."""
+    text = value.strip()
+    if _DELTA.fullmatch(text):
+        return min(round(float(text) * SECOND), RETRY_AFTER_CAP)
+    moment = _http_date(text)
+    return None if moment is None else min(max(moment - now_ms, 0), RETRY_AFTER_CAP)
+
+
+def _http_date(text: str) -> int | None:
+    if not text[:1].isalpha():
+        return None
+    try:
+        return from_datetime(parsedate_to_datetime(text))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def _asked(outcome: Outcome, now: int) -> int:
+    asked = parse_retry_after(outcome.retry_after, now) if outcome.retry_after else None
+    return asked or 0
+
+
+def _spread(seconds: int, jitter: float) -> int:
+    return round(seconds * SECOND * (0.8 + 0.4 * jitter))

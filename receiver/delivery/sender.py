@@ -1,0 +1,422 @@
+"""Floor 2, edges: one HTTP attempt, as an Outcome. aiohttp, and the guard inside its connector.
+
+Whatever a remote does is a value; only cancellation passes through `send`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from contextvars import ContextVar
+from functools import lru_cache, partial
+from io import BytesIO
+from types import TracebackType
+from typing import Any, Final, NamedTuple, Self
+
+from aiohttp import (
+    AsyncResolver,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientOSError,
+    ClientResponse,
+    ClientResponseError,
+    ClientSession,
+    ClientTimeout,
+    DummyCookieJar,
+    ServerDisconnectedError,
+    TCPConnector,
+)
+from aiohttp.abc import AbstractResolver
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
+from aiohttp.streams import StreamReader
+from multidict import CIMultiDict
+from yarl import URL
+
+from receiver import __version__
+from receiver.deliveries import Failure, Outcome
+from receiver.delivery.guard import (
+    ConnectionBlocked,
+    Guard,
+    GuardedResolver,
+    HostUnreadable,
+    UrlRefused,
+    guarded_socket,
+)
+
+DEADLINE_S: Final = 20.0
+BODY_CAP: Final = 65_536
+USER_AGENT: Final = f"reelhook/{__version__}"
+REDACTED: Final = "[redacted]"
+
+# Below the 5 s after which common servers (Node, uvicorn) drop an idle connection, so that a
+# request seldom meets one that is being closed; and short enough for NATs that forget silently.
+KEEPALIVE_S: Final = 4.0
+
+# The session's own timeout is off: it rounds up to whole seconds. `send` keeps the deadline.
+_NO_TIMEOUT: Final = ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None)
+_MOST_MESSAGES: Final = 100  # heads in answer to one request, 1xx included
+_MOST_BYTES: Final = 1 << 20  # on the wire; any sane answer is cut by the body's cap long before
+_INLINE_BODY: Final = 1 << 20  # aiohttp warns when it is handed more bytes at once
+_STALE: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
+_SECRET_NAME: Final = re.compile(
+    r"auth|cookie|credential|key|pass|pwd|secret|session|signature|token|jwt", re.IGNORECASE
+)
+_SECRET_VALUE: Final = re.compile(r"(?:bearer|basic|digest|whsec_|whsk_)\b", re.IGNORECASE)
+_DECISIVE: Final = (ConnectionBlocked, ssl.SSLError)  # what they are wrapped in says less
+_UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
+
+_dialled: ContextVar[list[bool] | None] = ContextVar("dialled", default=None)
+
+
+class Sender:
+    """Sends one attempt at a time, many at once: `async with Sender(guard) as sender`."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        *,
+        deadline_s: float = DEADLINE_S,
+        body_cap: int = BODY_CAP,
+        user_agent: str = USER_AGENT,
+        ca_file: str | None = None,
+        resolver: AbstractResolver | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._guards = {"https": guard, "http": guard.for_plain_http()}
+        self._deadline_s = deadline_s
+        self._body_cap = body_cap
+        self._base_headers = CIMultiDict(
+            {"user-agent": user_agent, "accept": "*/*", "accept-encoding": "identity"}
+        )
+        self._ca_file = ca_file
+        self._given_resolver = resolver
+        self._monotonic = monotonic
+        self._aim: Callable[[str], URL] = lru_cache(maxsize=1024)(partial(_aim, guard))
+        self._pooled: dict[str, ClientSession] = {}
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._tls = _trust(self._ca_file)
+        self._resolver = self._given_resolver or self._own_resolver()
+        for scheme in self._guards:
+            session = self._session(scheme, force_close=False)
+            self._pooled[scheme] = await self._stack.enter_async_context(session)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Outcome:
+        """POST once, within the deadline. Raises nothing but cancellation."""
+        started = self._monotonic()
+        sent = self._base_headers.copy()
+        sent.update(headers)
+        sent["content-length"] = str(len(body))
+        answer = _Answer(self._body_cap)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._exchange(self._aim(url), body, sent, answer)
+        except Exception as error:  # odd hosts and odd servers raise far more than aiohttp's own
+            answer.break_off(error, self._deadline_s)
+        elapsed = round((self._monotonic() - started) * 1000)
+        return answer.outcome(elapsed, _shown(sent))
+
+    async def _exchange(
+        self, url: URL, body: bytes, headers: CIMultiDict[str], answer: _Answer
+    ) -> None:
+        headers["host"] = url.host_port_subcomponent or ""
+        dialled: list[bool] = []
+        _dialled.set(dialled)
+        try:
+            await _post(self._pooled[url.scheme], url, body, headers, answer)
+        except (ServerDisconnectedError, ClientOSError) as error:
+            # The server had closed a kept connection before this request came: the endpoint did
+            # not fail, and the event's id makes a second copy harmless. So once more, on a
+            # connection of its own.
+            if dialled or answer.status is not None or not _looks_stale(error):
+                raise
+            async with self._session(url.scheme, force_close=True) as fresh:
+                await _post(fresh, url, body, headers, answer)
+
+    def _session(self, scheme: str, *, force_close: bool) -> ClientSession:
+        guard = self._guards[scheme]
+        connector = _BoundedConnector(
+            resolver=GuardedResolver(guard, self._resolver),
+            socket_factory=_noting(guarded_socket(guard)),
+            use_dns_cache=False,
+            ssl=self._tls,
+            limit=0,  # the worker bounds concurrency
+            force_close=force_close,
+            keepalive_timeout=None if force_close else KEEPALIVE_S,
+        )
+        return ClientSession(
+            connector=connector,
+            timeout=_NO_TIMEOUT,
+            cookie_jar=DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+        )
+
+    def _own_resolver(self) -> AbstractResolver:
+        resolver = AsyncResolver()
+        self._stack.push_async_callback(resolver.close)
+        return resolver
+
+
+class _Flooded(Exception):
+    """The endpoint sent far more than an answer."""
+
+
+class _BoundedHandler(ResponseHandler):
+    """A connection that hears only so much per request.
+
+    aiohttp bounds a head and we cut the body, but 1xx answers, padding between answers and chunk
+    extensions are free. Under uvloop one endpoint that flooded us with 1xx held the loop for
+    seconds, and with it every other delivery.
+    """
+
+    _messages = 0
+    _bytes = 0
+
+    def set_response_params(self, **options: Any) -> None:
+        self._messages = self._bytes = 0
+        super().set_response_params(**options)
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += len(data)
+        if self._bytes > _MOST_BYTES:
+            self._give_up()
+        else:
+            super().data_received(data)
+
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        self._messages += 1
+        if self._messages > _MOST_MESSAGES:
+            self._give_up()
+        else:
+            super().feed_data(data, size)
+
+    def _give_up(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.set_exception(_Flooded())
+            self.transport.abort()
+
+
+class _BoundedConnector(TCPConnector):
+    """aiohttp's connector with our handler. The factory is not public: a flood test watches it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory = partial[ResponseHandler](_BoundedHandler, loop=self._loop)
+
+
+class _Answer:
+    """What has arrived of an answer so far; it survives the exception that ended it."""
+
+    __slots__ = ("_body", "_cap", "_detail", "_failure", "_retry_after", "_truncated", "status")
+
+    def __init__(self, cap: int) -> None:
+        self.status: int | None = None
+        self._cap = cap
+        self._body = b""
+        self._truncated = False
+        self._retry_after: str | None = None
+        self._failure: Failure | None = None
+        self._detail = ""
+
+    async def take(self, response: ClientResponse) -> None:
+        """The head, then the body up to the cap."""
+        self.status = response.status
+        self._retry_after = response.headers.get("Retry-After", "")[:100] or None
+        self._failure, self._detail = _judge(response)
+        await self._read(response)
+
+    async def _read(self, response: ClientResponse) -> None:
+        content = response.content
+        while chunk := await content.readany():
+            room = self._cap - len(self._body)
+            self._body += chunk[:room]
+            if len(chunk) > room:
+                self._truncated = True
+                response.close()
+                return
+
+    def break_off(self, error: Exception, deadline_s: float) -> None:
+        """The exchange ended early: fatal before the head, a shorter body after it."""
+        if self.status is None:
+            self._failure, self._detail = _explain(error, deadline_s)
+        else:
+            self._truncated = True
+
+    def outcome(self, duration_ms: int, request_headers: Mapping[str, str]) -> Outcome:
+        """The whole attempt as a value."""
+        return Outcome(
+            status=self.status,
+            failure=self._failure,
+            detail=self._detail,
+            duration_ms=duration_ms,
+            retry_after=self._retry_after,
+            response_body=self._body,
+            truncated=self._truncated,
+            request_headers=request_headers,
+        )
+
+
+async def _post(
+    session: ClientSession, url: URL, body: bytes, headers: CIMultiDict[str], answer: _Answer
+) -> None:
+    data = body if len(body) <= _INLINE_BODY else BytesIO(body)
+    async with session.post(url, data=data, headers=headers, allow_redirects=False) as response:
+        await answer.take(response)
+
+
+def _aim(guard: Guard, url: str) -> URL:
+    """The parsed URL, if the guard's rules of today still let it pass."""
+    guard.check_url(url)
+    return URL(url)
+
+
+def _trust(ca_file: str | None) -> ssl.SSLContext:
+    """The system's authorities, and those of `ca_file`."""
+    # the paths OpenSSL was built with: SSL_CERT_FILE in the environment must not widen trust
+    paths = ssl.get_default_verify_paths()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for cafile, capath in ((paths.openssl_cafile, None), (None, paths.openssl_capath)):
+        _load_if_there(context, cafile, capath)
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _load_if_there(context: ssl.SSLContext, cafile: str | None, capath: str | None) -> None:
+    try:
+        context.load_verify_locations(cafile, capath)
+    except FileNotFoundError:
+        return
+
+
+def _noting(
+    make: Callable[[tuple[Any, ...]], socket.socket],
+) -> Callable[[tuple[Any, ...]], socket.socket]:
+    """The same socket factory, telling the attempt that it dialled instead of reusing."""
+
+    def make_noted(info: tuple[Any, ...]) -> socket.socket:
+        dialled = _dialled.get()
+        if dialled is not None:
+            dialled.append(True)
+        return make(info)
+
+    return make_noted
+
+
+def _looks_stale(error: ServerDisconnectedError | ClientOSError) -> bool:
+    if isinstance(error, ServerDisconnectedError):
+        return isinstance(error.message, str)  # else it is the part of a head that did arrive
+    return error.errno in _STALE
+
+
+class _Verdict(NamedTuple):
+    failure: Failure | None
+    detail: str
+
+
+def _judge(response: ClientResponse) -> _Verdict:
+    status = response.status
+    if 200 <= status < 300:
+        return _Verdict(None, f"The endpoint answered {status}.")
+    if 300 <= status < 400:
+        return _Verdict(Failure.REDIRECT, _redirect(response))
+    if 400 <= status < 600:
+        return _Verdict(Failure.STATUS, f"The endpoint answered {status}.")
+    return _Verdict(Failure.PROTOCOL, f"The endpoint answered {status}, which is no final status.")
+
+
+def _redirect(response: ClientResponse) -> str:
+    sentence = f"The endpoint answered {response.status}; redirects are not followed."
+    location = response.headers.get("Location")
+    return f"{sentence[:-1]} (to {_place(location)})." if location else sentence
+
+
+def _place(location: str) -> str:
+    """Where a redirect points, without what may be secret in it."""
+    bare = re.split(r"[?#]", location, maxsplit=1)[0]
+    nameless = re.sub(r"//[^/]*@", "//", bare)
+    return _UNPRINTABLE.sub("?", nameless)[:200]
+
+
+def _explain(error: Exception, deadline_s: float) -> _Verdict:
+    """Class and sentence of an attempt that got no answer. Remote bytes are never quoted."""
+    decisive = [cause for cause in _causes(error) if isinstance(cause, _DECISIVE)]
+    root = decisive[-1] if decisive else error  # aiohttp's TLS errors are SSLErrors too, but empty
+    match root:
+        case ConnectionBlocked(blocked=blocked):
+            return _Verdict(Failure.BLOCKED_ADDRESS, str(blocked))
+        case HostUnreadable():
+            return _Verdict(Failure.DNS, str(root))
+        case UrlRefused():
+            return _Verdict(Failure.BLOCKED_ADDRESS, f"The URL is refused: {root}")
+        case ssl.SSLError():
+            return _Verdict(Failure.TLS, f"TLS failed: {_tls_reason(root)}.")
+        case ClientConnectorError():
+            return _unconnected(root)
+        case TimeoutError():
+            return _Verdict(Failure.TIMEOUT, f"No answer within {deadline_s:g} s.")
+        case _:
+            return _Verdict(Failure.PROTOCOL, _protocol_reason(root))
+
+
+def _unconnected(error: ClientConnectorError) -> _Verdict:
+    reason = (error.os_error.strerror or type(error.os_error).__name__).rstrip(".")
+    if isinstance(error, ClientConnectorDNSError):
+        return _Verdict(Failure.DNS, f"The name {error.host} did not resolve: {reason}.")
+    return _Verdict(Failure.CONNECT, f"No connection to {error.host}:{error.port}: {reason}.")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = getattr(seen, "os_error", None) or seen.__cause__
+
+
+def _tls_reason(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message.rstrip(".")
+    return (error.reason or type(error).__name__).replace("_", " ").lower()
+
+
+def _protocol_reason(error: Exception) -> str:
+    if isinstance(error, _Flooded):
+        return "The endpoint sent far more than an answer."
+    if isinstance(error, ServerDisconnectedError | ConnectionError):
+        return "The endpoint closed the connection without an answer."
+    name = type(error.__cause__ if isinstance(error, ClientResponseError) else error).__name__
+    return f"The exchange broke: what came is not an HTTP/1.1 answer ({name})."
+
+
+def _shown(headers: CIMultiDict[str]) -> dict[str, str]:
+    """The request's headers, fit for the attempt log."""
+    return {name: REDACTED if _is_secret(name, value) else value for name, value in headers.items()}
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return _is_secret_name(name) or _SECRET_VALUE.match(value) is not None
+
+
+@lru_cache(maxsize=1024)
+def _is_secret_name(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None

@@ -1,0 +1,166 @@
+"""Floor 3, flows: the delivery worker: claim, sign, send, decide, settle.
+
+The loop is thin: `tick` claims once and starts what it got; `deliver` is one attempt. The store is
+the truth, a wake-up is only a hint, so a lost hint costs a pause and never a delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from receiver import ids
+from receiver.clock import MINUTE, SECOND, Clock
+from receiver.deliveries import Outcome
+from receiver.delivery.policy import SCHEDULE, decide
+from receiver.delivery.signing import sign
+from receiver.errors import StoreUnavailable
+from receiver.store.protocol import Claimed, Settled, Store
+
+DEADLINE: Final = 20.0  # seconds for one attempt
+LEASE: Final = 35 * SECOND  # outlives the deadline and a slow commit
+IN_FLIGHT: Final = 256
+PAUSE: Final = 5.0  # seconds between looks when nobody wakes us
+BLOCKED_PAUSE: Final = 0.1  # something is due, but its endpoint has no room or allowance yet
+
+
+class Sends(Protocol):
+    """One HTTP try; a remote failure is a value."""
+
+    async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome: ...
+
+
+class Journal(Protocol):
+    """Writes the one canonical line of an attempt."""
+
+    def __call__(self, settled: Settled) -> None: ...
+
+
+class Worker:
+    """Delivers what the store says is due. `jitter` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        store: Store,
+        sender: Sends,
+        *,
+        clock: Clock,
+        jitter: Callable[[], float],
+        journal: Journal,
+        schedule: Sequence[int] = SCHEDULE,
+        in_flight: int = IN_FLIGHT,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._clock = clock
+        self._jitter = jitter
+        self._journal = journal
+        self._schedule = tuple(schedule)
+        self._limit = in_flight
+        self._running: set[asyncio.Task[None]] = set()
+        self._awake = asyncio.Event()
+        self._next_release = 0
+        self._beat = clock()
+        store.on_change(self._hear)
+
+    def _hear(self, _tasks: set[str], work: bool) -> None:
+        if work:
+            self._awake.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop has turned lately."""
+        return self._clock() - self._beat < MINUTE
+
+    async def run(self) -> None:
+        """Deliver until cancelled; attempts under way are then given up to their leases."""
+        try:
+            while True:
+                self._awake.clear()
+                await self._wait(await self._turn())
+        finally:
+            for task in self._running:
+                task.cancel()
+
+    async def _turn(self) -> int:
+        self._beat = self._clock()
+        try:
+            return await self.tick()
+        except StoreUnavailable:
+            return 0  # the store says when it is back: by the next turn that succeeds
+
+    async def tick(self) -> int:
+        """Claim what is due and begin to send it; how many were begun."""
+        now = self._clock()
+        if now >= self._next_release:
+            self._next_release = now + 5 * SECOND
+            await self._store.release_lapsed(now)
+        room = self._limit - len(self._running)
+        if room <= 0:
+            return 0
+        claims = await self._store.claim(now=now, lease_until=now + LEASE, limit=room)
+        for claimed in claims:
+            task = asyncio.create_task(self.deliver(claimed))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(claims)
+
+    async def drain(self) -> None:
+        """Wait until the attempts under way are settled."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    async def _wait(self, begun: int) -> None:
+        pause = PAUSE if begun else await self._pause()
+        try:
+            await asyncio.wait_for(self._awake.wait(), pause)
+        except TimeoutError:
+            return
+
+    async def _pause(self) -> float:
+        due = await self._store.next_due()
+        if due is None:
+            return PAUSE
+        return min(max((due - self._clock()) / SECOND, BLOCKED_PAUSE), PAUSE)
+
+    async def deliver(self, claimed: Claimed) -> None:
+        """One attempt, from signing to settling."""
+        started = self._clock()
+        event = ids.EVENT + ids.encode(claimed.event_id)
+        timestamp = started // SECOND
+        headers = {
+            **claimed.headers,
+            "content-type": "application/json",
+            "webhook-id": event,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": sign(
+                claimed.secrets, event_id=event, timestamp=timestamp, body=claimed.payload
+            ),
+        }
+        outcome = await self._sender.send(claimed.url, claimed.payload, headers)
+        await self._settle(claimed, outcome, started)
+
+    async def _settle(self, claimed: Claimed, outcome: Outcome, started: int) -> None:
+        now = self._clock()
+        decision = decide(
+            outcome,
+            attempt=claimed.round_attempt,
+            schedule=claimed.schedule or self._schedule,
+            now=now,
+            jitter=self._jitter(),
+        )
+        settled = Settled(
+            claimed,
+            outcome,
+            decision.state,
+            decision.next_attempt_at,
+            started,
+            now,
+            decision.disable,
+        )
+        try:
+            await self._store.settle(settled)
+        except StoreUnavailable:
+            return  # the lease lapses and the attempt is made again: at least once
+        self._journal(settled)

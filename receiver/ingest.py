@@ -1,0 +1,327 @@
+"""Floor 3, flows: POST /webhooks/{platform}?sig=…, the one door for whatever is learned of a task.
+
+Bare ASGI, since every callback passes here. The order is: token, headers, body, parse, record; a
+2xx means that the store has committed (design §2, §4). Nothing is started after the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import parse_qsl
+
+from starlette.types import Receive, Scope, Send
+
+from receiver.callbacks import Arrival, Outcome, Receipt
+from receiver.clock import Clock
+from receiver.errors import StoreUnavailable, TokenExpired, TokenRefused, Unreadable
+from receiver.platforms import PARSERS
+from receiver.platforms.items import Item
+from receiver.platforms.reading import loads
+from receiver.problems import MEDIA_TYPE, problem
+from receiver.tokens import MAX_QUERY, Claims, Source, TokenBox
+
+MAX_BODY: Final = 1 << 20  # bytes
+BODY_DEADLINE: Final = 30.0  # seconds for the whole body
+RETRY_AFTER: Final = "2"  # seconds; the platforms give up within a minute
+
+Record = Callable[[Arrival], Awaitable[Receipt]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Failures(Protocol):
+    """Counts failed tokens an address; gives the seconds to wait when there were too many."""
+
+    def note(self, address: str) -> int | None: ...
+
+
+class Journal(Protocol):
+    """Writes the one canonical line of a request. No token ever reaches it."""
+
+    def __call__(self, outcome: str, status: int, arrival: Arrival | None, remote: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response. `closes`: the body was not read, so the connection must not be used again."""
+
+    status: int
+    body: bytes
+    headers: Headers = ()
+    closes: bool = False
+
+
+def _json(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
+    return Answer(status, body, ((b"content-type", b"application/json"), *headers))
+
+
+def _refusal(status: int, code: str, detail: str, *headers: tuple[bytes, bytes]) -> Answer:
+    shown = ((b"content-type", MEDIA_TYPE.encode()), *headers)
+    return Answer(status, problem(status, code, detail), shown, closes=True)
+
+
+_RETRY: Final = (b"retry-after", RETRY_AFTER.encode())
+_DUPLICATE: Final = _json(200, b'{"status":"duplicate"}')
+_CONFLICT: Final = _json(200, b'{"status":"conflict"}')
+_QUARANTINED: Final = _json(200, b'{"status":"quarantined"}')
+_PROGRESS: Final = _json(200, b'{"status":"progress"}')
+_RECORDED: Final = tuple(
+    _json(200, b'{"status":"recorded","results":%d}' % count) for count in range(128)
+)
+_UNAUTHORIZED: Final = _refusal(
+    401, "token_refused", "This URL does not carry a credential that opens it."
+)
+_GONE: Final = _refusal(410, "token_gone", "This URL has expired or was revoked.")
+_FOREIGN: Final = _refusal(403, "foreign_task", "The body is about another task than the URL.")
+_METHOD: Final = _refusal(405, "method_not_allowed", "Send a POST.", (b"allow", b"POST"))
+_PLATFORM: Final = _refusal(404, "unknown_platform", "There is no platform of that name here.")
+_LARGE: Final = _refusal(413, "too_large", f"A callback has at most {MAX_BODY} bytes.")
+_ENCODED: Final = _refusal(415, "encoded", "Send the body without Content-Encoding.")
+_FORM: Final = _refusal(415, "not_json", "Send JSON, not a form.")
+_SLOW: Final = _refusal(408, "too_slow", f"The body must arrive within {BODY_DEADLINE:.0f} s.")
+_BUSY: Final = _refusal(503, "store_unavailable", "Not stored; send it again.", _RETRY)
+_FLOOD: Final = _refusal(429, "too_many", "Too many bodies that record nothing.", _RETRY)
+
+_ANSWERS: Final[Mapping[Outcome, Answer]] = {
+    Outcome.DUPLICATE: _DUPLICATE,
+    Outcome.CONFLICT: _CONFLICT,
+    Outcome.QUARANTINED: _QUARANTINED,
+    Outcome.PROGRESS: _PROGRESS,
+    Outcome.EXPIRED: _GONE,
+    Outcome.REVOKED: _GONE,
+    Outcome.LIMITED: _FLOOD,
+}
+
+
+class Refused(Exception):  # carries an answer up to the door, never further
+    """A request that ends here, with its answer."""
+
+    def __init__(self, answer: Answer, outcome: str) -> None:
+        super().__init__(outcome)
+        self.answer = answer
+        self.outcome = outcome
+
+
+class Gone(Exception):
+    """The client went away before its body was complete: nothing to store, nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """Who the URL says is calling. `claims` is None for a static key."""
+
+    claims: Claims | None
+    expired: bool = False
+    tags: Mapping[str, str] | None = None
+
+
+class Ingest:
+    """The door. `record` stores an arrival durably; `failures` and `journal` are the edges."""
+
+    def __init__(
+        self,
+        record: Record,
+        tokens: TokenBox,
+        *,
+        clock: Clock,
+        failures: Failures,
+        journal: Journal,
+        static_keys: Sequence[str] = (),
+    ) -> None:
+        self._record = record
+        self._tokens = tokens
+        self._clock = clock
+        self._failures = failures
+        self._journal = journal
+        self._static_keys = [key.encode() for key in static_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        remote = scope["client"][0] if scope.get("client") else "-"
+        arrival: Arrival | None = None
+        try:
+            credential = self._admit(scope)
+            body = await _read(receive)
+            arrivals = self._arrivals(scope, credential, body, remote)
+            arrival = arrivals[0]
+            answer, outcome = await self._store(arrivals)
+        except Refused as refused:
+            answer, outcome = self._count(refused, remote), refused.outcome
+        except Gone:
+            self._journal("disconnected", 0, arrival, remote)
+            return
+        self._journal(outcome, answer.status, arrival, remote)
+        await _respond(send, answer)
+
+    def _admit(self, scope: Scope) -> Credential:
+        if scope["method"] != "POST":
+            raise Refused(_METHOD, "method")
+        if scope["path_params"]["platform"] not in PARSERS:
+            raise Refused(_PLATFORM, "platform")
+        credential = self._credential(scope["query_string"], scope["path_params"]["platform"])
+        _check_headers(scope["headers"])
+        return credential
+
+    def _credential(self, query: bytes, platform: str) -> Credential:
+        if len(query) > MAX_QUERY:
+            raise Refused(_UNAUTHORIZED, "query_too_long")
+        try:
+            pairs = parse_qsl(
+                query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=64
+            )
+        except ValueError:
+            raise Refused(_UNAUTHORIZED, "query_malformed") from None
+        given = [(name, value) for name, value in pairs if name in ("sig", "apiKey")]
+        if len(given) != 1:
+            raise Refused(_UNAUTHORIZED, "no_credential" if not given else "two_credentials")
+        (name, value), tags = given[0], [pair for pair in pairs if pair not in given]
+        if name == "apiKey":
+            return self._static(value, tags)
+        return self._signed(value, platform, tags)
+
+    def _signed(self, token: str, platform: str, tags: list[tuple[str, str]]) -> Credential:
+        try:
+            claims = self._tokens.verify(token, platform=platform, tags=tags, now=self._clock())
+        except TokenExpired as error:
+            return Credential(error.claims, expired=True, tags=dict(tags))
+        except TokenRefused as error:
+            raise Refused(_UNAUTHORIZED, f"token_{error.evidence.get('reason')}") from None
+        return Credential(claims, tags=dict(tags))
+
+    def _static(self, key: str, tags: list[tuple[str, str]]) -> Credential:
+        given = key.encode()
+        if not any([hmac.compare_digest(given, known) for known in self._static_keys]):
+            raise Refused(_UNAUTHORIZED, "static_key")
+        return Credential(None, tags=dict(tags))
+
+    def _arrivals(
+        self, scope: Scope, credential: Credential, body: bytes, remote: str
+    ) -> list[Arrival]:
+        platform = scope["path_params"]["platform"]
+        claims = credential.claims
+        try:
+            items = PARSERS[platform](loads(body), claims.task if claims else None)
+            unreadable = None
+        except Unreadable as error:
+            items, unreadable = [], error.reason
+        draft = _Draft(platform, credential, body, self._clock(), remote, unreadable)
+        if claims is None:
+            return draft.by_task(items)
+        own = [item for item in items if item.task_id == claims.task]
+        if items and not own and not credential.expired:
+            raise Refused(_FOREIGN, "foreign_task")
+        return [draft.arrival(claims.task, own, foreign=len(items) - len(own))]
+
+    async def _store(self, arrivals: Sequence[Arrival]) -> tuple[Answer, str]:
+        try:
+            receipts = await asyncio.gather(*map(self._record, arrivals))
+        except StoreUnavailable as error:
+            return _BUSY, error.code
+        best = min(receipts, key=lambda receipt: _RANK[receipt.outcome])
+        if best.outcome is Outcome.RECORDED:
+            return _RECORDED[sum(receipt.results for receipt in receipts)], best.outcome
+        return _ANSWERS[best.outcome], best.outcome
+
+    def _count(self, refused: Refused, remote: str) -> Answer:
+        if refused.answer is not _UNAUTHORIZED:
+            return refused.answer
+        wait = self._failures.note(remote)
+        if wait is None:
+            return refused.answer
+        retry = (b"retry-after", str(wait).encode())
+        return _refusal(429, "too_many", "Too many credentials that open nothing.", retry)
+
+
+_RANK: Final = {outcome: rank for rank, outcome in enumerate(Outcome)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What all arrivals of one request share."""
+
+    platform: str
+    credential: Credential
+    body: bytes
+    now: int
+    remote: str
+    unreadable: str | None
+
+    def arrival(self, task: str | None, items: Sequence[Item], foreign: int = 0) -> Arrival:
+        claims = self.credential.claims
+        return Arrival(
+            task_id=task,
+            platform=self.platform,
+            project=claims.project if claims else "default",
+            expected=claims.expected if claims else None,
+            source=claims.source if claims else Source.CALLBACK,
+            issued_at=claims.issued_at if claims else self.now,
+            jti=claims.jti if claims else None,
+            body=self.body,
+            sha256=hashlib.sha256(self.body).digest(),
+            received_at=self.now,
+            remote=self.remote,
+            tags=self.credential.tags or {},
+            items=items,
+            foreign=foreign,
+            unreadable=self.unreadable,
+            expired=self.credential.expired,
+        )
+
+    def by_task(self, items: Sequence[Item]) -> list[Arrival]:
+        """A static key says nothing of the task, so the items do."""
+        tasks = dict.fromkeys(_task_of(item) for item in items) or {None: None}
+        return [
+            self.arrival(task, [item for item in items if _task_of(item) == task]) for task in tasks
+        ]
+
+
+def _task_of(item: Item) -> str | None:
+    named = item.task_id
+    hexadecimal = (named or "").replace("-", "")
+    is_uuid = len(hexadecimal) == 32 and all(c in "0123456789abcdef" for c in hexadecimal)
+    return named if is_uuid else None
+
+
+def _check_headers(headers: Headers) -> None:
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise Refused(_ENCODED, "encoded")
+        if name == b"content-type" and value.lstrip().lower().startswith(b"multipart/"):
+            raise Refused(_FORM, "not_json")
+        if name == b"content-length" and int(value) > MAX_BODY:
+            raise Refused(_LARGE, "too_large")
+
+
+async def _read(receive: Receive) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_DEADLINE):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Gone
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > MAX_BODY:
+                    raise Refused(_LARGE, "too_large")
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise Refused(_SLOW, "too_slow") from None
+
+
+async def _respond(send: Send, answer: Answer) -> None:
+    headers = [
+        *answer.headers,
+        (b"content-length", str(len(answer.body)).encode()),
+        (b"cache-control", b"no-store"),
+    ]
+    if answer.closes:
+        headers += [(b"connection", b"close"), (b"referrer-policy", b"no-referrer")]
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})

@@ -1,0 +1,123 @@
+"""Floor 5, assembly: `reelhook serve`: sockets, store, sender, service, in order."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from receiver.app import PublicOnly, build
+from receiver.clock import wall_clock
+from receiver.delivery.guard import Guard
+from receiver.delivery.sender import Sender
+from receiver.errors import CannotStart
+from receiver.log import Log, configure
+from receiver.server import listen, serve
+from receiver.settings import Settings, check_public_url, write_local
+from receiver.store.sqlite import SqliteStore
+
+# The event loop and the writer's thread share the interpreter lock; a shorter turn lowers the time
+# that each statement waits to get it back (reference: docs/performance.md).
+SWITCH_INTERVAL: Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The open sockets and the URLs they are reached by."""
+
+    sockets: list[socket.socket]
+    url: str
+    admin_url: str
+    public_url: str
+
+
+def open_sockets(settings: Settings) -> Listening:
+    """Bind what the settings name. Raises CannotStart with what to change."""
+    public = _bind(settings.host, settings.port)
+    sockets, url = [public], _url_of(public)
+    admin_url = url
+    if settings.admin_port is not None:
+        sockets.append(_bind("127.0.0.1", settings.admin_port))
+        admin_url = _url_of(sockets[-1])
+    public_url = check_public_url(settings.public_url or url)
+    return Listening(sockets, url, admin_url, public_url)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except OSError as error:
+        raise CannotStart(
+            f"Can't listen on {host}:{port}: {error.strerror}. Set PORT to a free one, or stop"
+            " what uses it."
+        ) from None
+
+
+def _url_of(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104
+
+
+async def run(settings: Settings, announce: Callable[[Listening, str], None]) -> None:
+    """Serve until a signal. `announce(listening, instance)` is called once all is ready."""
+    log = configure(settings.log_level, settings.log_format)
+    _warn(settings, log)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    guard = Guard(settings.networks)
+    listening = open_sockets(settings)
+    store = await SqliteStore.open(settings.database_path, clock=wall_clock)
+    async with store, Sender(guard) as sender:
+        service = build(
+            settings,
+            store=store,
+            sender=sender,
+            guard=guard,
+            clock=wall_clock,
+            log=log,
+            public_url=listening.public_url,
+        )
+        app = service.app
+        if settings.admin_port is not None:
+            public_port = listening.sockets[0].getsockname()[1]
+            app = PublicOnly(app, public_port)  # type: ignore[assignment]
+        await serve(
+            app,
+            listening.sockets,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            on_ready=lambda: announce(listening, store.instance),
+        )
+
+
+def _warn(settings: Settings, log: Log) -> None:
+    if settings.web_concurrency > 1:
+        log.warning(
+            "WEB_CONCURRENCY is clamped to 1: with SQLite one process writes",
+            asked=settings.web_concurrency,
+        )
+
+
+def announce(settings: Settings) -> Callable[[Listening, str], None]:
+    """Tells a waiting program on stdout, a person on stderr, and the user's commands by file."""
+
+    def tell(listening: Listening, instance: str) -> None:
+        if settings.on_loopback:
+            write_local(settings.data_dir, url=listening.admin_url, public_url=listening.public_url)
+        ready = {
+            "event": "ready",
+            "url": listening.url,
+            "admin_url": listening.admin_url,
+            "public_url": listening.public_url,
+            "instance": instance,
+        }
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        sys.stderr.write(
+            f"Reelhook receives at {listening.public_url}/webhooks/… and keeps everything in"
+            f" {settings.database_path}. Stop with Ctrl-C.\n"
+        )
+
+    return tell

@@ -1,0 +1,229 @@
+"""Floor 5, assembly: every setting, read once from a mapping. pydantic only.
+
+docs/settings.md is the table; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from receiver.errors import SettingsRefused
+from receiver.tokens import check_keys
+
+LOCAL_FILE: Final = "local.json"
+
+# Where a platform sets PORT, only its router can reach the process, on every interface of it.
+_HOSTED: Final = ("DYNO", "RENDER", "FLY_APP_NAME", "RAILWAY_ENVIRONMENT", "K_SERVICE")
+_EPHEMERAL: Final = {"DYNO": "Heroku", "K_SERVICE": "Cloud Run"}
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
+
+
+def _env(name: str, default: Any, meaning: str) -> Any:
+    return Field(default=default, validation_alias=name, description=meaning)
+
+
+class Settings(BaseModel):
+    """What the environment says. Attribute names are ours, aliases are the variables."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    host: str = _env("HOST", "127.0.0.1", "Address to listen on; hosting platforms: 0.0.0.0.")
+    port: int = _env("PORT", 8000, "Port to listen on; 0 takes a free one.")
+    admin_port: int | None = _env(
+        "REELHOOK_ADMIN_PORT", None, "A second port for all but the public routes."
+    )
+    database_url: str = _env(
+        "DATABASE_URL", "", "`sqlite:///path`; default: reelhook.db in the data directory."
+    )
+    data_dir: Path = _env(
+        "REELHOOK_DATA_DIR", user_data_path("reelhook"), "Where the database and local keys live."
+    )
+    public_url: str = _env(
+        "REELHOOK_PUBLIC_URL", "", "What platforms call: https, without a trailing slash."
+    )
+    signing_keys: str = _env(
+        "REELHOOK_SIGNING_KEYS", "", "Comma-separated, newest first; each signs webhook URLs."
+    )
+    admin_token: str = _env("REELHOOK_ADMIN_TOKEN", "", "Bearer token for everything under /v1.")
+    static_keys: str = _env(
+        "REELHOOK_STATIC_KEYS", "", "Comma-separated keys for `?apiKey=` URLs; empty: refused."
+    )
+    allow_networks: str = _env(
+        "REELHOOK_ALLOW_NETWORKS", "", "Comma-separated networks that deliveries may also reach."
+    )
+    delivery_schedule: str = _env(
+        "REELHOOK_DELIVERY_SCHEDULE", "", "Comma-separated seconds; default: 12 tries over 3 days."
+    )
+    forwarded_allow_ips: str = _env(
+        "FORWARDED_ALLOW_IPS", "127.0.0.1", "Proxies whose X-Forwarded-* headers are believed."
+    )
+    web_concurrency: int = _env(
+        "WEB_CONCURRENCY", 1, "Processes; with SQLite one, whatever is asked."
+    )
+    log_level: str = _env("LOG_LEVEL", "info", "debug, info, warning or error.")
+    log_format: str = _env("LOG_FORMAT", "console", "console or json.")
+    url: str = _env("REELHOOK_URL", "", "Where the commands find the receiver's API.")
+    project: str = _env("REELHOOK_PROJECT", "default", "The project of the commands.")
+    hosting: str = ""  # the platform that runs us, by its own variable
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """The settings of this environment. Raises SettingsRefused with what to change."""
+        present = {name: value for name, value in environ.items() if value != ""}
+        hosting = next((name for name in _HOSTED if name in present), "")
+        if hosting and "PORT" in present:
+            present.setdefault("HOST", "0.0.0.0")  # noqa: S104 - the platform's router is in front
+        try:
+            return cls.model_validate({**present, "hosting": hosting})
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SettingsRefused(f"{first['loc'][0]}: {first['msg']}.") from None
+
+    @property
+    def database_path(self) -> Path:
+        """The SQLite file. Raises SettingsRefused for another engine."""
+        if not self.database_url:
+            return self.data_dir / "reelhook.db"
+        scheme, _, rest = self.database_url.partition(":///")
+        if scheme != "sqlite" or not rest:
+            raise SettingsRefused(
+                "DATABASE_URL must be sqlite:///path (relative) or sqlite:////path (absolute);"
+                " this release has no other store."
+            )
+        return Path(rest)
+
+    @property
+    def networks(self) -> list[IPv4Network | IPv6Network]:
+        """REELHOOK_ALLOW_NETWORKS as networks. Raises SettingsRefused."""
+        try:
+            return [ip_network(text) for text in listed(self.allow_networks)]
+        except ValueError as error:
+            raise SettingsRefused(f"REELHOOK_ALLOW_NETWORKS: {error}.") from None
+
+    @property
+    def schedule(self) -> tuple[int, ...] | None:
+        """REELHOOK_DELIVERY_SCHEDULE in seconds, None for the default. Raises SettingsRefused."""
+        try:
+            return tuple(int(text) for text in listed(self.delivery_schedule)) or None
+        except ValueError:
+            raise SettingsRefused(
+                "REELHOOK_DELIVERY_SCHEDULE must be seconds, such as 0,5,20."
+            ) from None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the receiver."""
+        if self.host in _LOOPBACK_NAMES:
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def completed(self) -> Settings:
+        """With what a loopback bind may make for itself. Raises SettingsRefused otherwise."""
+        check_log(self)
+        found = self
+        if self.on_loopback:
+            found = self._with_local_keys()
+        else:
+            self._check_public()
+        check_keys(listed(found.signing_keys))
+        return found
+
+    def _with_local_keys(self) -> Settings:
+        missing = {
+            name: value
+            for name, value in local_keys(self.data_dir).items()
+            if not getattr(self, name)
+        }
+        return self.model_copy(update=missing)
+
+    def _check_public(self) -> None:
+        for variable, value, remedy in (
+            ("REELHOOK_PUBLIC_URL", self.public_url, "set it to the https URL platforms call"),
+            ("REELHOOK_SIGNING_KEYS", self.signing_keys, "make one with `reelhook keys new`"),
+            ("REELHOOK_ADMIN_TOKEN", self.admin_token, "make one with `reelhook keys new`"),
+        ):
+            if not value:
+                raise SettingsRefused(
+                    f"{variable} is not set and HOST is {self.host}, which others can reach:"
+                    f" {remedy}, or listen on 127.0.0.1."
+                )
+        if self.hosting in _EPHEMERAL and not self.database_url.startswith("postgres"):
+            raise SettingsRefused(
+                f"{_EPHEMERAL[self.hosting]} wipes its disk at every restart, so SQLite would lose"
+                " what it acknowledged. Run on a machine with a disk that stays."
+            )
+
+
+def listed(text: str) -> list[str]:
+    """The entries of a comma-separated setting."""
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def check_log(settings: Settings) -> None:
+    """Raises SettingsRefused for a level or format that does not exist."""
+    if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
+        raise SettingsRefused("LOG_LEVEL must be debug, info, warning or error.")
+    if settings.log_format not in ("console", "json"):
+        raise SettingsRefused("LOG_FORMAT must be console or json.")
+
+
+def new_key() -> str:
+    """A signing key or token: 256 random bits, safe in a URL and an environment file."""
+    return secrets.token_urlsafe(32)
+
+
+def read_local(data_dir: Path) -> dict[str, str]:
+    """What a loopback receiver left for the same user's commands; {} if there is nothing."""
+    try:
+        found = json.loads((data_dir / LOCAL_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in found.items()}
+
+
+def write_local(data_dir: Path, **values: str) -> None:
+    """Keep values for the same user's commands, at mode 0600 from the first byte."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = json.dumps({**read_local(data_dir), **values}, indent=1)
+    draft = data_dir / f"{LOCAL_FILE}.{os.getpid()}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(data_dir / LOCAL_FILE)
+
+
+def local_keys(data_dir: Path) -> dict[str, str]:
+    """The signing key and admin token of a loopback receiver; made at the first call."""
+    found = read_local(data_dir)
+    names = ("signing_keys", "admin_token")
+    if any(name not in found for name in names):
+        write_local(data_dir, **{name: found.get(name) or new_key() for name in names})
+        found = read_local(data_dir)
+    return {name: found[name] for name in names}
+
+
+def check_public_url(url: str) -> str:
+    """A public URL without its trailing slash. Raises SettingsRefused for what is no base URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise SettingsRefused(
+            f"REELHOOK_PUBLIC_URL is {url!r}; it must look like https://hooks.example.com."
+        )
+    if parts.username or parts.password:
+        raise SettingsRefused("REELHOOK_PUBLIC_URL must not carry a user name or password.")
+    return url.rstrip("/")
