@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -89,9 +90,14 @@ class Subscription:
 
     def wants(self, event_type: str, facts: Mapping[str, Any]) -> bool:
         """Whether an event of this type with these facts goes to the endpoint."""
-        if not any(matches(pattern, event_type) for pattern in self.event_types):
+        if not _wants_type(self.event_types, event_type):
             return False
         return all(_holds(name, wanted, facts) for name, wanted in self.filters.items())
+
+
+@lru_cache(maxsize=1_024)
+def _wants_type(patterns: tuple[str, ...], event_type: str) -> bool:
+    return any(matches(pattern, event_type) for pattern in patterns)
 
 
 def matches(pattern: str, text: str) -> bool:

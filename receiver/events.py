@@ -83,7 +83,7 @@ def _render(kind: str, task: str, rest: str, now: int) -> Announcement:
     text = (
         f'{{"type":"{kind}","timestamp":"{to_rfc3339(now)}","data":{{"task":{task}{comma}{rest}}}}}'
     )
-    return Announcement(kind, text.encode("ascii"))
+    return Announcement(kind, text.encode())
 
 
 def _task(task: TaskState) -> str:

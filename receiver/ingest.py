@@ -218,7 +218,10 @@ class Ingest:
 
     async def _store(self, arrivals: Sequence[Arrival]) -> tuple[Answer, str]:
         try:
-            receipts = await asyncio.gather(*map(self._record, arrivals))
+            if len(arrivals) == 1:
+                receipts = [await self._record(arrivals[0])]
+            else:
+                receipts = await asyncio.gather(*map(self._record, arrivals))
         except StoreUnavailable as error:
             return _BUSY, error.code
         best = min(receipts, key=lambda receipt: _RANK[receipt.outcome])

@@ -7,35 +7,41 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+from pydantic_core import to_json
 
 Log = structlog.typing.FilteringBoundLogger
 
 
 def configure(level: str, style: str) -> Log:
-    """The receiver's logger. `style` is `json` or `console`; foreign loggers are kept quiet."""
+    """The receiver's logger. `style`: `json`, `console`, or `auto` for console on a terminal."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     # httpx tells whole URLs at INFO; ours carry tokens.
     for name in ("httpx", "httpcore", "aiohttp", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    json = style == "json"
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
-        if json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            structlog.dev.ConsoleRenderer() if console else _as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=(
+            structlog.PrintLoggerFactory(file=sys.stderr)
+            if console
+            else structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+        ),
         cache_logger_on_first_use=True,
     )
     log: Log = structlog.get_logger()
     return log
+
+
+def _as_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> bytes:
+    # Every callback passes here, so the line is made by the fastest encoder at hand.
+    return to_json(event, fallback=str)

@@ -71,7 +71,7 @@ class Settings(BaseModel):
         "WEB_CONCURRENCY", 1, "Processes; with SQLite one, whatever is asked."
     )
     log_level: str = _env("LOG_LEVEL", "info", "debug, info, warning or error.")
-    log_format: str = _env("LOG_FORMAT", "console", "console or json.")
+    log_format: str = _env("LOG_FORMAT", "auto", "console, json, or auto: console on a terminal.")
     url: str = _env("REELHOOK_URL", "", "Where the commands find the receiver's API.")
     project: str = _env("REELHOOK_PROJECT", "default", "The project of the commands.")
     hosting: str = ""  # the platform that runs us, by its own variable
@@ -176,8 +176,8 @@ def check_log(settings: Settings) -> None:
     """Raises SettingsRefused for a level or format that does not exist."""
     if settings.log_level.lower() not in ("debug", "info", "warning", "error"):
         raise SettingsRefused("LOG_LEVEL must be debug, info, warning or error.")
-    if settings.log_format not in ("console", "json"):
-        raise SettingsRefused("LOG_FORMAT must be console or json.")
+    if settings.log_format not in ("auto", "console", "json"):
+        raise SettingsRefused("LOG_FORMAT must be auto, console or json.")
 
 
 def new_key() -> str:

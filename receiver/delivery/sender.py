@@ -219,7 +219,11 @@ class _BoundedConnector(TCPConnector):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._factory = partial[ResponseHandler](_BoundedHandler, loop=self._loop)
+        self._factory = partial(_bounded, self._loop)
+
+
+def _bounded(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _BoundedHandler(loop)
 
 
 class _Answer:

@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from pydantic_core import PydanticSerializationError, to_json
+
 from receiver.errors import Unreadable
 
 MAX_DEPTH: Final = 64
@@ -80,8 +82,11 @@ def _depth(text: str) -> int:
 
 
 def dumps(value: Any) -> str:
-    """Compact ASCII JSON text: lone surrogates and NUL stay escaped, so every store takes it."""
-    return _ENCODE(value)
+    """Compact JSON text that every store takes: lone surrogates and NUL stay escaped."""
+    try:
+        return to_json(value).decode()
+    except PydanticSerializationError:  # lone surrogates; the stdlib is slower and escapes them
+        return _ENCODE(value)
 
 
 def text_of(value: object, limit: int = MAX_TEXT) -> str | None:

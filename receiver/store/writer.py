@@ -1,9 +1,10 @@
 """Floor 2, edges: the one writer: one thread, one connection, whole batches. sqlite3 only.
 
-A verb is a function `handler(transaction, payloads) -> outcomes`. Whatever is queued while the last
-commit ran becomes the next transaction (group commit); a waiter is resumed only after COMMIT
-returned. If a batch fails, each of its jobs is tried alone, so that a poison row fails alone.
-Cancelling a waiter cancels nothing here: a write is never split (security.md §5.2).
+A verb is a function `handler(transaction, payloads) -> outcomes`. Whatever was asked while the last
+commit ran, or in one turn of the event loop, becomes the next transaction (group commit): handed
+over job by job, the thread would fight the loop for the interpreter lock at every statement.
+A waiter is resumed only after COMMIT returned. If a batch fails, each of its jobs is tried alone,
+so that a poison row fails alone. Cancelling a waiter cancels nothing here: a write is never split.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ R = TypeVar("R")
 
 BATCH: Final = 256
 CAPACITY: Final = 8_192
-IDLE_WAL: Final = 4 << 20  # bytes of WAL worth a checkpoint when nobody waits
+IDLE_WAL: Final = 1 << 20  # bytes of WAL worth a checkpoint once nobody writes
+IDLE: Final = 0.25  # seconds without a batch that count as nobody writing
 LARGE_WAL: Final = 64 << 20  # bytes at which a checkpoint no longer waits for idleness
 
 # Trying the jobs one by one would only repeat these, each after its own time-out.
@@ -66,8 +68,11 @@ class Writer:
         self._wal_path = wal_path
         self._on_commit = on_commit
         self._capacity = capacity
-        self._queue: SimpleQueue[_Job[Any, Any] | None] = SimpleQueue()
+        self._waiting: list[_Job[Any, Any]] = []
+        self._batches: SimpleQueue[list[_Job[Any, Any]] | None] = SimpleQueue()
+        self._working = False
         self._depth = 0
+        self._drained = asyncio.Event()
         self._failing = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -91,12 +96,14 @@ class Writer:
         await opened
 
     async def close(self) -> None:
-        """Commit what is queued, checkpoint, close the connection, end the thread."""
-        if self._thread is None:
+        """Commit what was asked, checkpoint, close the connection, end the thread."""
+        thread, self._thread = self._thread, None  # from now on nothing is taken in
+        if thread is None:
             return
-        self._queue.put(None)
-        await self._loop.run_in_executor(None, self._thread.join)
-        self._thread = None
+        while self._depth:
+            await self._drained.wait()
+        self._batches.put(None)
+        await self._loop.run_in_executor(None, thread.join)
 
     async def call(self, handler: Handler[P, R], payload: P) -> R:
         """Run one job of `handler` in the next transaction and wait for its commit.
@@ -110,9 +117,26 @@ class Writer:
             raise StoreUnavailable("The store is closed.")
         future: asyncio.Future[R] = self._loop.create_future()
         self._depth += 1
-        self._queue.put(_Job(handler, payload, future))
+        self._drained.clear()
+        self._waiting.append(_Job(handler, payload, future))
+        if len(self._waiting) == 1:
+            # After this turn of the loop: whatever else it brings goes along.
+            self._loop.call_soon(self._hand_over)
         # The thread never looks at the future, so a cancelled waiter leaves the job whole.
         return await future
+
+    def _hand_over(self) -> None:
+        if self._working or not self._waiting:
+            return
+        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        self._working = True
+        self._batches.put(batch)
+
+    def _batch_ended(self) -> None:
+        self._working = False
+        if not self._depth:
+            self._drained.set()
+        self._hand_over()
 
     def _run(self, opened: asyncio.Future[None]) -> None:
         try:
@@ -122,25 +146,19 @@ class Writer:
             return
         self._loop.call_soon_threadsafe(opened.set_result, None)
         with contextlib.closing(connection):
-            while (jobs := self._take()) is not None:
-                self._perform(connection, jobs)
-                self._tidy(connection)
+            while (batch := self._next_batch(connection)) is not None:
+                self._perform(connection, batch)
+                self._loop.call_soon_threadsafe(self._batch_ended)
+                self._checkpoint(connection, LARGE_WAL)
             with contextlib.suppress(sqlite3.Error):  # a reader may hold it; nothing is lost
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _take(self) -> list[_Job[Any, Any]] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        jobs = [first]
-        with contextlib.suppress(Empty):
-            while len(jobs) < BATCH:
-                following = self._queue.get_nowait()
-                if following is None:
-                    self._queue.put(None)  # the end comes after what was queued before it
-                    break
-                jobs.append(following)
-        return jobs
+    def _next_batch(self, connection: sqlite3.Connection) -> list[_Job[Any, Any]] | None:
+        try:
+            return self._batches.get(timeout=IDLE)
+        except Empty:
+            self._checkpoint(connection, IDLE_WAL)
+            return self._batches.get()
 
     def _perform(self, connection: sqlite3.Connection, jobs: list[_Job[Any, Any]]) -> None:
         transaction = Transaction(connection)
@@ -183,11 +201,10 @@ class Writer:
             if not job.future.done():
                 job.future.set_exception(error)
 
-    def _tidy(self, connection: sqlite3.Connection) -> None:
+    def _checkpoint(self, connection: sqlite3.Connection, size: int) -> None:
         # Checkpoints are the writer's alone: SQLite before 3.51.3 can corrupt the WAL when two
         # connections checkpoint at once (sqlite.org/wal.html, "the WAL-reset bug").
-        size = _size(self._wal_path)
-        if size >= LARGE_WAL or (size >= IDLE_WAL and self._queue.empty()):
+        if _size(self._wal_path) >= size:
             with contextlib.suppress(sqlite3.Error):  # a long reader: the next one succeeds
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 

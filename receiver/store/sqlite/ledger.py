@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
+from receiver import ids
 from receiver.callbacks import Arrival, Receipt
 from receiver.clock import SECOND
 from receiver.endpoints import Subscription
@@ -42,7 +42,7 @@ _RESULT_FIELDS: Final = (
 def task_key(task_id: str) -> bytes:
     """The 16 bytes under which a task is stored. Raises NotFound for what is no UUID."""
     try:
-        return UUID(task_id).bytes
+        return ids.task_bytes(task_id)
     except ValueError:
         raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
 
@@ -123,7 +123,7 @@ class Ledger:
             " LIMIT 500",
             (now,),
         ).fetchall()
-        loaded = _load(tx.connection, {str(UUID(bytes=row[0])) for row in due})
+        loaded = _load(tx.connection, {ids.task_text(row[0]) for row in due})
         recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
         for task in loaded.tasks.values():
             task.overdue = True
@@ -141,7 +141,7 @@ class Ledger:
         due = tx.connection.execute(
             "SELECT id FROM tasks WHERE completed_at IS NULL AND give_up_at <= ? LIMIT 500", (now,)
         ).fetchall()
-        loaded = _load(tx.connection, {str(UUID(bytes=row[0])) for row in due})
+        loaded = _load(tx.connection, {ids.task_text(row[0]) for row in due})
         recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
         for task in loaded.tasks.values():
             recorder.change(task, give_up(task, now), now)
@@ -162,7 +162,7 @@ class Ledger:
 def _load(connection: sqlite3.Connection, wanted: set[str]) -> _Loaded:
     if not wanted:
         return _Loaded({}, {})
-    keys = [UUID(task).bytes for task in wanted]
+    keys = [ids.task_bytes(task) for task in wanted]
     rows = connection.execute(
         f"SELECT {_TASK_FIELDS} FROM tasks WHERE id IN ({_marks(len(keys))})",
         keys,
@@ -191,7 +191,7 @@ def _load_results(
 
 def _task_of(row: Sequence[Any]) -> TaskState:
     return TaskState(
-        id=str(UUID(bytes=row[1])),
+        id=ids.task_text(row[1]),
         platform=row[2],
         project=row[3],
         expected=row[4],
@@ -261,7 +261,7 @@ def _insert_tasks(
             [
                 (
                     numbers[task.id],
-                    UUID(task.id).bytes,
+                    ids.task_bytes(task.id),
                     task.platform,
                     task.project,
                     now,

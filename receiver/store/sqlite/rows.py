@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from receiver import ids
 from receiver.callbacks import Callback
@@ -30,13 +29,13 @@ def _moment(ms: int | None) -> datetime | None:
 
 
 def _task_id(row: Row) -> str | None:
-    return None if row["task_id"] is None else str(UUID(bytes=row["task_id"]))
+    return None if row["task_id"] is None else ids.task_text(row["task_id"])
 
 
 def task_of(row: Row, *, whole: bool) -> Task:
     """A task; its request only when `whole`."""
     return Task(
-        id=str(UUID(bytes=row["id"])),
+        id=ids.task_text(row["id"]),
         platform=row["platform"],
         platform_id=row["platform_id"],
         model=row["model"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ class SqliteStore:
         path: Path,
         *,
         clock: Clock,
-        entropy: Callable[[int], int] = secrets.randbits,
+        entropy: Callable[[int], int] = random.getrandbits,  # ids must differ, not be secret
     ) -> Self:
         """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart."""
         store = cls(path, clock, entropy)

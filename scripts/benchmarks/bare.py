@@ -1,0 +1,36 @@
+"""The yardstick: a bare Starlette app that reads the body and answers 204, on our own server."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.server import listen, run, serve
+
+
+async def swallow(request: Request) -> Response:
+    """Read the body, say nothing."""
+    await request.body()
+    return Response(status_code=204)
+
+
+def main() -> None:
+    """Serve on a free port and print it."""
+    app = Starlette(routes=[Route("/webhooks/{platform}", swallow, methods=["POST"])])
+    listening = listen("127.0.0.1", 0)
+    port = listening.getsockname()[1]
+
+    def ready() -> None:
+        sys.stdout.write(json.dumps({"event": "ready", "url": f"http://127.0.0.1:{port}"}) + "\n")
+        sys.stdout.flush()
+
+    run(serve(app, [listening], forwarded_allow_ips="127.0.0.1", on_ready=ready))
+
+
+if __name__ == "__main__":
+    main()
