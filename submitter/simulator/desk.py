@@ -1,0 +1,220 @@
+"""What a request to the platform's endpoint is answered. No I/O; clock and waits are arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from submitter.simulator import contract, plans
+from submitter.simulator.config import Knobs, SimulatorConfig
+from submitter.simulator.contract import Json
+from submitter.simulator.courier import Clock, Sleep
+from submitter.simulator.jobs import Callback, Job, Ledger, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request, as far as the platform's contract looks at it."""
+
+    body: bytes
+    authorization: str | None
+    base_url: str
+    is_dry_run: bool
+
+
+@dataclass(slots=True)
+class Reply:
+    """`data` and `errors` of an answer; `refused` counts the tasks that were turned down."""
+
+    status: int = 200
+    data: list[Json] = field(default_factory=list)
+    errors: list[Json] = field(default_factory=list)
+    refused: int = 0
+    accepted: list[Job] = field(default_factory=list)
+
+    def refuse(self, fault: Json) -> None:
+        """Turn one task down."""
+        self.errors.append(fault)
+        self.refused += 1
+
+    def body(self) -> Json:
+        """The JSON of the answer; without errors there is no such key."""
+        return {"data": self.data} | ({"errors": self.errors} if self.errors else {})
+
+
+class Desk:
+    """Takes tasks in and answers polls. The knobs may be turned while it works."""
+
+    def __init__(
+        self,
+        config: SimulatorConfig,
+        ledger: Ledger,
+        *,
+        published: Mapping[str, Json],
+        clock: Clock,
+        sleep: Sleep,
+    ) -> None:
+        self.knobs = config.knobs
+        self._config = config
+        self._ledger = ledger
+        self._published = published
+        self._clock = clock
+        self._sleep = sleep
+        self._ordinal = 0
+        self._refusals = 0
+        self._closing = anyio.Event()
+
+    def close(self) -> None:
+        """Answer at once whatever hangs, from now on."""
+        self._closing.set()
+
+    def turn(self, patch: dict[str, Any]) -> Knobs:
+        """Change knobs for future tasks; naming `seed` begins its sequence anew.
+
+        Raises `pydantic.ValidationError`, and then changes nothing.
+        """
+        self.knobs = self.knobs.changed(patch)
+        self._ordinal = 0 if "seed" in patch else self._ordinal
+        self._refusals = (
+            0 if patch.keys() & {"submit_status", "submit_refusals"} else self._refusals
+        )
+        return self.knobs
+
+    async def answer(self, call: Call, start: Callable[[Job], None]) -> Reply:
+        """The reply to one request; `start` sets an accepted task going."""
+        self._ledger.counts["requests"] += 1
+        tasks = contract.read(call.body)
+        if isinstance(tasks, dict):
+            return _failed(400, tasks)
+        if fault := contract.authenticate(call.authorization, tasks, self._config.api_key):
+            return _failed(401, fault)
+        work = [task for task in tasks if not _is(task, "authentication")]
+        if self._refuses(work):
+            return self._refusal(work)
+        reply = self._handle_all(work, call)
+        await self._hand_over(reply, start)
+        return reply
+
+    def _handle_all(self, work: list[Any], call: Call) -> Reply:
+        reply = Reply()
+        for task in work:
+            self._handle(task, reply, call)
+        self._ledger.counts["refused"] += reply.refused
+        if work and reply.refused == len(work):
+            reply.status = 400
+        return reply
+
+    def _handle(self, task: Any, reply: Reply, call: Call) -> None:
+        kind = task.get("taskType") if isinstance(task, dict) else None
+        if kind in contract.MEDIA:
+            self._submit(task, reply, call)
+        elif kind == "getResponse":
+            self._poll(task, reply)
+        elif kind == "getTaskDetails":
+            self._details(task, reply)
+        elif kind == "ping":
+            reply.data.append({"taskType": "ping", "pong": True})
+        else:
+            shape = task if isinstance(task, dict) else {}
+            reply.refuse(contract.invalid("taskType", "string", shape))
+
+    def _submit(self, task: Json, reply: Reply, call: Call) -> None:
+        if fault := contract.check(task, self._ledger.jobs):
+            reply.refuse(fault)
+        elif call.is_dry_run:
+            # The answer's shape is an assumption: an acknowledgement with the price.
+            reply.data.append({**contract.acknowledge(task), "cost": contract.price(task)})
+        else:
+            reply.data.append(contract.acknowledge(task))
+            reply.accepted.append(self._accept(task, call.base_url))
+
+    def _accept(self, task: Json, base_url: str) -> Job:
+        dice = plans.Dice(self.knobs.seed, self._ordinal)
+        self._ordinal += 1
+        base = self._config.public_url or base_url
+        setting = plans.Setting(self.knobs, dice, base.rstrip("/"), self._published)
+        results = [
+            Result(outcome, [Callback(body) for body in outcome.bodies if "webhookURL" in task])
+            for outcome in plans.plan(task, setting)
+        ]
+        job = Job(task, self.knobs, dice, self._clock(), results)
+        self._ledger.add(job)
+        return job
+
+    def _poll(self, task: Json, reply: Reply) -> None:
+        key = str(task.get("taskUUID")).lower()
+        if key in self._ledger.ghosts:
+            reply.data.append(self._ledger.ghosts[key])
+        elif job := self._ledger.jobs.get(key):
+            data, errors = job.snapshot()
+            reply.data.extend(data)
+            reply.errors.extend(errors)
+        else:
+            reply.refuse(contract.error("taskNotFound", task))
+
+    def _details(self, task: Json, reply: Reply) -> None:
+        job = self._ledger.jobs.get(str(task.get("taskUUID")).lower())
+        if job is None:
+            reply.refuse(contract.error("taskNotFound", task))
+            return
+        data, errors = job.snapshot()
+        named = {"data": data, "errors": errors}
+        response = {name: items for name, items in named.items() if items}
+        reply.data.append(
+            {**contract.acknowledge(task), "request": [job.task], "response": response}
+        )
+
+    def _refuses(self, work: list[Any]) -> bool:
+        limit = self.knobs.submit_refusals
+        spent = limit is not None and self._refusals >= limit
+        submits = any(_is(task, *contract.MEDIA) for task in work)
+        return submits and self.knobs.submit_status is not None and not spent
+
+    def _refusal(self, work: list[Any]) -> Reply:
+        status = self.knobs.submit_status or 500
+        code = self.knobs.submit_code or contract.STATUS_CODES[status]
+        self._refusals += 1
+        reply = Reply(status=status)
+        for task in filter(lambda each: isinstance(each, dict), work):
+            reply.refuse(contract.error(code, task))
+            self._haunt(task, code)
+        self._ledger.counts["refused"] += reply.refused
+        return reply
+
+    def _haunt(self, task: Json, code: str) -> None:
+        # Seen in the field: a task refused for lack of credits polls as processing for ever.
+        key = str(task.get("taskUUID"))
+        if code == "insufficientCredits" and _is(task, *contract.MEDIA) and contract.is_uuid(key):
+            self._ledger.ghosts[key.lower()] = contract.acknowledge(task) | {"status": "processing"}
+
+    async def _hand_over(self, reply: Reply, start: Callable[[Job], None]) -> None:
+        for job in reply.accepted:
+            start(job)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_on_close, group.cancel_scope)
+            await self._hold(reply)
+            group.cancel_scope.cancel()
+
+    async def _cancel_on_close(self, scope: anyio.CancelScope) -> None:
+        await self._closing.wait()
+        scope.cancel()
+
+    async def _hold(self, reply: Reply) -> None:
+        early = [job for job in reply.accepted if job.knobs.callback_before_ack]
+        for result in (result for job in early for result in job.results):
+            await result.tried.wait()
+        if reply.accepted and self.knobs.submit_hang_s:
+            await self._sleep(self.knobs.submit_hang_s)
+
+
+def _is(task: object, *kinds: str) -> bool:
+    return isinstance(task, dict) and task.get("taskType") in kinds
+
+
+def _failed(status: int, fault: Json) -> Reply:
+    reply = Reply(status=status)
+    reply.refuse(fault)
+    return reply

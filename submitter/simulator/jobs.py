@@ -1,0 +1,170 @@
+"""The tasks the simulator has accepted, and how far each result and callback has come. No I/O."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+from urllib.parse import urlsplit
+
+import anyio
+
+from submitter.simulator import contract
+from submitter.simulator.config import Knobs
+from submitter.simulator.contract import Json
+from submitter.simulator.plans import Dice, Outcome
+
+CallbackState = Literal["waiting", "delivered", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST of a callback: a `status`, or the name of what went wrong instead."""
+
+    number: int
+    at: datetime
+    status: int | None
+    error: str | None
+
+    @property
+    def accepted(self) -> bool:
+        """A 2xx came in time: the only answer that ends the retries."""
+        return self.status is not None and 200 <= self.status < 300
+
+
+@dataclass(slots=True)
+class Callback:
+    """One body that is owed to the webhookURL, or a duplicate of one."""
+
+    body: bytes
+    state: CallbackState = "waiting"
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Result:
+    """One outcome as time goes by; `tried` is set once its callback was tried, or never will be."""
+
+    outcome: Outcome
+    callbacks: list[Callback]
+    ready_at: datetime | None = None
+    tried: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def status(self) -> str:
+        """`processing`, `success` or `error`, as a poll shows it."""
+        return str(self.outcome.item["status"]) if self.ready_at else "processing"
+
+
+@dataclass(slots=True)
+class Job:
+    """An accepted task under the knobs of its acceptance."""
+
+    task: Json
+    knobs: Knobs
+    dice: Dice
+    accepted_at: datetime
+    results: list[Result]
+
+    def has_dropped(self, result: Result) -> bool:
+        """True when the callback of `result` is one that will never be sent."""
+        return "webhookURL" in self.task and not result.outcome.bodies
+
+    def snapshot(self) -> tuple[list[Json], list[Json]]:
+        """`data` and `errors` of the whole task at this moment, each in stable order."""
+        processing = {**contract.acknowledge(self.task), "status": "processing"}
+        items = [each.outcome.item if each.ready_at else processing for each in self.results]
+        return [i for i in items if "code" not in i], [i for i in items if "code" in i]
+
+    def expires(self, result: Result) -> datetime | None:
+        """When the media of `result` is deleted: its `ttl`, or the knob that replaces it."""
+        ttl = self.task.get("ttl") if self.knobs.media_ttl_s is None else self.knobs.media_ttl_s
+        return None if ttl is None or not result.ready_at else result.ready_at + timedelta(0, ttl)
+
+
+class Ledger:
+    """All tasks since the start, by taskUUID; those refused for lack of credits are `ghosts`."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Job] = {}
+        self.ghosts: dict[str, Json] = {}
+        self.counts: Counter[str] = Counter()
+        self._media: dict[str, tuple[Job, Result]] = {}
+
+    def add(self, job: Job) -> None:
+        """Keep a task that was just accepted."""
+        self.jobs[job.task["taskUUID"].lower()] = job
+        self.ghosts.pop(job.task["taskUUID"].lower(), None)
+        for result in job.results:
+            if result.outcome.media_id:
+                self._media[result.outcome.media_id] = (job, result)
+
+    def forget(self) -> None:
+        """Drop every task, so that their ids can be submitted again; running callbacks go on."""
+        for kept in (self.jobs, self.ghosts, self._media):
+            kept.clear()
+
+    def is_expired(self, media_id: str, now: datetime) -> bool:
+        """True for media of ours whose time is up; media of an earlier run never expire."""
+        job, result = self._media.get(media_id, (None, None))
+        expires = job.expires(result) if job and result else None
+        return expires is not None and now >= expires
+
+    def progress(self) -> Json:
+        """Sums over all tasks: results by status, callbacks by state, attempts."""
+        results = [result for job in self.jobs.values() for result in job.results]
+        callbacks = [callback for result in results for callback in result.callbacks]
+        statuses = Counter(result.status for result in results)
+        states = Counter(callback.state for callback in callbacks)
+        return {
+            **{name: self.counts[name] for name in ("requests", "refused")},
+            "tasks": len(self.jobs),
+            "results": {name: statuses[name] for name in ("processing", "success", "error")},
+            "callbacks": {name: states[name] for name in ("waiting", "delivered", "lost")},
+            "dropped": sum(job.has_dropped(r) for job in self.jobs.values() for r in job.results),
+            "attempts": sum(len(callback.attempts) for callback in callbacks),
+        }
+
+    def listing(self) -> Iterator[Json]:
+        """Every task with its results and callback attempts, oldest first."""
+        return (_describe(job) for job in self.jobs.values())
+
+
+def without_query(url: str | None) -> str | None:
+    """Scheme, host, port and path: what may be shown of a URL whose query is a credential."""
+    if url is None:
+        return None
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _describe(job: Job) -> Json:
+    return {
+        **contract.acknowledge(job.task),
+        "model": job.task["model"],
+        "webhook": without_query(job.task.get("webhookURL")),
+        "accepted_at": job.accepted_at.isoformat(),
+        "results": [_describe_result(job, result) for result in job.results],
+    }
+
+
+def _describe_result(job: Job, result: Result) -> Json:
+    item = result.outcome.item
+    return {
+        "status": result.status,
+        "media": result.outcome.media_id,
+        "code": item.get("code"),
+        "ready_at": result.ready_at.isoformat() if result.ready_at else None,
+        "dropped": job.has_dropped(result),
+        "callbacks": [_describe_callback(callback) for callback in result.callbacks],
+    }
+
+
+def _describe_callback(callback: Callback) -> Json:
+    attempts = [
+        {"number": a.number, "at": a.at.isoformat(), "status": a.status, "error": a.error}
+        for a in callback.attempts
+    ]
+    return {"state": callback.state, "attempts": attempts}
