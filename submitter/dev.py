@@ -1,0 +1,499 @@
+"""Floor 3, flow: a receiver on this machine that platforms can reach. Touches its children alone.
+
+    tunnel ── opens ── its URL ──> receiver started with it ── checked from outside ──> Ready
+      │                                │
+      └ ends: opened again; when the   └ ends: started again; given up after
+        URL differs, the receiver is     some quick failures (exit code 3)
+        started again with it
+
+Everything that happens is one of the events below; `text` is the sentence for a person.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import anyio
+import httpx
+
+from submitter.errors import SubmitterError
+from submitter.processes import Child, ChildFailed, free_port
+from submitter.tunnel import (
+    CHECK_TIMEOUT_S,
+    Kind,
+    Program,
+    Sleep,
+    Ssh,
+    TunnelRefused,
+    Unreachable,
+    Which,
+    check_from_outside,
+    find,
+    opened,
+)
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+
+LOOPBACK = "127.0.0.1"
+USUAL_PORT = 8000
+RECEIVER = (sys.executable, "-m", "receiver", "serve")
+
+ENDED, USAGE, NOT_STARTED = 0, 2, 3
+QUICK_S = 10.0
+QUICK_FAILURES = 4
+LONGEST_PAUSE_S = 60.0
+# A closing terminal sends SIGHUP, to us alone: the children have sessions of their own.
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevOptions:
+    """What `reelhook dev` was asked for. A port of 0 takes the usual one if it is free.
+
+    The tunnel "auto" is the first program that is installed; None opens none.
+    """
+
+    tunnel: Kind | Literal["auto"] | None = None
+    ssh: Ssh | None = None
+    port: int = 0
+    admin_port: int = 0
+    data_dir: str | None = None
+    check: bool = True
+    check_timeout_s: float = CHECK_TIMEOUT_S
+    ready_timeout_s: float = 30.0
+    receiver: Sequence[str] = RECEIVER
+    receiver_env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoopbackOnly:
+    """There is no public URL."""
+
+    url: str
+
+    @property
+    def text(self) -> str:
+        return (
+            f"Only this machine can reach {self.url}: the simulator can, a platform can't. "
+            "Add --tunnel, or set REELHOOK_PUBLIC_URL to a URL that leads here."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelOpened:
+    """The tunnel gave its URL."""
+
+    kind: Kind
+    url: str
+    pid: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} serves {self.url}."
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelLost:
+    """The tunnel ended, or did not open again."""
+
+    kind: Kind
+    reason: str
+    retry_in_s: float
+
+    @property
+    def text(self) -> str:
+        return (
+            f"The tunnel through {self.kind} is down. {self.reason} "
+            f"It is opened again in {self.retry_in_s:g} s; until then no callback arrives."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UrlChanged:
+    """The tunnel came back with another URL."""
+
+    old: str
+    new: str
+
+    @property
+    def text(self) -> str:
+        return (
+            f"The public URL is now {self.new}. Tasks submitted before carry {self.old}: their "
+            "callbacks can't arrive any more, and they are reconciled by polling."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSays:
+    """A line of the receiver's own, for people."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverLost:
+    """The receiver ended by itself."""
+
+    reason: str
+    retry_in_s: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.reason} It is started again in {self.retry_in_s:g} s."
+
+
+@dataclass(frozen=True, slots=True)
+class Checking:
+    """The public URL is asked whether it leads here."""
+
+    url: str
+
+    @property
+    def text(self) -> str:
+        return f"Waiting until {self.url} answers from outside."
+
+
+@dataclass(frozen=True, slots=True)
+class NotReached:
+    """The public URL does not lead here (yet); it is asked again."""
+
+    problem: Unreachable
+
+    @property
+    def text(self) -> str:
+        return self.problem.text
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Callbacks can come in."""
+
+    url: str
+    admin_url: str
+    public_url: str
+    instance: str
+    tunnel: Kind | None
+
+    @property
+    def text(self) -> str:
+        return f"Ready: callbacks arrive at {self.public_url}; the dashboard is {self.admin_url}."
+
+    def as_json(self) -> dict[str, Any]:
+        """The line for programs."""
+        return {"event": "ready", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """A signal ends it."""
+
+    signal: int
+
+    @property
+    def text(self) -> str:
+        return "Stopping."
+
+
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """It can't go on."""
+
+    text: str
+
+
+Event = (
+    LoopbackOnly
+    | TunnelOpened
+    | TunnelLost
+    | UrlChanged
+    | ReceiverSays
+    | ReceiverLost
+    | Checking
+    | NotReached
+    | Ready
+    | Stopping
+    | GaveUp
+)
+Notify = Callable[[Event], None]
+
+
+def outside_client() -> httpx.AsyncClient:
+    """A client that sees the public URL as a stranger does: by no proxy of this machine."""
+    return httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=10.0)
+
+
+async def dev(
+    options: DevOptions,
+    *,
+    notify: Notify,
+    environ: Mapping[str, str] | None = None,
+    which: Which = shutil.which,
+    client: Callable[[], httpx.AsyncClient] = outside_client,
+    clock: Clock = anyio.current_time,
+    sleep: Sleep = anyio.sleep,
+) -> int:
+    """Run until SIGINT, SIGTERM or SIGHUP; the exit code. Every child has ended by then."""
+    environ = os.environ if environ is None else environ
+    try:
+        program = _program(options, which)
+    except SubmitterError as fault:
+        notify(GaveUp(str(fault)))
+        return USAGE if isinstance(fault, TunnelRefused) else NOT_STARTED
+    with anyio.open_signal_receiver(*END_SIGNALS) as signals:
+        async with client() as outside:
+            flow = _Flow(options, program, notify, environ, outside, clock, sleep)
+            return await first_of(partial(_signaled, signals, notify), flow.run)
+
+
+async def first_of(*waits: Callable[[], Awaitable[T]]) -> T:
+    """What the first to end gives; the others are canceled."""
+    ended: list[T] = []
+    async with anyio.create_task_group() as group:
+
+        async def wait_for(wait: Callable[[], Awaitable[T]]) -> None:
+            ended.append(await wait())
+            group.cancel_scope.cancel()
+
+        for wait in waits:
+            group.start_soon(wait_for, wait)
+    return ended[0]
+
+
+def pause_s(failures: int) -> float:
+    """How long to wait after that many failures in a row."""
+    return min(LONGEST_PAUSE_S, 2.0 ** (failures - 1))
+
+
+def _program(options: DevOptions, which: Which) -> Program | None:
+    if options.tunnel is None:
+        return None
+    kind = None if options.tunnel == "auto" else options.tunnel
+    return find(kind, ssh=options.ssh, which=which)
+
+
+async def _signaled(signals: AsyncIterator[signal.Signals], notify: Notify) -> int:
+    notify(Stopping(await anext(signals)))
+    return ENDED
+
+
+class _Address:
+    """The public URL as the tunnel last gave it, or why there is none."""
+
+    def __init__(self, url: str | None = None) -> None:
+        self.url = url
+        self.failure = ""
+        self._news = anyio.Event()
+
+    def move(self, url: str) -> None:
+        self.url = url
+        self._tell()
+
+    def fail(self, reason: str) -> None:
+        self.failure = reason
+        self._tell()
+
+    async def known(self) -> str | None:
+        """The URL, or None when there will be none."""
+        while self.url is None and not self.failure:
+            await self._news.wait()
+        return self.url
+
+    async def moved(self, url: str) -> None:
+        """Returns when the URL is no longer `url`."""
+        while self.url == url:
+            await self._news.wait()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a receiver's life ended; without a reason, by our own hand."""
+
+    reason: str = ""
+    unready: bool = False
+    hopeless: bool = False
+
+
+@dataclass
+class _Flow:
+    """The tunnel and the receiver, kept alive."""
+
+    options: DevOptions
+    program: Program | None
+    notify: Notify
+    environ: Mapping[str, str]
+    client: httpx.AsyncClient
+    clock: Clock
+    sleep: Sleep
+
+    def __post_init__(self) -> None:
+        self._port, self._admin_port = _ports(self.options, self.environ)
+        self._address = _Address()
+        self._was_ready = False
+
+    async def run(self) -> int:
+        """Go on until that makes no sense any more."""
+        async with AsyncExitStack() as stack:
+            if self.program is None:
+                self._address.move(self._own_url())
+            else:
+                await stack.enter_async_context(_outliving(partial(self._keep_open, self.program)))
+            self.notify(GaveUp(await self._keep_serving()))
+        return NOT_STARTED
+
+    def _own_url(self) -> str:
+        if given := self.environ.get("REELHOOK_PUBLIC_URL"):
+            return given.rstrip("/")
+        url = f"http://{LOOPBACK}:{self._port}"
+        self.notify(LoopbackOnly(url))
+        return url
+
+    async def _keep_open(self, program: Program) -> None:
+        failures = 0
+        while True:
+            began = self.clock()
+            reason = await self._one_opening(program)
+            if self._address.url is None:
+                self._address.fail(reason)
+                return
+            failures = self._failures(failures, began)
+            self.notify(TunnelLost(program.kind, reason, pause_s(failures)))
+            await self.sleep(pause_s(failures))
+
+    async def _one_opening(self, program: Program) -> str:
+        try:
+            async with opened(program, self._port, environ=self.environ) as tunnel:
+                self.notify(TunnelOpened(tunnel.kind, tunnel.url, tunnel.pid))
+                self._address.move(tunnel.url)
+                return await tunnel.ended()
+        except SubmitterError as fault:
+            return str(fault)
+
+    async def _keep_serving(self) -> str:
+        failures, before = 0, ""
+        while url := await self._address.known():
+            if before and url != before:
+                self.notify(UrlChanged(before, url))
+            began, before = self.clock(), url
+            end = await self._one_life(url)
+            if not end.reason:
+                continue
+            failures = failures + 1 if end.unready else self._failures(failures, began)
+            if end.hopeless or failures >= QUICK_FAILURES:
+                return end.reason
+            self.notify(ReceiverLost(end.reason, pause_s(failures)))
+            await self.sleep(pause_s(failures))
+        return self._address.failure
+
+    def _failures(self, before: int, began: float) -> int:
+        return before + 1 if self.clock() - began < QUICK_S else 1
+
+    async def _one_life(self, url: str) -> _End:
+        env = _receiver_env(self.options, self.environ, url, self._port, self._admin_port)
+        try:
+            async with Child.start(
+                self.options.receiver, name="The receiver", env=env, on_stderr=self._says
+            ) as child:
+                ready = await child.ready(self.options.ready_timeout_s)
+                return await first_of(
+                    partial(self._announce, url, ready),
+                    partial(self._died, child),
+                    partial(self._moved, url),
+                )
+        except ChildFailed as fault:
+            # Its own exit code for "can't start": trying again would change nothing.
+            hopeless = fault.returncode == NOT_STARTED and not self._was_ready
+            return _End(f"{fault.name} {fault.reason}", unready=True, hopeless=hopeless)
+
+    def _says(self, line: str) -> None:
+        self.notify(ReceiverSays(line))
+
+    async def _died(self, child: Child) -> _End:
+        return _End(f"The receiver ended with exit code {await child.wait()}.")
+
+    async def _moved(self, url: str) -> _End:
+        await self._address.moved(url)
+        return _End()
+
+    async def _announce(self, url: str, said: Mapping[str, Any]) -> _End:
+        while problem := await self._unreachable(url, str(said.get("instance"))):
+            if not self._was_ready:
+                return _End(problem.text, hopeless=True)
+            self.notify(NotReached(problem))
+        self._was_ready = True
+        self.notify(self._ready(url, said))
+        while True:
+            await anyio.sleep_forever()
+
+    async def _unreachable(self, url: str, instance: str) -> Unreachable | None:
+        if not self.options.check:
+            return None
+        self.notify(Checking(url))
+        return await check_from_outside(
+            url,
+            instance,
+            client=self.client,
+            timeout_s=self.options.check_timeout_s,
+            sleep=self.sleep,
+        )
+
+    def _ready(self, url: str, said: Mapping[str, Any]) -> Ready:
+        return Ready(
+            url=str(said.get("url")),
+            admin_url=str(said.get("admin_url")),
+            public_url=url,
+            instance=str(said.get("instance")),
+            tunnel=self.program.kind if self.program else None,
+        )
+
+
+@asynccontextmanager
+async def _outliving(run: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    # Shielded: it ends after the block, also when both are canceled at once.
+    scope = anyio.CancelScope(shield=True)
+
+    async def shielded() -> None:
+        with scope:
+            await run()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(shielded)
+        try:
+            yield
+        finally:
+            scope.cancel()
+
+
+def _ports(options: DevOptions, environ: Mapping[str, str]) -> tuple[int, int]:
+    told = environ.get("PORT", "")
+    given = options.port or (int(told) if told.isdecimal() else 0)
+    port = given or free_port(LOOPBACK, prefer=(USUAL_PORT,))
+    beside = range(port + 1, min(port + 20, 65_536))
+    return port, options.admin_port or free_port(LOOPBACK, prefer=beside)
+
+
+def _receiver_env(
+    options: DevOptions, environ: Mapping[str, str], url: str, port: int, admin_port: int
+) -> dict[str, str]:
+    data_dir = {} if options.data_dir is None else {"REELHOOK_DATA_DIR": options.data_dir}
+    return {
+        **environ,
+        "HOST": LOOPBACK,
+        "PORT": str(port),
+        "REELHOOK_ADMIN_PORT": str(admin_port),
+        "REELHOOK_PUBLIC_URL": url,
+        **data_dir,
+        **options.receiver_env,
+    }
