@@ -14,8 +14,29 @@ from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.errors import ReelhookError
 from receiver.events import Event
-from receiver.tasks import RegisteredTask, Result, Task, TaskPatch, TaskSpec
+from receiver.tasks import RegisteredTask, Result, SubmitState, Task, TaskPatch, TaskSpec
 from receiver.tokens import Source
+
+# What the submitter needs beside the client: it may import this module, and no other noun of ours.
+__all__ = [
+    "ApiRefused",
+    "Callback",
+    "Client",
+    "Delivery",
+    "Endpoint",
+    "EndpointPatch",
+    "EndpointSpec",
+    "Event",
+    "Listing",
+    "RegisteredTask",
+    "Result",
+    "Source",
+    "SubmitState",
+    "Task",
+    "TaskPatch",
+    "TaskSpec",
+    "Unreachable",
+]
 
 T = TypeVar("T")
 

@@ -1,0 +1,67 @@
+"""What every test gets: asyncio, an environment without our settings, and no silent skips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+pytest.register_assert_rewrite("tests.receiver.store.suite")
+
+STRICT = os.environ.get("REELHOOK_CI") == "1"
+OURS = ("REELHOOK_", "RUNWARE_", "NANOGPT_")
+FOREIGN = {
+    "HOST",
+    "PORT",
+    "DATABASE_URL",
+    "WEB_CONCURRENCY",
+    "FORWARDED_ALLOW_IPS",
+    "LOG_LEVEL",
+    "LOG_FORMAT",
+    "DYNO",
+    "RENDER",
+    "FLY_APP_NAME",
+    "RAILWAY_ENVIRONMENT",
+    "K_SERVICE",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The loop that async tests run on."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine reaches a test, nor a process that a test starts."""
+    for name in list(os.environ):
+        if name.startswith(OURS) or name.upper() in FOREIGN:
+            monkeypatch.delenv(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With REELHOOK_CI=1 a skipped test is a failed one: nothing may go unproved unnoticed."""
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and REELHOOK_CI=1 forbids that."
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for a module that skips itself while it is imported."""
+    report = yield
+    if STRICT and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid} was skipped, and REELHOOK_CI=1 forbids that."
+    return report
