@@ -20,7 +20,6 @@ from receiver import deadlines, ids
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
 from receiver.admin.auth import Auth
 from receiver.admin.ops import Ops
-from receiver.callbacks import Arrival
 from receiver.clock import Clock
 from receiver.delivery.guard import Guard
 from receiver.delivery.policy import SCHEDULE
@@ -35,7 +34,7 @@ from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
 from receiver.settings import Settings, listed
 from receiver.store.protocol import Settled, Store
-from receiver.tokens import TokenBox
+from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
 PUBLIC_PATHS: Final = ("/webhooks/", "/healthz", "/readyz")
@@ -166,18 +165,9 @@ def _uncached(body: dict[str, str], status: int = 200) -> Response:
 
 
 def _request_journal(log: Log) -> RequestJournal:
-    def journal(outcome: str, status: int, arrival: Arrival | None, remote: str) -> None:
-        if arrival is None:
-            log.info("callback", outcome=str(outcome), status=status, remote=remote)
-            return
-        log.info(
-            "callback",
-            outcome=str(outcome),
-            status=status,
-            task=arrival.task_id,
-            jti=arrival.jti.hex() if arrival.jti else None,
-            remote=remote,
-        )
+    def journal(outcome: str, status: int, claims: Claims | None, remote: str) -> None:
+        found = {} if claims is None else {"task": claims.task, "jti": claims.jti.hex()}
+        log.info("callback", outcome=str(outcome), status=status, remote=remote, **found)
 
     return journal
 

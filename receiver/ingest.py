@@ -42,7 +42,7 @@ class Failures(Protocol):
 class Journal(Protocol):
     """Writes the one canonical line of a request. No token ever reaches it."""
 
-    def __call__(self, outcome: str, status: int, arrival: Arrival | None, remote: str) -> None: ...
+    def __call__(self, outcome: str, status: int, claims: Claims | None, remote: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,19 +142,19 @@ class Ingest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         remote = scope["client"][0] if scope.get("client") else "-"
-        arrival: Arrival | None = None
+        claims: Claims | None = None
         try:
             credential = self._admit(scope)
+            claims = credential.claims
+            _check_headers(scope["headers"])
             body = await _read(receive)
-            arrivals = self._arrivals(scope, credential, body, remote)
-            arrival = arrivals[0]
-            answer, outcome = await self._store(arrivals)
+            answer, outcome = await self._store(self._arrivals(scope, credential, body, remote))
         except Refused as refused:
             answer, outcome = self._count(refused, remote), refused.outcome
         except Gone:
-            self._journal("disconnected", 0, arrival, remote)
+            self._journal("disconnected", 0, claims, remote)
             return
-        self._journal(outcome, answer.status, arrival, remote)
+        self._journal(outcome, answer.status, claims, remote)
         await _respond(send, answer)
 
     def _admit(self, scope: Scope) -> Credential:
@@ -162,9 +162,7 @@ class Ingest:
             raise Refused(_METHOD, "method")
         if scope["path_params"]["platform"] not in PARSERS:
             raise Refused(_PLATFORM, "platform")
-        credential = self._credential(scope["query_string"], scope["path_params"]["platform"])
-        _check_headers(scope["headers"])
-        return credential
+        return self._credential(scope["query_string"], scope["path_params"]["platform"])
 
     def _credential(self, query: bytes, platform: str) -> Credential:
         if len(query) > MAX_QUERY:

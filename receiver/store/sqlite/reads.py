@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from sqlite3 import Row
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -56,7 +57,7 @@ class Reads:
         """Open the connections; the database must exist."""
         for _ in range(CONNECTIONS):
             connection = await aiosqlite.connect(
-                f"file:{self._path}?mode=ro", uri=True, isolation_level=None
+                f"file:{quote(self._path)}?mode=ro", uri=True, isolation_level=None
             )
             self._all.append(connection)
             connection.row_factory = Row

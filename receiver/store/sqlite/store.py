@@ -93,7 +93,7 @@ class SqliteStore:
     ) -> Self:
         """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart."""
         store = cls(path, clock, entropy)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         store._take_lock()
         try:
             await store._writer.start()
@@ -138,6 +138,8 @@ class SqliteStore:
         self._lock = lock
 
     def _connect(self) -> sqlite3.Connection:
+        # Secrets and payloads are inside; SQLite gives -wal and -shm the mode of the database.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=1_024)
         try:
             for name, value, expected in PRAGMAS:
