@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -64,14 +65,16 @@ def _refusal(status: int, code: str, detail: str, *headers: tuple[bytes, bytes])
     return Answer(status, problem(status, code, detail), shown, closes=True)
 
 
+@lru_cache(maxsize=256)
+def _recorded(results: int) -> Answer:
+    return _json(200, b'{"status":"recorded","results":%d}' % results)
+
+
 _RETRY: Final = (b"retry-after", RETRY_AFTER.encode())
 _DUPLICATE: Final = _json(200, b'{"status":"duplicate"}')
 _CONFLICT: Final = _json(200, b'{"status":"conflict"}')
 _QUARANTINED: Final = _json(200, b'{"status":"quarantined"}')
 _PROGRESS: Final = _json(200, b'{"status":"progress"}')
-_RECORDED: Final = tuple(
-    _json(200, b'{"status":"recorded","results":%d}' % count) for count in range(128)
-)
 _UNAUTHORIZED: Final = _refusal(
     401, "token_refused", "This URL does not carry a credential that opens it."
 )
@@ -224,7 +227,7 @@ class Ingest:
             return _BUSY, error.code
         best = min(receipts, key=lambda receipt: _RANK[receipt.outcome])
         if best.outcome is Outcome.RECORDED:
-            return _RECORDED[sum(receipt.results for receipt in receipts)], best.outcome
+            return _recorded(sum(receipt.results for receipt in receipts)), best.outcome
         return _ANSWERS[best.outcome], best.outcome
 
     def _count(self, refused: Refused, remote: str) -> Answer:

@@ -135,11 +135,14 @@ class Recorder:
 
     def _would_flood(self, task: TaskState, arrival: Arrival) -> bool:
         # Only what holds no owed result may be refused, and a poll is our own.
-        if task.noise < task.noise_limit or arrival.source is Source.POLL:
+        if arrival.source is Source.POLL:
             return False
-        if (task.id, arrival.sha256) in self._kept:
+        new = {item.key for item in arrival.items if item.key and item.key not in task.results}
+        if new:
+            return task.indexed + len(new) > task.result_limit
+        if task.noise < task.noise_limit or (task.id, arrival.sha256) in self._kept:
             return False
-        return all(
+        return any(
             item.key in task.results and differs(task.results[item.key], item)
             for item in arrival.items
         )
@@ -196,18 +199,24 @@ class Recorder:
 
     def tell(self, task: TaskState, announcements: Iterable[Announcement], now: int) -> None:
         """Record announcements of a task as events, each with the endpoints that want it."""
-        facts: Mapping[str, Any] | None = None
+        facts = facts_of(task, _parsed(task.tags), _parsed(task.metadata))
         for announcement in announcements:
-            if facts is None:
-                facts = facts_of(task, _parsed(task.tags), _parsed(task.metadata))
-            wanting = [
-                subscription.endpoint
-                for subscription in self._subscriptions
-                if subscription.project == task.project
-                and subscription.wants(announcement.type, facts)
-            ]
+            wanting = self._matching(task.project, announcement.type, facts)
             row = EventRow(self._next_id(), task.id, task.project, announcement, now, wanting)
             self.plan.events.append(row)
+
+    def wanting(self, task: TaskState, payload: Mapping[str, Any]) -> list[int]:
+        """The endpoints that want an event told earlier, by what is known of its task now."""
+        facts = facts_of(task, _parsed(task.tags), _parsed(task.metadata))
+        facts["status"] = payload["data"]["task"]["status"]
+        return self._matching(task.project, payload["type"], facts)
+
+    def _matching(self, project: str, event_type: str, facts: Mapping[str, Any]) -> list[int]:
+        return [
+            subscription.endpoint
+            for subscription in self._subscriptions
+            if subscription.project == project and subscription.wants(event_type, facts)
+        ]
 
     def change(self, task: TaskState, changes: Changes, now: int) -> None:
         """Plan changes that came from the receiver itself (a deadline), not from an arrival."""

@@ -20,6 +20,7 @@ from receiver.platforms.items import Category, Item, Kind, Media, PlatformError
 from receiver.platforms.reading import dumps
 from receiver.tokens import Source
 
+MOST_EXPECTED: Final = 100  # results that one task may owe
 MISSED: Final = "deadlineExceeded"
 _MISSED_KEY: Final = f"error:{MISSED}:"
 
@@ -110,6 +111,11 @@ class TaskState:
     def noise_limit(self) -> int:
         """How many bodies that record nothing are kept (design §4)."""
         return 2 * (self.expected or 1) + 8
+
+    @property
+    def result_limit(self) -> int:
+        """How many results are taken at all: what is owed, and some that nobody asked for."""
+        return (self.expected or MOST_EXPECTED) + self.noise_limit
 
     def is_revoked(self, issued_at: int) -> bool:
         """Whether a token issued at that moment was revoked since."""
@@ -308,7 +314,7 @@ class TaskSpec(BaseModel):
 
     platform: str = Field(pattern=r"^[a-z0-9_-]{1,32}$")
     model: str | None = Field(default=None, max_length=200)
-    expected: int = Field(default=1, ge=1, le=100)
+    expected: int = Field(default=1, ge=1, le=MOST_EXPECTED)
     project: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     tags: dict[str, str] = Field(default_factory=dict, max_length=20)
     metadata: dict[str, Any] = Field(default_factory=dict)

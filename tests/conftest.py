@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -37,12 +37,14 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _bare_environment() -> Iterator[None]:
     """No setting of the machine reaches a test, nor a process that a test starts."""
-    for name in list(os.environ):
-        if name.startswith(OURS) or name.upper() in FOREIGN:
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(OURS) or name.upper() in FOREIGN:
+                patch.delenv(name)
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from receiver.errors import Unreadable
@@ -24,6 +25,7 @@ from receiver.platforms.reading import (
 )
 
 _MEDIA: Final = ("video", "image", "audio", "media")
+MAX_ITEMS: Final = 256  # a task owes a few; thousands would hold up everybody else
 _WORKING: Final = frozenset({"processing", "pending", "queued", "progress", "running"})
 
 # The first pattern that matches decides, so the order is part of the rule: `insufficientCredits`
@@ -74,9 +76,10 @@ def parse(body: Any, task_id: str | None) -> list[Item]:
     Raises Unreadable when there is not one JSON object in it that could be an item.
     """
     ordinals: Counter[tuple[str | None, str]] = Counter()
-    items = [
-        _read(found, owner, is_error, ordinals) for found, owner, is_error in _walk(body, task_id)
-    ]
+    walked = list(islice(_walk(body, task_id), MAX_ITEMS + 1))
+    if len(walked) > MAX_ITEMS:
+        raise Unreadable("too_many_items", f"more than {MAX_ITEMS} items in one body")
+    items = [_read(found, owner, is_error, ordinals) for found, owner, is_error in walked]
     if not items:
         raise Unreadable("unknown_shape", "no item of a shape that Runware sends")
     return items

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from receiver import ids
 from receiver.callbacks import Arrival, Receipt
-from receiver.clock import SECOND
+from receiver.clock import SECOND, Clock
 from receiver.endpoints import Subscription
 from receiver.errors import Conflict, NotFound
 from receiver.events import announce_overdue
@@ -61,9 +61,13 @@ class Ledger:
     """The ledger's verbs. `subscriptions` gives the current endpoints, `next_id` fresh ids."""
 
     def __init__(
-        self, subscriptions: Callable[[], Sequence[Subscription]], next_id: Callable[[], int]
+        self,
+        subscriptions: Callable[[], Sequence[Subscription]],
+        next_id: Callable[[], int],
+        clock: Clock,
     ) -> None:
         self._subscriptions = subscriptions
+        self._clock = clock
         self._next_id: NextId = next_id
 
     def record(self, tx: Transaction, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
@@ -84,7 +88,28 @@ class Ledger:
             self._create(tx, asked, key)
             return True
         _fill(tx, asked, key)
+        self._match_again(tx, asked.id)
         return False
+
+    def _match_again(self, tx: Transaction, task_id: str) -> None:
+        # Events told before the PUT were matched without its model, tags and metadata.
+        loaded = _load(tx.connection, {task_id})
+        told = tx.connection.execute(
+            "SELECT id, payload FROM events WHERE task_n = ?", (loaded.numbers[task_id],)
+        ).fetchall()
+        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
+        due = [
+            (event, endpoint, now, now)
+            for now in (self._clock(),)
+            for event, payload in told
+            for endpoint in recorder.wanting(loaded.tasks[task_id], json_of(payload))
+        ]
+        tx.connection.executemany(
+            "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, next_attempt_at,"
+            " created_at) VALUES (?, ?, 'pending', ?, ?)",
+            due,
+        )
+        tx.work = tx.work or bool(due)
 
     def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:
         spec = asked.spec
@@ -468,6 +493,8 @@ def change_task(tx: Transaction, change: TaskChange) -> None:
     if change.submit_state is SubmitState.REGISTERED:
         _check_free(change, state, lease)
         lease = change.now + SUBMIT_LEASE
+    elif change.submit_state is SubmitState.UNKNOWN:
+        lease = None  # its submitter has stopped trying, so another may find out at once
     tx.connection.execute(
         "UPDATE tasks SET submit_state = coalesce(?, submit_state), submit_lease = ?,"
         " platform_id = coalesce(?, platform_id), revision = revision + 1 WHERE id = ?",

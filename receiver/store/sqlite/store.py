@@ -69,7 +69,7 @@ class SqliteStore:
 
     def _make_handlers(self) -> None:
         # Made once: the writer groups a batch by handler.
-        kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
+        kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id, self._clock)
         ends = Endpoints(self._directory, self._next_id)
         work = queue.Queue(lambda: self._directory.targets, ends.set_state)
         self._record, self._register = kept.record, each(kept.register)

@@ -1,0 +1,53 @@
+"""Floor 5, assembly: what the submitter takes from the environment, and from a local receiver.
+
+A receiver on loopback leaves its URL and keys in the data directory for the same user's programs
+(receiver/settings.py writes the file). Touches that one file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from platformdirs import user_data_path
+
+RUNWARE: Final = "https://api.runware.ai/v1"
+LOCAL_URL: Final = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where the platform and the ledger are, and what opens them; no secret in the repr."""
+
+    api_key: str
+    base_url: str
+    ledger_url: str
+    ledger_token: str
+    project: str
+
+    def __repr__(self) -> str:
+        return f"Environment(base_url={self.base_url!r}, ledger_url={self.ledger_url!r})"
+
+
+def read(environ: Mapping[str, str]) -> Environment:
+    """The variables of docs/settings.md; what is not set comes from the local receiver's file."""
+    folder = environ.get("REELHOOK_DATA_DIR")
+    local = _local(Path(folder) if folder else user_data_path("reelhook"))
+    return Environment(
+        api_key=environ.get("RUNWARE_API_KEY", ""),
+        base_url=environ.get("RUNWARE_BASE_URL") or RUNWARE,
+        ledger_url=environ.get("REELHOOK_URL") or local.get("url") or LOCAL_URL,
+        ledger_token=environ.get("REELHOOK_ADMIN_TOKEN") or local.get("admin_token", ""),
+        project=environ.get("REELHOOK_PROJECT") or "default",
+    )
+
+
+def _local(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / "local.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in found.items()}

@@ -1,0 +1,1 @@
+"""Floor 2, edges: the platforms as we ask them, one file each."""

@@ -1,0 +1,244 @@
+"""Floor 2, edges: asking Runware: submit tasks, fetch one. httpx only.
+
+An answer is judged by its error codes, not by its HTTP status: the platform sends 400 where its
+page says 402 (reference: platforms.md §1.4). What may have been accepted is never sent again here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import stamina
+
+from receiver.platforms.items import Kind
+from receiver.platforms.runware import parse
+from submitter.errors import AmbiguousSubmit, PlatformUnavailable
+from submitter.tasks import GenerationTask
+
+NAME: Final = "runware"
+BASE_URL: Final = "https://api.runware.ai/v1"
+TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
+ATTEMPTS: Final = 3
+LONGEST_WAIT: Final = 30.0  # seconds that a Retry-After may ask for before we give up instead
+
+# The platform has this taskUUID already: an earlier try of ours arrived.
+_ALREADY: Final = "conflictTaskUUID"
+_REFUSED_FOR_NOW: Final = frozenset({429, 503})
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A definite no, with the platform's own body about this task."""
+
+    code: str
+    message: str
+    http_status: int
+    parameter: str | None
+    body: Json
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitAnswer:
+    """What became of each task, by its id."""
+
+    accepted: frozenset[str]
+    rejected: Mapping[str, Rejection]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All the platform says of a task now; `known` is False when it never had it."""
+
+    known: bool
+    has_results: bool
+    body: Json
+
+
+@dataclass(slots=True)
+class _TryLater(Exception):
+    """A failure after which sending again can't bill twice."""
+
+    reason: str
+    status: int | None = None
+    after: float | None = None
+    args: tuple[Any, ...] = field(default=(), init=False)
+
+
+class Runware:
+    """One account. `transport` is for tests; the key appears in no repr and no error."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        api_key: str,
+        base_url: str = BASE_URL,
+        *,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout: httpx.Timeout = TIMEOUT,
+    ) -> None:
+        self.base_url = base_url
+        self._http = httpx.AsyncClient(
+            headers={"authorization": f"Bearer {api_key}"}, timeout=timeout, transport=transport
+        )
+
+    def __repr__(self) -> str:
+        return f"Runware(base_url={self.base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a simulator on this machine, which neither bills nor needs https."""
+        return httpx.URL(self.base_url).host in ("127.0.0.1", "localhost", "::1")
+
+    async def submit(self, tasks: Sequence[Json]) -> SubmitAnswer:
+        """Send tasks as one array.
+
+        Raises PlatformUnavailable when none can have been accepted, AmbiguousSubmit when some may.
+        """
+        first = str(tasks[0]["taskUUID"])
+        try:
+            response = await self._post_safely(tasks)
+        except _TryLater as failure:
+            raise PlatformUnavailable(
+                platform=NAME,
+                task_id=first,
+                reason=failure.reason,
+                http_status=failure.status,
+                retry_after_s=failure.after,
+            ) from None
+        except httpx.TransportError as error:
+            reason = f"{type(error).__name__} after the request was sent"
+            raise AmbiguousSubmit(platform=NAME, task_id=first, reason=reason) from None
+        return _judge(response, [str(task["taskUUID"]) for task in tasks])
+
+    async def fetch(self, task_id: str) -> Snapshot:
+        """What the platform says of a task (`getResponse`). Raises PlatformUnavailable."""
+        try:
+            response = await self._http.post(
+                self.base_url, json=[{"taskType": "getResponse", "taskUUID": task_id}]
+            )
+            body = response.json()
+            items = parse(body, task_id)
+        except (httpx.TransportError, ValueError) as error:
+            raise PlatformUnavailable(
+                platform=NAME, task_id=task_id, reason=type(error).__name__
+            ) from None
+        codes = {item.error.code for item in items if item.error is not None}
+        has_results = any(item.kind in (Kind.SUCCEEDED, Kind.FAILED) for item in items)
+        known = codes != {"taskNotFound"} or len(items) > 1
+        return Snapshot(known, has_results and known, body if isinstance(body, dict) else {})
+
+    async def _post_safely(self, tasks: Sequence[Json]) -> httpx.Response:
+        async for attempt in stamina.retry_context(
+            on=_wait_before, attempts=ATTEMPTS, timeout=None, wait_initial=1.0, wait_max=10.0
+        ):
+            with attempt:
+                return await self._post(tasks)
+        raise AssertionError("stamina ends with a result or an exception")
+
+    async def _post(self, tasks: Sequence[Json]) -> httpx.Response:
+        try:
+            response = await self._http.post(self.base_url, json=list(tasks))
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise _TryLater(f"no connection ({type(error).__name__})") from None
+        if response.status_code in _REFUSED_FOR_NOW:
+            raise _TryLater("it is busy", response.status_code, _retry_after(response))
+        return response
+
+
+def _wait_before(error: Exception) -> bool | float:
+    if not isinstance(error, _TryLater):
+        return False
+    if error.after is None:
+        return True
+    return error.after if error.after <= LONGEST_WAIT else False
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def _judge(response: httpx.Response, asked: Sequence[str]) -> SubmitAnswer:
+    body = _body(response, asked)
+    errors = list(_errors(body))
+    rejected = {
+        task_id: _rejection(error, response.status_code)
+        for error in errors
+        for task_id in ([_owner(error)] if _owner(error) else asked)
+        if error.get("code") != _ALREADY
+    }
+    said = {str(found.get("taskUUID", "")).lower() for found in _objects(body.get("data"))}
+    said |= {_owner(error) for error in errors if error.get("code") == _ALREADY}
+    accepted = {task_id for task_id in asked if task_id in said and task_id not in rejected}
+    if unsaid := [task for task in asked if task not in accepted and task not in rejected]:
+        reason = f"HTTP {response.status_code} does not say"
+        raise AmbiguousSubmit(platform=NAME, task_id=unsaid[0], reason=reason)
+    return SubmitAnswer(frozenset(accepted), rejected)
+
+
+def _body(response: httpx.Response, asked: Sequence[str]) -> Json:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        reason = f"HTTP {response.status_code} without a readable body"
+        raise AmbiguousSubmit(platform=NAME, task_id=asked[0], reason=reason)
+    return body
+
+
+def _errors(body: Json) -> Iterator[Json]:
+    yield from _objects(body.get("errors"))
+    yield from _objects(body.get("error"))
+
+
+def _objects(value: Any) -> list[Json]:
+    listed = value if isinstance(value, list) else [value]
+    return [found for found in listed if isinstance(found, dict)]
+
+
+def _owner(error: Json) -> str:
+    named = error.get("taskUUID")
+    return named.lower() if isinstance(named, str) else ""
+
+
+def _rejection(error: Json, status: int) -> Rejection:
+    parameter = error.get("parameter")
+    return Rejection(
+        code=str(error.get("code", "unknownError")),
+        message=str(error.get("message", "")),
+        http_status=status,
+        parameter=parameter if isinstance(parameter, str) else None,
+        body={"errors": [error]},
+    )
+
+
+def request_of(task: GenerationTask) -> Json:
+    """A task as Runware wants it, but for its webhookURL (seed: video inference API, request)."""
+    return {
+        "taskType": "videoInference",
+        "taskUUID": task.id,
+        "model": task.model,
+        "includeCost": True,
+        **task.parameters,
+        "deliveryMethod": "async",
+        "numberResults": task.number_results,
+    }
