@@ -1,0 +1,358 @@
+"""What the pages say against what the code does. Some blocks of them are made from the code:
+
+.venv/bin/python -m tests.test_docs     writes them anew
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
+from importlib.metadata import entry_points
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, cast
+
+import pytest
+from pydantic import BaseModel
+from typer.main import get_command
+
+from receiver.admin import api
+from receiver.callbacks import Callback, Outcome
+from receiver.cli import app
+from receiver.deliveries import MOVES, Attempt, Delivery, Failure
+from receiver.delivery.guard import UrlRefused
+from receiver.delivery.policy import SCHEDULE
+from receiver.endpoints import Endpoint, EndpointSpec
+from receiver.errors import ReelhookError, Refusal, StoreUnavailable
+from receiver.events import TYPES, Event
+from receiver.platforms.items import Category
+from receiver.settings import Settings
+from receiver.store.protocol import Query
+from receiver.tasks import Result, Status, SubmitState, Task, TaskSpec, status_of
+from receiver.tokens import Source
+
+ROOT: Final = Path(__file__).parents[1]
+DOCS: Final = ROOT / "docs"
+PAGES: Final = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+def page(name: str) -> str:
+    """The text of a page under docs/."""
+    return (DOCS / name).read_text()
+
+
+def said(text: str, word: str) -> bool:
+    """Whether a page names the word as code: in backticks, or as a key or value of an example."""
+    return re.search(rf"[`\"]{re.escape(word)}[`\"=]", text) is not None
+
+
+# Commands
+
+
+def commands() -> dict[str, Any]:
+    """Every command of the installed `reelhook`, by its words."""
+    groups = [get_command(app)]
+    groups += [get_command(found.load()) for found in entry_points(group="reelhook.commands")]
+    found: dict[str, Any] = {}
+    for group in cast(list[Any], groups):
+        # A Typer with a single command is that command.
+        children = getattr(group, "commands", None) or {group.name: group}
+        for name, command in children.items():
+            nested = getattr(command, "commands", None) or {"": command}
+            found |= {f"{name} {inner}".strip(): child for inner, child in nested.items()}
+    return dict(sorted(found.items()))
+
+
+def _option(parameter: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
+    if parameter.param_type_name == "argument":
+        names = f"`{(parameter.metavar or parameter.name).upper()}`"
+    meaning = [(parameter.help or "").replace("|", "\\|").rstrip(".")]
+    default = parameter.default
+    if parameter.required:
+        meaning.append("required")
+    elif default not in (None, "", False) and f"[{default}]" not in meaning[0]:
+        meaning.append(f"default {default}")
+    if parameter.multiple:
+        meaning.append("repeatable")
+    if parameter.envvar:
+        meaning.append(f"also `{parameter.envvar}`")
+    return f"| {names} | {'; '.join(part for part in meaning if part)} |"
+
+
+def made_commands() -> str:
+    """docs/cli.md: one section a command."""
+    made: list[str] = []
+    for name, command in commands().items():
+        help_text, *rest = (command.help or "").split("\n\n")
+        made += [f"### reelhook {name}", "", " ".join(help_text.split()), ""]
+        examples = [part for part in rest if part.lstrip().startswith(("reelhook", "HOST="))]
+        made += [" ".join(part.split()) + "\n" for part in rest if part not in examples]
+        if examples:
+            made += ["```sh", *"\n".join(examples).strip().splitlines(), "```", ""]
+        parameters = [found for found in command.params if found.name != "help"]
+        shown = [found for found in parameters if not found.hidden]
+        if shown:
+            made += ["| | |", "| --- | --- |", *map(_option, shown), ""]
+    return "\n".join(made).rstrip()
+
+
+# Settings
+
+_DEFAULTS: Final = {"data_dir": "the user's data directory"}
+
+
+def variables() -> dict[str, tuple[str, str]]:
+    """Variable: (default, meaning) of every setting that has one."""
+    found = {}
+    for name, field in Settings.model_fields.items():
+        if field.validation_alias is None:
+            continue
+        default = "–" if field.default in (None, "") else f"`{field.default}`"
+        found[str(field.validation_alias)] = (
+            _DEFAULTS.get(name, default),
+            field.description or "",
+        )
+    return found
+
+
+def made_settings() -> str:
+    """docs/settings.md: one row a setting."""
+    rows = [f"| `{name}` | {default} | {text} |" for name, (default, text) in variables().items()]
+    return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows])
+
+
+MADE: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
+    "commands": ("cli.md", made_commands),
+    "settings": ("settings.md", made_settings),
+}
+
+
+def _block(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- made: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _with(text: str, name: str, made: str) -> str:
+    return _block(name).sub(lambda found: f"{found[1]}{made}\n{found[2]}", text)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_made_blocks_are_up_to_date(name: str) -> None:
+    file, make = MADE[name]
+    text = page(file)
+    assert _block(name).search(text)
+    assert text == _with(text, name, make()), "run: .venv/bin/python -m tests.test_docs"
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = page("cli.md")
+    for name, command in commands().items():
+        _, found, section = text.partition(f"### reelhook {name}\n")
+        assert found, name
+        section = section.partition("\n### ")[0]
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name != "help":
+                assert all(f"`{option}`" in section for option in parameter.opts), (name, section)
+
+
+def test_every_variable_that_the_code_names_is_documented() -> None:
+    text, example = page("settings.md"), (ROOT / ".env.example").read_text()
+    named = set(variables())
+    for path in [*(ROOT / "receiver").rglob("*.py"), *(ROOT / "submitter").rglob("*.py")]:
+        named |= set(re.findall(r"\b(?:REELHOOK|RUNWARE|NANOGPT)_[A-Z_]+[A-Z]\b", path.read_text()))
+    assert [name for name in sorted(named) if f"`{name}`" not in text] == []
+    assert [name for name in variables() if f"# {name}=" not in example] == []
+
+
+def test_the_example_environment_names_only_what_exists() -> None:
+    named = re.findall(r"^# ?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    assert named
+    assert [name for name in named if f"`{name}`" not in page("settings.md")] == []
+
+
+# HTTP
+
+
+def routes() -> set[str]:
+    """`METHOD /path` of every route."""
+    found = set()
+    for route in api.Api(cast(Any, None), cast(Any, None)).routes():
+        methods = (route.methods or set()) - {"HEAD"}
+        found |= {f"{method} {path}" for method in methods for path in _moves(route.path)}
+    for path in re.findall(r'Route\("([^"]+)"', (ROOT / "receiver" / "app.py").read_text()):
+        found.add(f"{'POST' if path.startswith('/webhooks') else 'GET'} {path}")
+    return found
+
+
+def _moves(path: str) -> Iterable[str]:
+    moves = {"endpoints": [*api._MOVES], "deliveries": ["retry", "cancel"]}
+    for kind, verbs in moves.items():
+        if path == f"/v1/{kind}/{{id}}/{{move}}":
+            return [path.replace("{move}", verb) for verb in verbs]
+    return [path]
+
+
+def test_the_page_has_every_route_and_no_other() -> None:
+    named = set(re.findall(r"`((?:GET|PUT|POST|PATCH|DELETE) /[^`?]*)`", page("http-api.md")))
+    assert named == routes()
+
+
+def test_every_problem_code_is_documented() -> None:
+    codes = {kind.code for kind in _family(Refusal)} - {Refusal.code}
+    codes |= {kind.code for kind in _family(StoreUnavailable)}
+    codes |= {UrlRefused.code, "method_not_allowed"}
+    for name in ("ingest.py", "app.py", "admin/api.py"):
+        text = (ROOT / "receiver" / name).read_text()
+        codes |= set(re.findall(r'(?:_refusal|problem)\(\s*\d+,\s*"(\w+)"', text))
+    assert [code for code in sorted(codes) if not said(page("http-api.md"), code)] == []
+
+
+def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [Task, TaskSpec, Result, Callback, Endpoint, EndpointSpec, Event, Delivery, Attempt],
+    ids=lambda shape: shape.__name__,
+)
+def test_every_field_of_the_api_is_documented(shape: type[BaseModel]) -> None:
+    text = page("http-api.md")
+    assert [name for name in shape.model_fields if not said(text, name)] == []
+
+
+def test_every_filter_of_the_lists_is_documented() -> None:
+    names = {field.name for field in fields(Query)} - {"before"} | {"cursor", "wait"}
+    assert [name for name in sorted(names) if not said(page("http-api.md"), name)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("http-api.md", [*Outcome]),
+        ("http-api.md", [*Failure]),
+        ("http-api.md", [*SubmitState]),
+        ("http-api.md", [*Source]),
+        ("events.md", [*Category]),
+        ("events.md", [*TYPES]),
+        ("states.md", [*Status]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value[0]).__name__,
+)
+def test_every_word_of_the_code_is_explained(name: str, words: list[str]) -> None:
+    assert [word for word in words if not said(page(name), word)] == []
+
+
+def test_the_page_of_events_names_no_type_that_is_never_sent() -> None:
+    named = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", page("events.md"), re.MULTILINE)
+    assert set(named) == set(TYPES)
+
+
+def test_the_documented_schedule_is_the_one_that_is_used() -> None:
+    found = re.search(r"<!-- schedule -->\n(.+)\n", page("events.md"))
+    assert found is not None
+    seconds = {"s": 1, "min": 60, "h": 3600}
+    said_delays = re.findall(r"(\d+) (s|min|h)", found[1])
+    assert tuple(int(count) * seconds[unit] for count, unit in said_delays) == SCHEDULE
+
+
+# States
+
+
+def drawn(name: str) -> set[tuple[str, str, str]]:
+    """(from, to, label) of each arrow of one of the drawings in docs/states.md."""
+    _, found, rest = page("states.md").partition(f"<!-- drawing: {name} -->")
+    assert found, name
+    arrows = re.findall(r"^ +(\w+) --> (\w+): (.+)$", rest.partition("\n```\n")[0], re.MULTILINE)
+    return {(start, end, label) for start, end, label in arrows}
+
+
+def test_the_drawing_of_deliveries_is_the_table() -> None:
+    moves = {(start.value, end.value, move.value) for (start, move), end in MOVES.items()}
+    assert drawn("deliveries") == moves
+
+
+def test_the_drawing_of_tasks_is_what_can_happen() -> None:
+    happens = set()
+    for expected, succeeded, failed, closed in product((1, 2, 3), range(4), range(4), (0, 1)):
+        if closed and not succeeded + failed:
+            continue  # what closes a task brings a result
+        before = status_of(expected, succeeded, failed, bool(closed))
+        bodies = list(product(range(3), range(3), (closed, 1)))
+        after = {status_of(expected, succeeded + s, failed + f, bool(c)) for s, f, c in bodies[1:]}
+        if closed and failed:  # a late result takes the place of one that was missed
+            after.add(status_of(expected, succeeded + 1, failed - 1, True))
+        happens |= {(before.value, one.value) for one in after if one is not before}
+    assert {(start, end) for start, end, _ in drawn("tasks")} == happens
+
+
+# Links and commands
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_pages_resolve(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), f"{target} leads nowhere"
+        assert not anchor or anchor in _anchors(linked.read_text()), f"{target} has no such heading"
+
+
+def _anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_on_the_pages_exist(path: Path) -> None:
+    known = commands()
+    for line in _typed(path.read_text()):
+        words = _words(line)
+        if words and words[0].startswith("scripts/"):
+            assert (ROOT / words[0]).exists(), line
+        if not words or words[0] != "reelhook" or words[1:2] == ["--version"]:
+            continue
+        name = next((" ".join(words[1:n]) for n in (3, 2) if " ".join(words[1:n]) in known), None)
+        assert name is not None, f"there is no {line!r}"
+        options = {
+            option
+            for parameter in known[name].params
+            for option in [*parameter.opts, *parameter.secondary_opts]
+        }
+        given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= options | {"--help", "-h"}, line
+
+
+def _typed(text: str) -> Iterator[str]:
+    for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", text, re.DOTALL):
+        joined = re.sub(r"\\\n\s*", " ", block)
+        yield from (line.strip().removeprefix("$ ") for line in joined.splitlines())
+
+
+def _words(line: str) -> list[str]:
+    """The words of the command that a line runs: no variables before it, no pipe behind it."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:
+        return []
+    while words and re.match(r"[A-Z_]+=", words[0]):
+        words.pop(0)
+    ends = [place for place, word in enumerate(words) if word in ("|", "&", "&&", ";", ">", ">>")]
+    return words[: ends[0]] if ends else words
+
+
+def write() -> None:
+    """Write the made blocks anew."""
+    for name, (file, make) in MADE.items():
+        path = DOCS / file
+        path.write_text(_with(path.read_text(), name, make()))
+
+
+if __name__ == "__main__":
+    write()
