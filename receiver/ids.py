@@ -6,6 +6,7 @@ a bigint in PostgreSQL; on the wire it is a prefix and 13 characters of Crockfor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -73,12 +74,22 @@ def parse(prefix: str, text: str) -> int:
         raise NotFound(f"There is nothing with the id {text[:60]!r}.", hint=str(cause)) from cause
 
 
-def task_bytes(task_id: str) -> bytes:
-    """The 16 bytes of a task's UUID. Raises ValueError."""
-    found = bytes.fromhex(task_id.replace("-", ""))
-    if len(found) != 16:
+_UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII)
+
+
+def canonical_task(text: str) -> str:
+    """A task's UUID in its one spelling: lower case, with dashes. Raises ValueError."""
+    lowered = text.lower()
+    if not _UUID.fullmatch(lowered):
         raise ValueError("a task's id is a UUID")
-    return found
+    return task_text(bytes.fromhex(lowered.replace("-", "")))
+
+
+def task_bytes(task_id: str) -> bytes:
+    """The 16 bytes of a canonical task id. Raises ValueError."""
+    if len(task_id) != 36:
+        raise ValueError("a task's id is a UUID")
+    return bytes.fromhex(task_id.replace("-", ""))
 
 
 def task_text(stored: bytes) -> str:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
+from receiver import ids
 from receiver.callbacks import Arrival, Outcome, Receipt
 from receiver.clock import Clock
 from receiver.errors import StoreUnavailable, TokenExpired, TokenRefused, Unreadable
@@ -284,10 +285,10 @@ class _Draft:
 
 
 def _task_of(item: Item) -> str | None:
-    named = item.task_id
-    hexadecimal = (named or "").replace("-", "")
-    is_uuid = len(hexadecimal) == 32 and all(c in "0123456789abcdef" for c in hexadecimal)
-    return named if is_uuid else None
+    try:
+        return None if item.task_id is None else ids.canonical_task(item.task_id)
+    except ValueError:
+        return None
 
 
 def _check_headers(headers: Headers) -> None:

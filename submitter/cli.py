@@ -271,8 +271,9 @@ def dev(
 
     import anyio
 
-    from submitter.dev import DevOptions, Ready
+    from submitter.dev import DevOptions
     from submitter.dev import dev as flow
+    from submitter.notices import Ready
     from submitter.tunnel import Ssh, TunnelRefused
 
     try:

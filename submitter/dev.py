@@ -17,18 +17,32 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import anyio
-import httpx
 
 from submitter.errors import SubmitterError
+from submitter.notices import (
+    Checking,
+    GaveUp,
+    LoopbackOnly,
+    Notify,
+    NotReached,
+    Ready,
+    ReceiverLost,
+    ReceiverSays,
+    Stopping,
+    TunnelLost,
+    TunnelOpened,
+    UrlChanged,
+)
 from submitter.processes import Child, ChildFailed, free_port
 from submitter.tunnel import (
     CHECK_TIMEOUT_S,
     Kind,
+    OutsideClient,
     Program,
     Sleep,
     Ssh,
@@ -38,6 +52,7 @@ from submitter.tunnel import (
     check_from_outside,
     find,
     opened,
+    outside_client,
 )
 
 T = TypeVar("T")
@@ -45,6 +60,11 @@ Clock = Callable[[], float]
 
 LOOPBACK = "127.0.0.1"
 USUAL_PORT = 8000
+# A laptop's consumers are on loopback, and nobody there waits hours for a retry.
+DEVELOPMENT = {
+    "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
+    "REELHOOK_DELIVERY_SCHEDULE": "0,1,2,5",
+}
 RECEIVER = (sys.executable, "-m", "receiver", "serve")
 
 ENDED, USAGE, NOT_STARTED = 0, 2, 3
@@ -74,170 +94,13 @@ class DevOptions:
     receiver_env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class LoopbackOnly:
-    """There is no public URL."""
-
-    url: str
-
-    @property
-    def text(self) -> str:
-        return (
-            f"Only this machine can reach {self.url}: the simulator can, a platform can't. "
-            "Add --tunnel, or set REELHOOK_PUBLIC_URL to a URL that leads here."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelOpened:
-    """The tunnel gave its URL."""
-
-    kind: Kind
-    url: str
-    pid: int
-
-    @property
-    def text(self) -> str:
-        return f"{self.kind} serves {self.url}."
-
-
-@dataclass(frozen=True, slots=True)
-class TunnelLost:
-    """The tunnel ended, or did not open again."""
-
-    kind: Kind
-    reason: str
-    retry_in_s: float
-
-    @property
-    def text(self) -> str:
-        return (
-            f"The tunnel through {self.kind} is down. {self.reason} "
-            f"It is opened again in {self.retry_in_s:g} s; until then no callback arrives."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class UrlChanged:
-    """The tunnel came back with another URL."""
-
-    old: str
-    new: str
-
-    @property
-    def text(self) -> str:
-        return (
-            f"The public URL is now {self.new}. Tasks submitted before carry {self.old}: their "
-            "callbacks can't arrive any more, and they are reconciled by polling."
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverSays:
-    """A line of the receiver's own, for people."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ReceiverLost:
-    """The receiver ended by itself."""
-
-    reason: str
-    retry_in_s: float
-
-    @property
-    def text(self) -> str:
-        return f"{self.reason} It is started again in {self.retry_in_s:g} s."
-
-
-@dataclass(frozen=True, slots=True)
-class Checking:
-    """The public URL is asked whether it leads here."""
-
-    url: str
-
-    @property
-    def text(self) -> str:
-        return f"Waiting until {self.url} answers from outside."
-
-
-@dataclass(frozen=True, slots=True)
-class NotReached:
-    """The public URL does not lead here (yet); it is asked again."""
-
-    problem: Unreachable
-
-    @property
-    def text(self) -> str:
-        return self.problem.text
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """Callbacks can come in."""
-
-    url: str
-    admin_url: str
-    public_url: str
-    instance: str
-    tunnel: Kind | None
-
-    @property
-    def text(self) -> str:
-        return f"Ready: callbacks arrive at {self.public_url}; the dashboard is {self.admin_url}."
-
-    def as_json(self) -> dict[str, Any]:
-        """The line for programs."""
-        return {"event": "ready", **asdict(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """A signal ends it."""
-
-    signal: int
-
-    @property
-    def text(self) -> str:
-        return "Stopping."
-
-
-@dataclass(frozen=True, slots=True)
-class GaveUp:
-    """It can't go on."""
-
-    text: str
-
-
-Event = (
-    LoopbackOnly
-    | TunnelOpened
-    | TunnelLost
-    | UrlChanged
-    | ReceiverSays
-    | ReceiverLost
-    | Checking
-    | NotReached
-    | Ready
-    | Stopping
-    | GaveUp
-)
-Notify = Callable[[Event], None]
-
-
-def outside_client() -> httpx.AsyncClient:
-    """A client that sees the public URL as a stranger does: by no proxy of this machine."""
-    return httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=10.0)
-
-
 async def dev(
     options: DevOptions,
     *,
     notify: Notify,
     environ: Mapping[str, str] | None = None,
     which: Which = shutil.which,
-    client: Callable[[], httpx.AsyncClient] = outside_client,
+    client: Callable[[], OutsideClient] = outside_client,
     clock: Clock = anyio.current_time,
     sleep: Sleep = anyio.sleep,
 ) -> int:
@@ -334,7 +197,7 @@ class _Flow:
     program: Program | None
     notify: Notify
     environ: Mapping[str, str]
-    client: httpx.AsyncClient
+    client: OutsideClient
     clock: Clock
     sleep: Sleep
 
@@ -489,6 +352,7 @@ def _receiver_env(
 ) -> dict[str, str]:
     data_dir = {} if options.data_dir is None else {"REELHOOK_DATA_DIR": options.data_dir}
     return {
+        **DEVELOPMENT,
         **environ,
         "HOST": LOOPBACK,
         "PORT": str(port),

@@ -1,4 +1,4 @@
-"""Floor 5, assembly: what the submitter takes from the environment, and from a local receiver.
+"""Floor 2, edges: what the submitter takes from the environment, and from a local receiver.
 
 A receiver on loopback leaves its URL and keys in the data directory for the same user's programs
 (receiver/settings.py writes the file). Touches that one file.

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
-import httpx
-
 from receiver.client import (
     ApiRefused,
     Client,
@@ -27,6 +25,7 @@ from receiver.client import (
     TaskSpec,
     Unreachable,
 )
+from submitter import door
 from submitter.environment import read
 from submitter.errors import (
     AmbiguousSubmit,
@@ -45,7 +44,7 @@ from submitter.rules import check_task
 from submitter.tasks import GenerationTask, new_task_id, task_id_for_key
 from submitter.webhook import Minter
 
-CHECK_TIMEOUT: Final = 10.0  # seconds for the public URL to answer as our receiver
+OK: Final = 200
 
 
 def _wall_clock() -> int:
@@ -275,18 +274,21 @@ class Submitter:
         else:
             spec = self._spec(task, None)
             url = (await self._ledger.register_task(task.id, spec, source=source)).webhook_url
-        async with httpx.AsyncClient(trust_env=False, timeout=CHECK_TIMEOUT) as http:
-            answer = await http.post(url, json=body)
-        if not answer.is_success:
-            reason = f"its door answered {answer.status_code}"
-            raise LedgerUnavailable(task_id=task.id, reason=reason, status=answer.status_code)
+        try:
+            status = await door.post(url, body)
+        except OSError as error:
+            reason = f"its door does not answer ({error})"
+            raise LedgerUnavailable(task_id=task.id, reason=reason) from None
+        if status != OK:
+            reason = f"its door answered {status}"
+            raise LedgerUnavailable(task_id=task.id, reason=reason, status=status)
 
     async def _check_public(self, webhook_url: str, task_id: str) -> None:
         """A platform that bills must be able to call back. Raises PublicUrlRefused."""
-        base = str(httpx.URL(webhook_url).join("/"))
+        base = door.base_of(webhook_url)
         if self._platform.is_local or base in self._checked:
             return
-        if httpx.URL(base).scheme != "https":
+        if not base.startswith("https://"):
             raise PublicUrlRefused(
                 url=base, reason="it is not https. Set REELHOOK_PUBLIC_URL, or use `reelhook dev`."
             )
@@ -297,15 +299,14 @@ class Submitter:
     async def _check_instance(self, base: str, task_id: str) -> None:
         assert self._ledger is not None  # noqa: S101 - asked only with one
         try:
-            async with httpx.AsyncClient(timeout=CHECK_TIMEOUT) as http:
-                outside = (await http.get(f"{base}healthz")).json()
+            outside = await door.instance_at(base)
             inside = await self._ledger.health()
-        except (httpx.TransportError, ValueError) as error:
-            reason = f"it does not answer as a receiver ({type(error).__name__})."
+        except OSError as error:
+            reason = f"it does not answer as a receiver ({error})."
             raise PublicUrlRefused(url=base, reason=reason) from None
         except Unreachable as error:
             raise _unregistered(task_id, error) from None
-        if not isinstance(outside, dict) or outside.get("instance") != inside.get("instance"):
+        if outside != inside.get("instance"):
             raise PublicUrlRefused(url=base, reason="another receiver answers there.")
 
 

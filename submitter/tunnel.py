@@ -410,6 +410,14 @@ class Unreachable:
                 assert_never(self.problem)
 
 
+OutsideClient = httpx.AsyncClient
+
+
+def outside_client() -> httpx.AsyncClient:
+    """A client that sees the public URL as a stranger does: by no proxy of this machine."""
+    return httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=10.0)
+
+
 async def check_from_outside(
     public_url: str,
     instance: str,

@@ -7,7 +7,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,13 +15,12 @@ from starlette.routing import Route
 
 from receiver import ids
 from receiver.admin.auth import Auth
-from receiver.admin.ops import Ops, Principal
+from receiver.admin.ops import Ops, Page, Principal, Query
 from receiver.clock import from_datetime
 from receiver.endpoints import EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Invalid, Refusal, StoreUnavailable
 from receiver.problems import MEDIA_TYPE, problem
-from receiver.store.protocol import Page, Query
 from receiver.tasks import TaskPatch, TaskSpec
 from receiver.tokens import Source
 
@@ -259,6 +258,9 @@ def _tag(text: str | None) -> tuple[str, str] | None:
     return name, value
 
 
+_FINITE: Final = TypeAdapter(FiniteFloat)
+
+
 def _revision(request: Request) -> int | None:
     text = request.headers.get("if-none-match", "").strip('"')
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
@@ -267,7 +269,7 @@ def _revision(request: Request) -> int | None:
 def _seconds(request: Request) -> float:
     text = request.query_params.get("wait", "0")
     try:
-        return max(TypeAdapter(float).validate_python(text), 0.0)
+        return max(_FINITE.validate_python(text), 0.0)
     except ValidationError:
         raise Invalid("wait must be seconds, such as 25.", parameter="wait") from None
 

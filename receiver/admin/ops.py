@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from receiver import ids
 from receiver.callbacks import Callback
 from receiver.clock import HOUR, MINUTE, Clock, from_datetime
 from receiver.deliveries import Delivery
@@ -32,6 +33,9 @@ from receiver.tokens import (
     digest_tags,
     webhook_url,
 )
+
+# The doors above take their vocabulary from here, and never reach into the store.
+__all__ = ["Ops", "Page", "Principal", "Query", "Watch"]
 
 DEADLINE: Final = 15 * MINUTE  # from registration until a task counts as overdue
 GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
@@ -132,6 +136,7 @@ class Ops:
     ) -> RegisteredTask:
         """Create or complete a task and mint its URL. A differing `expected` is a Conflict."""
         _check_task(spec)
+        task_id = _canonical(task_id)
         now = self._clock()
         asked = Registration(
             id=task_id,
@@ -295,6 +300,13 @@ class Ops:
         await self.delivery(who, delivery_id)
         await self.store.cancel(delivery_id, self._clock())
         return await self.store.delivery(delivery_id)
+
+
+def _canonical(task_id: str) -> str:
+    try:
+        return ids.canonical_task(task_id)
+    except ValueError:
+        raise Invalid(f"A task's id is a UUID, not {task_id[:60]!r}.", parameter="id") from None
 
 
 def _check_task(spec: TaskSpec) -> None:

@@ -87,7 +87,7 @@ async def running(module: Sequence[str], env: Mapping[str, str]) -> AsyncIterato
     assert process.stdout is not None
     ready = await process.stdout.readline()
     if not ready:
-        raise SystemExit(f"{' '.join(module)} ended with {await process.wait()} before it was ready")
+        raise SystemExit(f"{module[0]} ended with {await process.wait()} before it was ready")
     try:
         yield str(json.loads(ready)["url"])
     finally:

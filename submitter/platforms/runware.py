@@ -1,7 +1,8 @@
 """Floor 2, edges: asking Runware: submit tasks, fetch one. httpx only.
 
 An answer is judged by its error codes, not by its HTTP status: the platform sends 400 where its
-page says 402 (reference: platforms.md §1.4). What may have been accepted is never sent again here.
+page says 402 (reference: platforms.md §1.4). Only a 5xx says nothing for sure, whatever its codes.
+What may have been accepted is never sent again here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import httpx
 import stamina
 
 from receiver.platforms.items import Kind
-from receiver.platforms.runware import parse
+from receiver.platforms.runware import MAX_ITEMS, parse
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable
 from submitter.tasks import GenerationTask
 
@@ -27,7 +28,18 @@ LONGEST_WAIT: Final = 30.0  # seconds that a Retry-After may ask for before we g
 
 # The platform has this taskUUID already: an earlier try of ours arrived.
 _ALREADY: Final = "conflictTaskUUID"
+_NOT_FOUND: Final = "taskNotFound"
 _REFUSED_FOR_NOW: Final = frozenset({429, 503})
+_NO_SNAPSHOT: Final = frozenset({401, 403, 429})  # and 5xx: they speak of the question, not a task
+
+# Not one byte of a request has reached the platform.
+_NOT_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 Json = dict[str, Any]
 
@@ -123,7 +135,7 @@ class Runware:
                 http_status=failure.status,
                 retry_after_s=failure.after,
             ) from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             reason = f"{type(error).__name__} after the request was sent"
             raise AmbiguousSubmit(platform=NAME, task_id=first, reason=reason) from None
         return _judge(response, [str(task["taskUUID"]) for task in tasks])
@@ -134,16 +146,9 @@ class Runware:
             response = await self._http.post(
                 self.base_url, json=[{"taskType": "getResponse", "taskUUID": task_id}]
             )
-            body = response.json()
-            items = parse(body, task_id)
-        except (httpx.TransportError, ValueError) as error:
-            raise PlatformUnavailable(
-                platform=NAME, task_id=task_id, reason=type(error).__name__
-            ) from None
-        codes = {item.error.code for item in items if item.error is not None}
-        has_results = any(item.kind in (Kind.SUCCEEDED, Kind.FAILED) for item in items)
-        known = codes != {"taskNotFound"} or len(items) > 1
-        return Snapshot(known, has_results and known, body if isinstance(body, dict) else {})
+        except httpx.RequestError as error:
+            raise _unseen(task_id, type(error).__name__) from None
+        return _snapshot(response, task_id)
 
     async def _post_safely(self, tasks: Sequence[Json]) -> httpx.Response:
         async for attempt in stamina.retry_context(
@@ -156,7 +161,7 @@ class Runware:
     async def _post(self, tasks: Sequence[Json]) -> httpx.Response:
         try:
             response = await self._http.post(self.base_url, json=list(tasks))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        except _NOT_SENT as error:
             raise _TryLater(f"no connection ({type(error).__name__})") from None
         if response.status_code in _REFUSED_FOR_NOW:
             raise _TryLater("it is busy", response.status_code, _retry_after(response))
@@ -176,17 +181,45 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
+def _snapshot(response: httpx.Response, task_id: str) -> Snapshot:
+    """What an answer to getResponse says of the task; never what it says of the question itself."""
+    status = response.status_code
+    try:
+        body = response.json()
+    except (ValueError, RecursionError):
+        body = None
+    found = [*_objects(body.get("data")), *_errors(body)] if isinstance(body, dict) else []
+    if status in _NO_SNAPSHOT or status >= 500 or not 0 < len(found) <= MAX_ITEMS:
+        raise _unseen(task_id, f"HTTP {status}", status)
+    items = parse(body, None)
+    codes = {item.error.code for item in items if item.error is not None}
+    if codes == {_NOT_FOUND} and len(items) == 1:
+        return Snapshot(False, False, body)
+    if not any(item.task_id == task_id for item in items):
+        raise _unseen(task_id, f"HTTP {status} does not speak of it", status)
+    has_results = any(item.kind in (Kind.SUCCEEDED, Kind.FAILED) for item in items)
+    return Snapshot(True, has_results, body)
+
+
+def _unseen(task_id: str, reason: str, status: int | None = None) -> PlatformUnavailable:
+    said = f"{NAME} did not say what became of task {task_id} ({reason}). Ask again later."
+    return PlatformUnavailable(
+        said, platform=NAME, task_id=task_id, reason=reason, http_status=status
+    )
+
+
 def _judge(response: httpx.Response, asked: Sequence[str]) -> SubmitAnswer:
     body = _body(response, asked)
     errors = list(_errors(body))
+    said = {str(found.get("taskUUID", "")).lower() for found in _objects(body.get("data"))}
+    said |= {_owner(error) for error in errors if error.get("code") == _ALREADY}
+    unnamed = [task_id for task_id in asked if task_id not in said]
     rejected = {
         task_id: _rejection(error, response.status_code)
         for error in errors
-        for task_id in ([_owner(error)] if _owner(error) else asked)
-        if error.get("code") != _ALREADY
+        for task_id in ([_owner(error)] if _owner(error) else unnamed)
+        if error.get("code") != _ALREADY and response.status_code < 500
     }
-    said = {str(found.get("taskUUID", "")).lower() for found in _objects(body.get("data"))}
-    said |= {_owner(error) for error in errors if error.get("code") == _ALREADY}
     accepted = {task_id for task_id in asked if task_id in said and task_id not in rejected}
     if unsaid := [task for task in asked if task not in accepted and task not in rejected]:
         reason = f"HTTP {response.status_code} does not say"
@@ -197,7 +230,7 @@ def _judge(response: httpx.Response, asked: Sequence[str]) -> SubmitAnswer:
 def _body(response: httpx.Response, asked: Sequence[str]) -> Json:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
         reason = f"HTTP {response.status_code} without a readable body"

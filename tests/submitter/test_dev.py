@@ -21,9 +21,9 @@ import pytest
 from anyio.abc import ObjectReceiveStream
 
 from submitter import dev as flow
-from submitter.dev import (
+from submitter.dev import DevOptions, dev, first_of, pause_s
+from submitter.notices import (
     Checking,
-    DevOptions,
     Event,
     GaveUp,
     LoopbackOnly,
@@ -35,9 +35,6 @@ from submitter.dev import (
     TunnelLost,
     TunnelOpened,
     UrlChanged,
-    dev,
-    first_of,
-    pause_s,
 )
 from submitter.processes import Child, ChildFailed, Lines, free_port
 from submitter.tunnel import Unreachable

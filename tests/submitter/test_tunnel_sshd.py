@@ -19,7 +19,8 @@ import httpx
 import pytest
 from anyio.abc import ObjectReceiveStream
 
-from submitter.dev import DevOptions, Event, Ready, TunnelOpened, dev, first_of
+from submitter.dev import DevOptions, dev, first_of
+from submitter.notices import Event, Ready, TunnelOpened
 from submitter.processes import Child, free_port
 from submitter.tunnel import (
     Program,

@@ -1,4 +1,4 @@
-"""Floor 2, edges: the writes of the ledger: arrivals, tasks, deadlines. sqlite3 only.
+"""Floor 2, edges: the writes of the ledger: arrivals and deadlines. sqlite3 only.
 
 Each function runs inside the writer's transaction. What changes is decided by `receiver.recording`
 and `receiver.tasks`; here it is loaded and stored, a whole batch with one statement a table.
@@ -13,20 +13,15 @@ from typing import Any, Final
 
 from receiver import ids
 from receiver.callbacks import Arrival, Receipt
-from receiver.clock import SECOND, Clock
 from receiver.endpoints import Subscription
-from receiver.errors import Conflict, NotFound
 from receiver.events import announce_overdue
 from receiver.platforms.items import Category, Kind, Media, PlatformError
 from receiver.platforms.reading import dumps
 from receiver.recording import NextId, Plan, Recorder
-from receiver.store.protocol import Registration, TaskChange
 from receiver.store.sqlite.rows import json_of
 from receiver.store.writer import Transaction
 from receiver.tasks import ResultState, SubmitState, TaskState, give_up
 from receiver.tokens import Source
-
-SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
 
 _TASK_FIELDS: Final = (
     "n, id, platform, project, expected, model, tags, metadata, succeeded, failed, missed, indexed,"
@@ -39,20 +34,14 @@ _RESULT_FIELDS: Final = (
 )
 
 
-def task_key(task_id: str) -> bytes:
-    """The 16 bytes under which a task is stored. Raises NotFound for what is no UUID."""
-    try:
-        return ids.task_bytes(task_id)
-    except ValueError:
-        raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
-
-
 def _marks(count: int) -> str:
     return ",".join("?" * count)
 
 
 @dataclass(slots=True)
-class _Loaded:
+class Loaded:
+    """The tasks of a batch, with the numbers under which they are stored."""
+
     tasks: dict[str, TaskState]
     numbers: dict[str, int]  # task id -> n
 
@@ -64,79 +53,18 @@ class Ledger:
         self,
         subscriptions: Callable[[], Sequence[Subscription]],
         next_id: Callable[[], int],
-        clock: Clock,
     ) -> None:
         self._subscriptions = subscriptions
-        self._clock = clock
         self._next_id: NextId = next_id
 
     def record(self, tx: Transaction, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
         """Store a batch of arrivals with everything that follows from them."""
-        loaded = _load(tx.connection, {a.task_id for a in arrivals if a.task_id is not None})
+        loaded = load(tx.connection, {a.task_id for a in arrivals if a.task_id is not None})
         kept = _kept(tx.connection, loaded)
         recorder = Recorder(loaded.tasks, kept, self._subscriptions(), self._next_id)
         plan = recorder.record(arrivals)
         self._write(tx, plan, loaded, arrivals[0].received_at)
         return plan.receipts
-
-    def register(self, tx: Transaction, asked: Registration) -> bool:
-        """Create a task, or fill in what an existing one lacks. True: this call may submit it."""
-        key = task_key(asked.id)
-        found = tx.connection.execute("SELECT n FROM tasks WHERE id = ?", (key,)).fetchone()
-        tx.changed_tasks.add(asked.id)
-        if found is None:
-            self._create(tx, asked, key)
-            return True
-        _fill(tx, asked, key)
-        self._match_again(tx, asked.id)
-        return False
-
-    def _match_again(self, tx: Transaction, task_id: str) -> None:
-        # Events told before the PUT were matched without its model, tags and metadata.
-        loaded = _load(tx.connection, {task_id})
-        told = tx.connection.execute(
-            "SELECT id, payload FROM events WHERE task_n = ?", (loaded.numbers[task_id],)
-        ).fetchall()
-        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
-        due = [
-            (event, endpoint, now, now)
-            for now in (self._clock(),)
-            for event, payload in told
-            for endpoint in recorder.wanting(loaded.tasks[task_id], json_of(payload))
-        ]
-        tx.connection.executemany(
-            "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, next_attempt_at,"
-            " created_at) VALUES (?, ?, 'pending', ?, ?)",
-            due,
-        )
-        tx.work = tx.work or bool(due)
-
-    def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:
-        spec = asked.spec
-        tx.connection.execute(
-            "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
-            " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
-            f" tags, metadata, request) VALUES ({_marks(17)})",
-            (
-                self._next_id(),
-                key,
-                spec.platform,
-                asked.project,
-                "pending",
-                spec.expected,
-                asked.now,
-                asked.deadline_at,
-                asked.give_up_at,
-                SubmitState.REGISTERED,
-                asked.now + SUBMIT_LEASE,
-                spec.platform_id,
-                spec.model,
-                spec.client_ref,
-                dumps(spec.tags),
-                dumps(spec.metadata),
-                None if spec.request is None else dumps(spec.request),
-            ),
-        )
 
     def note_overdue(self, tx: Transaction, nows: Sequence[int]) -> Sequence[int]:
         """Flag tasks whose deadline has passed, each with its one `task.overdue`; the count."""
@@ -148,7 +76,7 @@ class Ledger:
             " LIMIT 500",
             (now,),
         ).fetchall()
-        loaded = _load(tx.connection, {ids.task_text(row[0]) for row in due})
+        loaded = load(tx.connection, {ids.task_text(row[0]) for row in due})
         recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
         for task in loaded.tasks.values():
             task.overdue = True
@@ -166,14 +94,14 @@ class Ledger:
         due = tx.connection.execute(
             "SELECT id FROM tasks WHERE completed_at IS NULL AND give_up_at <= ? LIMIT 500", (now,)
         ).fetchall()
-        loaded = _load(tx.connection, {ids.task_text(row[0]) for row in due})
+        loaded = load(tx.connection, {ids.task_text(row[0]) for row in due})
         recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
         for task in loaded.tasks.values():
             recorder.change(task, give_up(task, now), now)
         self._write(tx, recorder.plan, loaded, now)
         return len(due)
 
-    def _write(self, tx: Transaction, plan: Plan, loaded: _Loaded, now: int) -> None:
+    def _write(self, tx: Transaction, plan: Plan, loaded: Loaded, now: int) -> None:
         for task in plan.created:
             loaded.numbers[task] = self._next_id()
         _insert_tasks(tx.connection, plan, loaded.numbers, now)
@@ -184,15 +112,15 @@ class Ledger:
         tx.changed_tasks.update(plan.created, plan.touched)
 
 
-def _load(connection: sqlite3.Connection, wanted: set[str]) -> _Loaded:
+def load(connection: sqlite3.Connection, wanted: set[str]) -> Loaded:
     if not wanted:
-        return _Loaded({}, {})
+        return Loaded({}, {})
     keys = [ids.task_bytes(task) for task in wanted]
     rows = connection.execute(
         f"SELECT {_TASK_FIELDS} FROM tasks WHERE id IN ({_marks(len(keys))})",
         keys,
     ).fetchall()
-    loaded = _Loaded({}, {})
+    loaded = Loaded({}, {})
     by_number: dict[int, TaskState] = {}
     for row in rows:
         task = _task_of(row)
@@ -259,7 +187,7 @@ def _result_of(row: Sequence[Any]) -> ResultState:
     )
 
 
-def _kept(connection: sqlite3.Connection, loaded: _Loaded) -> set[tuple[str, bytes]]:
+def _kept(connection: sqlite3.Connection, loaded: Loaded) -> set[tuple[str, bytes]]:
     # Only a task that has had a callback can have a repeated one.
     names = {
         loaded.numbers[task.id]: task.id
@@ -437,108 +365,3 @@ def _insert_events(connection: sqlite3.Connection, plan: Plan, numbers: dict[str
         due,
     )
     return bool(due)
-
-
-def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
-    row = tx.connection.execute(
-        "SELECT expected, platform, project FROM tasks WHERE id = ?", (key,)
-    ).fetchone()
-    _check_same(asked, row)
-    spec = asked.spec
-    tx.connection.execute(
-        "UPDATE tasks SET expected = coalesce(expected, ?), model = coalesce(model, ?),"
-        " platform_id = coalesce(platform_id, ?), client_ref = coalesce(client_ref, ?),"
-        " deadline_at = coalesce(deadline_at, ?), give_up_at = coalesce(give_up_at, ?),"
-        " request = coalesce(request, ?),"
-        " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
-        " revision = revision + 1 WHERE id = ?",
-        (
-            spec.expected,
-            spec.model,
-            spec.platform_id,
-            spec.client_ref,
-            asked.deadline_at,
-            asked.give_up_at,
-            None if spec.request is None else dumps(spec.request),
-            dumps(spec.tags),
-            dumps(spec.metadata),
-            key,
-        ),
-    )
-
-
-def _check_same(asked: Registration, row: Sequence[Any]) -> None:
-    expected, platform, project = row
-    if project != asked.project or platform != asked.spec.platform:
-        raise Conflict(
-            f"Task {asked.id} belongs to platform {platform}, project {project}.", task=asked.id
-        )
-    if expected is not None and expected != asked.spec.expected:
-        raise Conflict(
-            f"Task {asked.id} expects {expected} results, not {asked.spec.expected}."
-            " Use a new task id for another request.",
-            expected=expected,
-        )
-
-
-def change_task(tx: Transaction, change: TaskChange) -> None:
-    """Note how a submit went. `registered` leases the right to submit, or raises Conflict."""
-    key = task_key(change.id)
-    row = tx.connection.execute(
-        "SELECT submit_state, submit_lease FROM tasks WHERE id = ?", (key,)
-    ).fetchone()
-    if row is None:
-        raise NotFound(f"There is no task {change.id}.")
-    state, lease = row
-    if change.submit_state is SubmitState.REGISTERED:
-        _check_free(change, state, lease)
-        lease = change.now + SUBMIT_LEASE
-    elif change.submit_state is SubmitState.UNKNOWN:
-        lease = None  # its submitter has stopped trying, so another may find out at once
-    tx.connection.execute(
-        "UPDATE tasks SET submit_state = coalesce(?, submit_state), submit_lease = ?,"
-        " platform_id = coalesce(?, platform_id), revision = revision + 1 WHERE id = ?",
-        (_settled(state, change.submit_state), lease, change.platform_id, key),
-    )
-    tx.changed_tasks.add(change.id)
-
-
-def _settled(current: str, asked: SubmitState | None) -> SubmitState | None:
-    # A callback that came before the submit's answer knows better than a time-out does.
-    if asked is SubmitState.UNKNOWN and current in (SubmitState.SUBMITTED, SubmitState.REJECTED):
-        return None
-    return asked
-
-
-def _check_free(change: TaskChange, state: str, lease: int | None) -> None:
-    if state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
-        raise Conflict(f"Task {change.id} is already {state}.", submit_state=state)
-    if lease is not None and lease > change.now:
-        raise Conflict(
-            f"Task {change.id} is being submitted by another caller; its lease ends in"
-            f" {(lease - change.now) // SECOND + 1} s.",
-            lease_until=lease,
-        )
-
-
-def revoke_task(tx: Transaction, change: TaskChange) -> None:
-    """From now on, every token of the task that was issued before is refused with 410."""
-    changed = tx.connection.execute(
-        "UPDATE tasks SET revoked_at = ?, revision = revision + 1 WHERE id = ?",
-        (change.now, task_key(change.id)),
-    )
-    if not changed.rowcount:
-        raise NotFound(f"There is no task {change.id}.")
-    tx.changed_tasks.add(change.id)
-
-
-def delete_task(tx: Transaction, change: TaskChange) -> None:
-    """Remove a task with its callbacks and results; its events and deliveries stay."""
-    row = tx.connection.execute(
-        "DELETE FROM tasks WHERE id = ? RETURNING n", (task_key(change.id),)
-    ).fetchone()
-    if row is None:
-        raise NotFound(f"There is no task {change.id}.")
-    tx.connection.execute("DELETE FROM results WHERE task_n = ?", row)
-    tx.connection.execute("DELETE FROM callbacks WHERE task_n = ?", row)
-    tx.changed_tasks.add(change.id)

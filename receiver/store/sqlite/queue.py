@@ -157,11 +157,11 @@ def _settle(connection: sqlite3.Connection, news: Sequence[Settled]) -> None:
         "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
         " last_error = ?, first_succeeded_at = coalesce(first_succeeded_at, ?)"
         " WHERE event_id = ? AND endpoint_id = ? AND attempts = ?"
-        # A 2xx that was committed late still counts, unless the next attempt has begun.
-        " AND (state = 'sending' OR (? = 'succeeded' AND state = 'pending'))",
+        " AND state = 'sending'",
         [_move_row(settled) for settled in news],
     )
-    _cancel_orphans(connection, {settled.claimed.endpoint_id for settled in news})
+    endpoints = {settled.claimed.endpoint_id for settled in news}
+    _cancel_orphans(connection, endpoints, news[-1].now)
 
 
 def _attempt_row(settled: Settled) -> tuple[Any, ...]:
@@ -193,18 +193,17 @@ def _move_row(settled: Settled) -> tuple[Any, ...]:
         claimed.event_id,
         claimed.endpoint_id,
         claimed.attempt,
-        settled.state,
     )
 
 
-def _cancel_orphans(connection: sqlite3.Connection, endpoints: set[int]) -> None:
+def _cancel_orphans(connection: sqlite3.Connection, endpoints: set[int], now: int) -> None:
     # An attempt in flight while its endpoint was deleted must not come back.
     marks = ",".join("?" * len(endpoints))
     connection.execute(
-        "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = created_at"
+        "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
         " WHERE state = 'pending' AND endpoint_id IN"
         f" (SELECT id FROM endpoints WHERE id IN ({marks}) AND deleted_at IS NOT NULL)",
-        list(endpoints),
+        [now, *endpoints],
     )
 
 

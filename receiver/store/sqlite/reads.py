@@ -18,7 +18,6 @@ from receiver.endpoints import Endpoint
 from receiver.errors import Invalid, NotFound
 from receiver.events import Event
 from receiver.store.protocol import Page, Query
-from receiver.store.sqlite.ledger import task_key
 from receiver.store.sqlite.rows import (
     attempt_of,
     callback_of,
@@ -26,6 +25,7 @@ from receiver.store.sqlite.rows import (
     endpoint_of,
     event_of,
     result_of,
+    task_key,
     task_of,
 )
 from receiver.tasks import Result, Task

@@ -12,11 +12,20 @@ from receiver.callbacks import Callback
 from receiver.clock import to_datetime
 from receiver.deliveries import Attempt, Delivery
 from receiver.endpoints import Endpoint
+from receiver.errors import NotFound
 from receiver.events import Event, dollars
 from receiver.platforms.items import Category, PlatformError
 from receiver.tasks import ErrorView, MediaView, Result, Task
 
 Row = Mapping[str, Any] | Any  # sqlite3.Row, by column name
+
+
+def task_key(task_id: str) -> bytes:
+    """The 16 bytes under which a task is stored. Raises NotFound for what is no UUID."""
+    try:
+        return ids.task_bytes(ids.canonical_task(task_id))
+    except ValueError:
+        raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
 
 
 def json_of(text: str | None) -> Any:

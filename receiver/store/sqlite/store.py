@@ -31,7 +31,7 @@ from receiver.store.protocol import (
     Store,
     TaskChange,
 )
-from receiver.store.sqlite import ledger, queue
+from receiver.store.sqlite import ledger, queue, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.reads import Reads
 from receiver.store.writer import Transaction, Writer, each
@@ -69,13 +69,17 @@ class SqliteStore:
 
     def _make_handlers(self) -> None:
         # Made once: the writer groups a batch by handler.
-        kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id, self._clock)
+        kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
+        known = registry.Registry(lambda: self._directory.subscriptions, self._next_id)
         ends = Endpoints(self._directory, self._next_id)
         work = queue.Queue(lambda: self._directory.targets, ends.set_state)
-        self._record, self._register = kept.record, each(kept.register)
+        self._record, self._register = kept.record, each(known.register)
         self._note_overdue, self._give_up = kept.note_overdue, kept.give_up
-        self._change_task = each(ledger.change_task)
-        self._revoke_task, self._delete_task = each(ledger.revoke_task), each(ledger.delete_task)
+        self._change_task = each(registry.change_task)
+        self._revoke_task, self._delete_task = (
+            each(registry.revoke_task),
+            each(registry.delete_task),
+        )
         self._add_endpoint, self._change_endpoint = each(ends.add), each(ends.change)
         self._set_state, self._delete_endpoint = each(ends.set_state), each(ends.delete)
         self._claim, self._settle = work.claim, work.settle

@@ -1,0 +1,196 @@
+"""Floor 2, edges: the writes that submitters and operators ask of a task. sqlite3 only.
+
+The right to submit is a lease: whoever creates a task has it, and whoever comes later gets it only
+when it is free and nothing says that the platform took the task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from receiver.clock import SECOND
+from receiver.endpoints import Subscription
+from receiver.errors import Conflict, NotFound
+from receiver.platforms.reading import dumps
+from receiver.recording import Recorder
+from receiver.store.protocol import Registration, TaskChange
+from receiver.store.sqlite.ledger import load
+from receiver.store.sqlite.rows import json_of, task_key
+from receiver.store.writer import Transaction
+from receiver.tasks import SubmitState
+
+SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
+
+
+class Registry:
+    """Registration. `subscriptions` gives the current endpoints, `next_id` fresh ids."""
+
+    def __init__(
+        self, subscriptions: Callable[[], Sequence[Subscription]], next_id: Callable[[], int]
+    ) -> None:
+        self._subscriptions = subscriptions
+        self._next_id = next_id
+
+    def register(self, tx: Transaction, asked: Registration) -> bool:
+        """Create a task, or fill in what an existing one lacks. True: this call may submit it."""
+        key = task_key(asked.id)
+        found = tx.connection.execute("SELECT n FROM tasks WHERE id = ?", (key,)).fetchone()
+        tx.changed_tasks.add(asked.id)
+        if found is None:
+            self._create(tx, asked, key)
+            return True
+        _fill(tx, asked, key)
+        self._match_again(tx, asked)
+        return False
+
+    def _match_again(self, tx: Transaction, asked: Registration) -> None:
+        # Events told before the PUT were matched without its model, tags and metadata.
+        loaded = load(tx.connection, {asked.id})
+        told = tx.connection.execute(
+            "SELECT id, payload FROM events WHERE task_n = ?", (loaded.numbers[asked.id],)
+        ).fetchall()
+        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
+        due = [
+            (event, endpoint, asked.now, asked.now)
+            for event, payload in told
+            for endpoint in recorder.wanting(loaded.tasks[asked.id], json_of(payload))
+        ]
+        tx.connection.executemany(
+            "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, next_attempt_at,"
+            " created_at) VALUES (?, ?, 'pending', ?, ?)",
+            due,
+        )
+        tx.work = tx.work or bool(due)
+
+    def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:
+        spec = asked.spec
+        tx.connection.execute(
+            "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
+            " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
+            f" tags, metadata, request) VALUES ({', '.join('?' * 17)})",
+            (
+                self._next_id(),
+                key,
+                spec.platform,
+                asked.project,
+                "pending",
+                spec.expected,
+                asked.now,
+                asked.deadline_at,
+                asked.give_up_at,
+                SubmitState.REGISTERED,
+                asked.now + SUBMIT_LEASE,
+                spec.platform_id,
+                spec.model,
+                spec.client_ref,
+                dumps(spec.tags),
+                dumps(spec.metadata),
+                None if spec.request is None else dumps(spec.request),
+            ),
+        )
+
+
+def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
+    row = tx.connection.execute(
+        "SELECT expected, platform, project FROM tasks WHERE id = ?", (key,)
+    ).fetchone()
+    _check_same(asked, row)
+    spec = asked.spec
+    tx.connection.execute(
+        "UPDATE tasks SET expected = coalesce(expected, ?), model = coalesce(model, ?),"
+        " platform_id = coalesce(platform_id, ?), client_ref = coalesce(client_ref, ?),"
+        " deadline_at = coalesce(deadline_at, ?), give_up_at = coalesce(give_up_at, ?),"
+        " request = coalesce(request, ?),"
+        " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
+        " revision = revision + 1 WHERE id = ?",
+        (
+            spec.expected,
+            spec.model,
+            spec.platform_id,
+            spec.client_ref,
+            asked.deadline_at,
+            asked.give_up_at,
+            None if spec.request is None else dumps(spec.request),
+            dumps(spec.tags),
+            dumps(spec.metadata),
+            key,
+        ),
+    )
+
+
+def _check_same(asked: Registration, row: Sequence[Any]) -> None:
+    expected, platform, project = row
+    if project != asked.project or platform != asked.spec.platform:
+        raise Conflict(
+            f"Task {asked.id} belongs to platform {platform}, project {project}.", task=asked.id
+        )
+    if expected is not None and expected != asked.spec.expected:
+        raise Conflict(
+            f"Task {asked.id} expects {expected} results, not {asked.spec.expected}."
+            " Use a new task id for another request.",
+            expected=expected,
+        )
+
+
+def change_task(tx: Transaction, change: TaskChange) -> None:
+    """Note how a submit went. `registered` leases the right to submit, or raises Conflict."""
+    key = task_key(change.id)
+    row = tx.connection.execute(
+        "SELECT submit_state, submit_lease FROM tasks WHERE id = ?", (key,)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no task {change.id}.")
+    state, lease = row
+    if change.submit_state is SubmitState.REGISTERED:
+        _check_free(change, state, lease)
+        lease = change.now + SUBMIT_LEASE
+    elif change.submit_state is SubmitState.UNKNOWN:
+        lease = None  # its submitter has stopped trying, so another may find out at once
+    tx.connection.execute(
+        "UPDATE tasks SET submit_state = coalesce(?, submit_state), submit_lease = ?,"
+        " platform_id = coalesce(?, platform_id), revision = revision + 1 WHERE id = ?",
+        (_settled(state, change.submit_state), lease, change.platform_id, key),
+    )
+    tx.changed_tasks.add(change.id)
+
+
+def _settled(current: str, asked: SubmitState | None) -> SubmitState | None:
+    # A callback that came before the submit's answer knows better than a time-out does.
+    if asked is SubmitState.UNKNOWN and current in (SubmitState.SUBMITTED, SubmitState.REJECTED):
+        return None
+    return asked
+
+
+def _check_free(change: TaskChange, state: str, lease: int | None) -> None:
+    if state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
+        raise Conflict(f"Task {change.id} is already {state}.", submit_state=state)
+    if lease is not None and lease > change.now:
+        raise Conflict(
+            f"Task {change.id} is being submitted by another caller; its lease ends in"
+            f" {(lease - change.now) // SECOND + 1} s.",
+            lease_until=lease,
+        )
+
+
+def revoke_task(tx: Transaction, change: TaskChange) -> None:
+    """From now on, every token of the task that was issued before is refused with 410."""
+    changed = tx.connection.execute(
+        "UPDATE tasks SET revoked_at = ?, revision = revision + 1 WHERE id = ?",
+        (change.now, task_key(change.id)),
+    )
+    if not changed.rowcount:
+        raise NotFound(f"There is no task {change.id}.")
+    tx.changed_tasks.add(change.id)
+
+
+def delete_task(tx: Transaction, change: TaskChange) -> None:
+    """Remove a task with its callbacks and results; its events and deliveries stay."""
+    row = tx.connection.execute(
+        "DELETE FROM tasks WHERE id = ? RETURNING n", (task_key(change.id),)
+    ).fetchone()
+    if row is None:
+        raise NotFound(f"There is no task {change.id}.")
+    tx.connection.execute("DELETE FROM results WHERE task_n = ?", row)
+    tx.connection.execute("DELETE FROM callbacks WHERE task_n = ?", row)
+    tx.changed_tasks.add(change.id)
