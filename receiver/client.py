@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ValidationError
 
 from receiver.callbacks import Callback
 from receiver.deliveries import Delivery
@@ -72,13 +72,16 @@ class Client:
         self, url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers={"authorization": f"Bearer {token}"},
-            timeout=TIMEOUT,
-            transport=transport,
-            trust_env=False,
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers={"authorization": f"Bearer {token}"},
+                timeout=TIMEOUT,
+                transport=transport,
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise Unreachable(f"{self.url!r} is no URL ({error}). Check REELHOOK_URL.") from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,14 +113,14 @@ class Client:
             content=spec.model_dump_json(exclude_none=True),
             params={"src": source.value},
         )
-        return RegisteredTask.model_validate_json(response.content)
+        return _read(RegisteredTask, response)
 
     async def change_task(self, task_id: str, patch: TaskPatch) -> Task:
         """Note how a submit went, or ask for the right to submit (`submit_state=registered`)."""
         response = await self._ask(
             "PATCH", f"/v1/tasks/{task_id}", content=patch.model_dump_json(exclude_none=True)
         )
-        return Task.model_validate_json(response.content)
+        return _read(Task, response)
 
     async def task(
         self, task_id: str, *, wait: float = 0, revision: int | None = None
@@ -131,12 +134,12 @@ class Client:
             headers=headers,
             timeout=TIMEOUT + wait,
         )
-        return None if response.status_code == 304 else Task.model_validate_json(response.content)
+        return None if response.status_code == 304 else _read(Task, response)
 
     async def results(self, task_id: str) -> list[Result]:
         """A task's results in the order of arrival."""
         response = await self._ask("GET", f"/v1/tasks/{task_id}/results")
-        return Listing[Result].model_validate_json(response.content).data
+        return _read(Listing[Result], response).data
 
     async def revoke_task(self, task_id: str) -> None:
         """Refuse every token of the task issued so far."""
@@ -181,7 +184,7 @@ class Client:
     async def callback(self, callback_id: str) -> Callback:
         """One callback with its body."""
         response = await self._ask("GET", f"/v1/callbacks/{callback_id}")
-        return Callback.model_validate_json(response.content)
+        return _read(Callback, response)
 
     async def events(self, **filters: Any) -> Listing[Event]:
         """One page of events."""
@@ -190,7 +193,7 @@ class Client:
     async def event(self, event_id: str) -> Event:
         """One event with its payload."""
         response = await self._ask("GET", f"/v1/events/{event_id}")
-        return Event.model_validate_json(response.content)
+        return _read(Event, response)
 
     async def deliveries(self, **filters: Any) -> Listing[Delivery]:
         """One page of deliveries."""
@@ -199,12 +202,12 @@ class Client:
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
         response = await self._ask("GET", f"/v1/deliveries/{delivery_id}")
-        return Delivery.model_validate_json(response.content)
+        return _read(Delivery, response)
 
     async def move_delivery(self, delivery_id: str, verb: str) -> Delivery:
         """`retry` or `cancel`."""
         response = await self._ask("POST", f"/v1/deliveries/{delivery_id}/{verb}")
-        return Delivery.model_validate_json(response.content)
+        return _read(Delivery, response)
 
     async def each_task(self, **filters: Any) -> AsyncIterator[Task]:
         """Every task of a list, page by page."""
@@ -218,18 +221,18 @@ class Client:
     async def _endpoint(self, method: str, path: str, body: BaseModel | None = None) -> Endpoint:
         content = None if body is None else body.model_dump_json(exclude_unset=True)
         response = await self._ask(method, path, content=content)
-        return Endpoint.model_validate_json(response.content)
+        return _read(Endpoint, response)
 
     async def _list(self, kind: type[T], path: str, filters: Mapping[str, Any]) -> Listing[T]:
         params = {name: value for name, value in filters.items() if value is not None}
         response = await self._ask("GET", path, params=params)
-        page: Listing[T] = TypeAdapter(Listing[kind]).validate_json(response.content)  # type: ignore[valid-type]
+        page: Listing[T] = _read(Listing[kind], response)  # type: ignore[valid-type]
         return page
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = await self._http.request(method, path, **options)
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(
                 f"The receiver at {self.url} did not answer ({type(error).__name__}). Start it with"
                 " `reelhook serve`, or set REELHOOK_URL."
@@ -237,6 +240,17 @@ class Client:
         if response.is_success or response.status_code == 304:
             return response
         raise _refused(response)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _read(kind: type[M], response: httpx.Response) -> M:
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError:
+        text = "What answers there is not a receiver of this release. Check REELHOOK_URL."
+        raise ApiRefused(response.status_code, "not_reelhook", text) from None
 
 
 def _refused(response: httpx.Response) -> ApiRefused:

@@ -16,6 +16,7 @@ SECOND = 1_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+_YEAR_2200 = 7_258_118_400 * SECOND
 
 
 def wall_clock() -> int:
@@ -38,6 +39,13 @@ def from_datetime(moment: datetime) -> int:
     """Milliseconds of an aware datetime; a naive one is read as UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(aware.timestamp() * 1000)
+
+
+def within_reason(ms: int) -> int:
+    """The same milliseconds, if any calendar of ours can show them. Raises ValueError."""
+    if not 0 <= ms < _YEAR_2200:
+        raise ValueError("a time from 1970 to 2200")
+    return ms
 
 
 def to_datetime(ms: int) -> datetime:

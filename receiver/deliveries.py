@@ -32,6 +32,7 @@ class Move(StrEnum):
     SUCCEED = "succeed"  # a 2xx was committed
     RESCHEDULE = "reschedule"  # the attempt failed, the schedule has a next one
     LAPSE = "lapse"  # the lease ran out: its worker died or stalled
+    ARRIVE_LATE = "arrive late"  # the 2xx of an attempt whose lease had lapsed: not sent again
     EXHAUST = "exhaust"  # the attempt failed and was the last
     CANCEL = "cancel"  # by hand, or its endpoint was deleted
     RETRY = "retry"  # by hand
@@ -43,6 +44,7 @@ MOVES: Final[Mapping[tuple[State, Move], State]] = {
     (State.SENDING, Move.RESCHEDULE): State.PENDING,
     (State.SENDING, Move.LAPSE): State.PENDING,
     (State.SENDING, Move.EXHAUST): State.DEAD,
+    (State.PENDING, Move.ARRIVE_LATE): State.SUCCEEDED,
     (State.PENDING, Move.CANCEL): State.CANCELED,
     (State.SUCCEEDED, Move.RETRY): State.PENDING,
     (State.DEAD, Move.RETRY): State.PENDING,

@@ -140,6 +140,8 @@ def check(spec: EndpointSpec) -> None:
                 " metadata.NAME.",
                 parameter=f"filters.{name}",
             )
+        if not wanted:
+            raise Invalid(f"The filter {name!r} has no value.", parameter=f"filters.{name}")
         for pattern in as_patterns(wanted):
             _check_pattern(f"filters.{name}", pattern)
     for header, value in spec.headers.items():

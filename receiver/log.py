@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -28,7 +28,8 @@ def configure(level: str, style: str) -> Log:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer() if console else _as_json,
+            *([_inert] if console else []),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if console else _as_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
         logger_factory=(
@@ -40,6 +41,17 @@ def configure(level: str, style: str) -> Log:
     )
     log: Log = structlog.get_logger()
     return log
+
+
+def _inert(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    # A terminal acts on control characters; JSON escapes them by itself.
+    return {name: _shown(value) for name, value in event.items()}
+
+
+def _shown(value: Any) -> Any:
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value)
 
 
 def _as_json(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> bytes:

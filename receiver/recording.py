@@ -63,6 +63,10 @@ class Plan:
 _PRECEDENCE: Final = (Outcome.RECORDED, Outcome.CONFLICT, Outcome.DUPLICATE, Outcome.PROGRESS)
 
 
+# What somebody has to look at; it may fill no disk.
+_NOISE: Final = frozenset({Outcome.CONFLICT, Outcome.QUARANTINED, Outcome.EXPIRED})
+
+
 class Recorder:
     """Plans one batch over loaded `tasks`, the digests of kept bodies, and the subscriptions."""
 
@@ -95,6 +99,7 @@ class Recorder:
             return self._keep_expired(task, arrival)
         if task is None:
             task = self._create(arrival.task_id, arrival)
+        task.expected = task.expected or arrival.expected
         if arrival.unreadable is not None:
             return self._quarantine(task, arrival, arrival.unreadable)
         return self._take(task, arrival)
@@ -127,8 +132,7 @@ class Recorder:
         self._touch(task)
         task.confirm_submit(arrival.source)
         if arrival.foreign or changes.unknown:
-            reason = "foreign_items" if arrival.foreign else "unknown_items"
-            self._keep(task, arrival, Outcome.QUARANTINED, reason)
+            self._keep_part(task, arrival, "foreign_items" if arrival.foreign else "unknown_items")
         self._keep_by(outcome, task, arrival)
         self._write_changes(task, changes, now)
         return Receipt(outcome, len(changes.new))
@@ -164,24 +168,38 @@ class Recorder:
             self._keep(task, arrival, Outcome.EXPIRED, None)
         return Receipt(Outcome.EXPIRED)
 
+    def _keep_part(self, task: TaskState, arrival: Arrival, reason: str) -> None:
+        if task.noise < task.noise_limit or arrival.source is Source.POLL:
+            self._keep(task, arrival, Outcome.QUARANTINED, reason)
+
     def _keep_by(self, outcome: Outcome, task: TaskState, arrival: Arrival) -> None:
         if outcome is Outcome.DUPLICATE:
             task.duplicates += 1
-            if task.noise >= task.noise_limit:
+            known = (task.id, arrival.sha256) in self._kept
+            if task.duplicates > task.noise_limit and not known:
                 return  # counted; its bytes would only fill the disk
         if outcome is Outcome.PROGRESS:
-            self.plan.replaced_progress.append(task.id)
+            self._replace_progress(task)
         self._keep(task, arrival, outcome, None)
+
+    def _replace_progress(self, task: TaskState) -> None:
+        # Only the latest is kept, also among those of this very batch.
+        self.plan.replaced_progress.append(task.id)
+        self.plan.callbacks = [
+            row
+            for row in self.plan.callbacks
+            if row.task_id != task.id or row.outcome is not Outcome.PROGRESS
+        ]
 
     def _keep(
         self, task: TaskState, arrival: Arrival, outcome: Outcome, reason: str | None
     ) -> None:
         digest = (task.id, arrival.sha256)
-        if digest in self._kept and outcome is not Outcome.RECORDED:
+        if digest in self._kept and outcome not in (Outcome.RECORDED, Outcome.PROGRESS):
             self.plan.repeats.append((task.id, arrival))
             return
         self._kept.add(digest)
-        if outcome not in (Outcome.RECORDED, Outcome.PROGRESS):
+        if outcome in _NOISE:
             task.noise += 1
         self.plan.callbacks.append(CallbackRow(self._next_id(), task.id, outcome, reason, arrival))
 

@@ -7,14 +7,17 @@ reach past ours: both are off. A second signal forces the exit, which uvicorn gr
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
 import uvloop
 from starlette.types import ASGIApp
+from uvicorn.server import HANDLED_SIGNALS
 
 GRACE: Final = 20  # seconds that open requests may take at shutdown
 BACKLOG: Final = 2_048
@@ -32,6 +35,17 @@ class ReelhookServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take the signals while serving. uvicorn's own raises them again afterwards, which would
+        end the process before the store is closed."""
+        previous = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, handler in previous.items():
+                signal.signal(sig, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop gracefully at the first signal, at once at the second."""

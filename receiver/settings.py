@@ -11,8 +11,8 @@ import secrets
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Self
+from urllib.parse import SplitResult, urlsplit
 
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,11 +21,15 @@ from receiver.errors import SettingsRefused
 from receiver.tokens import check_keys
 
 LOCAL_FILE: Final = "local.json"
+MIN_ADMIN_TOKEN: Final = 20  # characters
 
 # Where a platform sets PORT, only its router can reach the process, on every interface of it.
 _HOSTED: Final = ("DYNO", "RENDER", "FLY_APP_NAME", "RAILWAY_ENVIRONMENT", "K_SERVICE")
 _EPHEMERAL: Final = {"DYNO": "Heroku", "K_SERVICE": "Cloud Run"}
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
+
+
+Port = Annotated[int, Field(ge=0, le=65_535)]
 
 
 def _env(name: str, default: Any, meaning: str) -> Any:
@@ -38,8 +42,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     host: str = _env("HOST", "127.0.0.1", "Address to listen on; hosting platforms: 0.0.0.0.")
-    port: int = _env("PORT", 8000, "Port to listen on; 0 takes a free one.")
-    admin_port: int | None = _env(
+    port: Port = _env("PORT", 8000, "Port to listen on; 0 takes a free one.")
+    admin_port: Port | None = _env(
         "REELHOOK_ADMIN_PORT", None, "A second port for all but the public routes."
     )
     database_url: str = _env(
@@ -160,6 +164,11 @@ class Settings(BaseModel):
                     f"{variable} is not set and HOST is {self.host}, which others can reach:"
                     f" {remedy}, or listen on 127.0.0.1."
                 )
+        if len(self.admin_token) < MIN_ADMIN_TOKEN:
+            raise SettingsRefused(
+                f"REELHOOK_ADMIN_TOKEN has {len(self.admin_token)} characters, at least"
+                f" {MIN_ADMIN_TOKEN} are needed. Make one with `reelhook keys new`."
+            )
         if self.hosting in _EPHEMERAL and not self.database_url.startswith("postgres"):
             raise SettingsRefused(
                 f"{_EPHEMERAL[self.hosting]} wipes its disk at every restart, so SQLite would lose"
@@ -191,6 +200,8 @@ def read_local(data_dir: Path) -> dict[str, str]:
         found = json.loads((data_dir / LOCAL_FILE).read_text())
     except (OSError, ValueError):
         return {}
+    if not isinstance(found, dict):
+        return {}
     return {str(name): str(value) for name, value in found.items()}
 
 
@@ -219,11 +230,26 @@ def local_keys(data_dir: Path) -> dict[str, str]:
 
 def check_public_url(url: str) -> str:
     """A public URL without its trailing slash. Raises SettingsRefused for what is no base URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    parts = _split(url)
+    whole = parts.scheme in ("http", "https") and parts.hostname
+    if not whole or parts.query or parts.fragment:
         raise SettingsRefused(
-            f"REELHOOK_PUBLIC_URL is {url!r}; it must look like https://hooks.example.com."
+            f"REELHOOK_PUBLIC_URL is {_without_user(url)!r}; it must look like"
+            " https://hooks.example.com."
         )
     if parts.username or parts.password:
         raise SettingsRefused("REELHOOK_PUBLIC_URL must not carry a user name or password.")
     return url.rstrip("/")
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        return parts if parts.port != 0 else SplitResult("", "", "", "", "")
+    except ValueError:  # half an IPv6 address, or a port that can't exist
+        return SplitResult("", "", "", "", "")
+
+
+def _without_user(url: str) -> str:
+    scheme, slashes, rest = url.partition("//")
+    return scheme + slashes + rest.rpartition("@")[2]

@@ -22,7 +22,7 @@ from receiver.tokens import Source
 
 MOST_EXPECTED: Final = 100  # results that one task may owe
 MISSED: Final = "deadlineExceeded"
-_MISSED_KEY: Final = f"error:{MISSED}:"
+_MISSED_KEY: Final = "missed:"  # never a platform's own key
 
 
 class Status(StrEnum):

@@ -23,6 +23,7 @@ from itsdangerous import Signer
 from itsdangerous.encoding import base64_decode, base64_encode, want_bytes
 from itsdangerous.exc import BadData
 
+from receiver import ids
 from receiver.clock import DAY, HOUR, SECOND
 from receiver.errors import Invalid, SettingsRefused, TokenExpired, TokenRefused
 
@@ -114,7 +115,7 @@ class TokenBox:
             raise TokenRefused(reason="malformed")
         try:
             claims = _load(base64_decode(self._signer.unsign(token)))
-        except (BadData, ValueError, KeyError, TypeError):
+        except (BadData, ValueError, KeyError, TypeError, AttributeError):
             raise TokenRefused(reason="forged") from None
         if claims.platform != platform or claims.tags != digest_tags(tags):
             raise TokenRefused(reason="altered")
@@ -198,7 +199,7 @@ def _load(payload: bytes) -> Claims:
         raise ValueError("a version this release does not know")
     return Claims(
         jti=base64_decode(fields["j"]),
-        task=fields["t"],
+        task=ids.canonical_task(fields["t"]),
         platform=fields["p"],
         project=fields["o"],
         expected=fields["n"],

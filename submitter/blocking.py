@@ -65,9 +65,11 @@ class BlockingSubmitter:
 
     def open(self) -> Self:
         """Start the loop; `close` ends it. A `with` block does both."""
-        self._portal = self._stack.enter_context(start_blocking_portal())
-        self._submitter = self._portal.call(self._make)
-        self._stack.callback(self._portal.call, self._submitter.close)
+        with ExitStack() as stack:  # ends the loop again when `make` fails
+            self._portal = stack.enter_context(start_blocking_portal())
+            self._submitter = self._portal.call(self._make)
+            stack.callback(self._portal.call, self._submitter.close)
+            self._stack = stack.pop_all()
         return self
 
     def close(self) -> None:

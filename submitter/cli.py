@@ -1,7 +1,7 @@
 """Floor 5, assembly: the submitter's commands of `reelhook`; flows are imported when called.
 
 Human text goes to stderr, data to stdout. Exit codes as receiver/cli has them: 0 ok, 1 failure,
-2 usage, 3 no receiver, 4 auth, 6 timed out, 7 some results failed.
+2 usage, 3 no receiver, 4 auth, 5 not found, 6 timed out, 7 some results failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from submitter.handle import SubmittedTask
     from submitter.submit import Submitter
 
-FAILED, USAGE, UNREACHABLE, AUTH, TIMED_OUT, SOME_FAILED = 1, 2, 3, 4, 6, 7
+FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(1, 8)
+
+# What a receiver that did answer means by a status; with any other it is none of ours.
+_REFUSALS = {401: AUTH, 403: AUTH, 404: NOT_FOUND, 409: FAILED, 413: FAILED, 422: FAILED}
 
 app = typer.Typer(no_args_is_help=True)
 app.command("simulate")(simulate)
@@ -145,7 +148,7 @@ def _run(use: Any) -> None:
     except WaitTimedOut as error:
         _fail(str(error), TIMED_OUT)
     except LedgerUnavailable as error:
-        _fail(str(error), AUTH if error.status in (401, 403) else UNREACHABLE)
+        _fail(str(error), _REFUSALS.get(error.status or 0, UNREACHABLE))
     except Unreachable as error:
         _fail(str(error), UNREACHABLE)
     except (SubmitterError, ApiRefused) as error:

@@ -37,7 +37,7 @@ def read(environ: Mapping[str, str]) -> Environment:
     folder = environ.get("REELHOOK_DATA_DIR")
     local = _local(Path(folder) if folder else user_data_path("reelhook"))
     return Environment(
-        api_key=environ.get("RUNWARE_API_KEY", ""),
+        api_key=environ.get("RUNWARE_API_KEY", "").strip(),
         base_url=environ.get("RUNWARE_BASE_URL") or RUNWARE,
         ledger_url=environ.get("REELHOOK_URL") or local.get("url") or LOCAL_URL,
         ledger_token=environ.get("REELHOOK_ADMIN_TOKEN") or local.get("admin_token", ""),
@@ -49,5 +49,7 @@ def _local(folder: Path) -> dict[str, str]:
     try:
         found = json.loads((folder / "local.json").read_text())
     except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
         return {}
     return {str(name): str(value) for name, value in found.items()}

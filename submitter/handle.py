@@ -44,7 +44,7 @@ class SubmittedTask:
         begun, revision = time.monotonic(), None
         while True:
             left = LONG_POLL if timeout is None else timeout - (time.monotonic() - begun)
-            if left <= 0:
+            if left <= 0 and revision is not None:  # whatever the timeout, one look is free
                 raise WaitTimedOut(task_id=self.id, waited_s=timeout or 0)
             wait = min(left, LONG_POLL) if revision is not None else 0
             task = await self._ledger().task(self.id, wait=wait, revision=revision)

@@ -8,6 +8,7 @@ after (`getResponse`) before it is sent again.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import time
@@ -28,7 +29,6 @@ from receiver.client import (
 from submitter import door
 from submitter.environment import read
 from submitter.errors import (
-    AmbiguousSubmit,
     Finding,
     IdempotencyConflict,
     InvalidTask,
@@ -37,6 +37,7 @@ from submitter.errors import (
     PlatformRejected,
     PlatformUnavailable,
     PublicUrlRefused,
+    SubmitterError,
 )
 from submitter.handle import SubmittedTask
 from submitter.platforms.runware import Rejection, Runware, request_of
@@ -129,14 +130,13 @@ class Submitter:
         anything is sent; PlatformRejected and PlatformUnavailable when the platform did not take
         it; AmbiguousSubmit when it may have: `resume` finds out and never sends twice.
         """
-        task = GenerationTask(
+        task = GenerationTask.of(
+            {"numberResults": number_results, **parameters},
             id=self._choose_id(idempotency_key, task_id),
             platform=self._platform.name,
             model=model,
-            parameters=dict(parameters),
-            number_results=number_results,
-            tags=dict(tags or {}),
-            metadata=dict(metadata or {}),
+            tags=tags,
+            metadata=metadata,
         )
         warnings = _check(task, strict)
         registered = await self._register(task, idempotency_key)
@@ -185,6 +185,8 @@ class Submitter:
                 raise _unregistered(task.id, error) from None
             return None
         except ApiRefused as error:
+            if key is not None and error.status == 409:
+                raise IdempotencyConflict(key=key, task_id=task.id) from None
             raise _unregistered(task.id, error) from None
 
     def _spec(self, task: GenerationTask, key: str | None) -> TaskSpec:
@@ -208,17 +210,15 @@ class Submitter:
     ) -> SubmittedTask:
         handle.webhook_url = self._url(task, registered)
         if registered is None or registered.may_submit:
-            await self._check_public(handle.webhook_url, task.id)
             await self._send(task, handle)
             return handle
-        if key is not None and registered.request != request_of(task):
+        if key is not None and registered.request != _as_kept(request_of(task)):
             raise IdempotencyConflict(key=key, task_id=task.id)
         if registered.submit_state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
             return handle
         if not await self._take_over(task):
             handle.in_flight = True
         elif not await self._found_on_platform(task):
-            await self._check_public(handle.webhook_url, task.id)
             await self._send(task, handle)
         return handle
 
@@ -234,10 +234,16 @@ class Submitter:
             if error.status == 409:
                 return False  # somebody else holds the lease, or it was settled meanwhile
             raise _unregistered(task.id, error) from None
+        except Unreachable as error:
+            raise _unregistered(task.id, error) from None
         return True
 
     async def _found_on_platform(self, task: GenerationTask) -> bool:
-        snapshot = await self._platform.fetch(task.id)
+        try:
+            snapshot = await self._platform.fetch(task.id)
+        except PlatformUnavailable:
+            await self._note(task.id, SubmitState.UNKNOWN)  # gives the lease back
+            raise
         if not snapshot.known:
             return False
         await self._note(task.id, SubmitState.SUBMITTED)
@@ -248,15 +254,20 @@ class Submitter:
     async def _send(self, task: GenerationTask, handle: SubmittedTask) -> None:
         request = {**request_of(task), "webhookURL": handle.webhook_url}
         try:
+            await self._check_public(handle.webhook_url, task.id)
             answer = await self._platform.submit([request])
-        except (AmbiguousSubmit, PlatformUnavailable):
-            await self._note(task.id, SubmitState.UNKNOWN)
+        except SubmitterError:
+            await self._note(task.id, SubmitState.UNKNOWN)  # gives the lease back
             raise
         if (rejection := answer.rejected.get(task.id)) is None:
             await self._note(task.id, SubmitState.SUBMITTED)
             return
-        await self._report(task, Source.SUBMIT, rejection.body)
-        raise _rejected(task, rejection)
+        rejected = _rejected(task, rejection)
+        try:
+            await self._report(task, Source.SUBMIT, rejection.body)
+        except LedgerUnavailable as error:
+            rejected.add_note(f"The ledger was not told: {error.reason}.")
+        raise rejected
 
     async def _note(self, task_id: str, state: SubmitState) -> None:
         """Best effort: a callback, or the next look at the platform, tells the ledger as well."""
@@ -269,19 +280,22 @@ class Submitter:
 
     async def _report(self, task: GenerationTask, source: Source, body: Mapping[str, Any]) -> None:
         """Post what we learned to the task's own URL: one door for whatever is known of it."""
-        if self._ledger is None:
-            url = self._minter.url_for(task, source)
-        else:
-            spec = self._spec(task, None)
-            url = (await self._ledger.register_task(task.id, spec, source=source)).webhook_url
         try:
-            status = await door.post(url, body)
+            status = await door.post(await self._url_for(task, source), body)
+        except (Unreachable, ApiRefused) as error:
+            raise _unregistered(task.id, error) from None
         except OSError as error:
             reason = f"its door does not answer ({error})"
             raise LedgerUnavailable(task_id=task.id, reason=reason) from None
         if status != OK:
             reason = f"its door answered {status}"
             raise LedgerUnavailable(task_id=task.id, reason=reason, status=status)
+
+    async def _url_for(self, task: GenerationTask, source: Source) -> str:
+        if self._ledger is None:
+            return self._minter.url_for(task, source)
+        spec = self._spec(task, None)
+        return (await self._ledger.register_task(task.id, spec, source=source)).webhook_url
 
     async def _check_public(self, webhook_url: str, task_id: str) -> None:
         """A platform that bills must be able to call back. Raises PublicUrlRefused."""
@@ -317,11 +331,16 @@ def _check(task: GenerationTask, strict: bool) -> tuple[Finding, ...]:
     return findings
 
 
-_OWN: Final = frozenset({"taskType", "taskUUID", "model", "deliveryMethod", "numberResults"})
+_OWN: Final = frozenset({"taskUUID", "model", "deliveryMethod", "numberResults"})
 
 
 def _parameters(request: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in request.items() if name not in _OWN}
+
+
+def _as_kept(request: Mapping[str, Any]) -> Any:
+    """A request as it comes back from the ledger: a tuple is a list there."""
+    return json.loads(json.dumps(request))
 
 
 def _unregistered(task_id: str, error: Unreachable | ApiRefused) -> Exception:

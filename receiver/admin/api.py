@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
@@ -16,12 +17,15 @@ from starlette.routing import Route
 from receiver import ids
 from receiver.admin.auth import Auth
 from receiver.admin.ops import Ops, Page, Principal, Query
-from receiver.clock import from_datetime
+from receiver.callbacks import Outcome
+from receiver.clock import from_datetime, within_reason
+from receiver.deliveries import State as DeliveryState
 from receiver.endpoints import EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
-from receiver.errors import Invalid, Refusal, StoreUnavailable
+from receiver.errors import Invalid, Refusal, StoreUnavailable, Unreadable
+from receiver.platforms.reading import loads
 from receiver.problems import MEDIA_TYPE, problem
-from receiver.tasks import TaskPatch, TaskSpec
+from receiver.tasks import Status, TaskPatch, TaskSpec
 from receiver.tokens import Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -70,14 +74,20 @@ class Api:
             ("GET", "/v1/deliveries/{id}", self._delivery),
             ("POST", "/v1/deliveries/{id}/{move}", self._move_delivery),
         )
+        # One route a path, so that a 405 names every method that the path has.
+        paths: dict[str, dict[str, Handler]] = {}
+        for method, path, handler in table:
+            paths.setdefault(path, {})[method] = handler
         return [
-            Route(path, self._guarded(handler), methods=[method], max_body_size=MAX_BODY)
-            for method, path, handler in table
+            Route(path, self._guarded(handlers), methods=[*handlers], max_body_size=MAX_BODY)
+            for path, handlers in paths.items()
         ]
 
-    def _guarded(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            return await handler(self._auth.principal(request), request)
+            who = self._auth.principal(request)
+            method = "GET" if request.method == "HEAD" else request.method
+            return await handlers[method](who, request)
 
         return endpoint
 
@@ -189,7 +199,10 @@ def _listed(page: Page[Any]) -> Response:
 
 
 async def _body(request: Request, kind: type[M]) -> M:
-    return kind.model_validate_json(await request.body() or b"{}")
+    try:
+        return kind.model_validate(loads(await request.body() or b"{}"))
+    except Unreadable as error:
+        raise Invalid(f"The body is not JSON that can be read: {error}.") from None
 
 
 def _query(request: Request, names: str) -> Query:
@@ -208,13 +221,14 @@ def _query(request: Request, names: str) -> Query:
 
 def _moment(text: str, name: str) -> int:
     try:
-        return from_datetime(datetime.fromisoformat(text))
+        return within_reason(from_datetime(datetime.fromisoformat(text)))
     except (ValueError, OverflowError):
         raise Invalid(f"{name} must be a time such as 2026-11-20T19:40:04Z.") from None
 
 
 def _limit(text: str, name: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:6]) <= MAX_LIMIT:
+    digits = text.isascii() and text.isdigit() and len(text) <= 6
+    if not digits or not 1 <= int(text) <= MAX_LIMIT:
         raise Invalid(f"{name} must be a number from 1 to {MAX_LIMIT}.", parameter=name)
     return int(text)
 
@@ -231,8 +245,20 @@ def _text(text: str, name: str) -> str:
     return text
 
 
+def _word(kind: type[StrEnum]) -> Callable[[str, str], str]:
+    def read(text: str, name: str) -> str:
+        if text not in [*kind]:
+            raise Invalid(f"{name} must be one of {', '.join(kind)}.", parameter=name)
+        return text
+
+    return read
+
+
 _READ: Final[Mapping[str, Callable[[str, str], Any]]] = {
     **{field.name: _text for field in fields(Query)},
+    "status": _word(Status),
+    "state": _word(DeliveryState),
+    "outcome": _word(Outcome),
     "limit": _limit,
     "since": _moment,
     "until": _moment,
@@ -252,7 +278,7 @@ def _cursor(text: str | None) -> tuple[int, ...] | None:
 def _tag(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
-    name, equals, value = text.partition("=")
+    name, equals, value = _text(text, "tag").partition("=")
     if not equals or '"' in name:
         raise Invalid("tag must be name=value.", parameter="tag")
     return name, value
@@ -262,7 +288,7 @@ _FINITE: Final = TypeAdapter(FiniteFloat)
 
 
 def _revision(request: Request) -> int | None:
-    text = request.headers.get("if-none-match", "").strip('"')
+    text = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
@@ -281,9 +307,11 @@ def _one_of(kind: type[Source], text: str, name: str) -> Source:
     return kind(text)
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101 - Starlette's type is wider than its promise
-    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
+    headers = _closing(request, error.status)
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
     return _problem(error.status, error.code, str(error), headers, **error.evidence)
 
 
@@ -303,10 +331,20 @@ async def _unavailable(_request: Request, error: Exception) -> Response:
     return _problem(503, error.code, str(error), {"retry-after": "2"})
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = error.detail.lower().replace(" ", "_")
-    return _problem(error.status_code, code, f"{error.detail}.", error.headers)
+    headers = {**(error.headers or {}), **_closing(request, error.status_code)}
+    return _problem(error.status_code, code, f"{error.detail}.", headers)
+
+
+def _closing(request: Request, status: int) -> dict[str, str]:
+    # Refused before its body was read: what follows on this connection is not a request.
+    unread = "content-length" in request.headers or "transfer-encoding" in request.headers
+    return {"connection": "close"} if unread and status in _BEFORE_THE_BODY else {}
+
+
+_BEFORE_THE_BODY: Final = frozenset({401, 404, 405, 413})
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, Protocol
 
 from receiver import ids
 from receiver.callbacks import Callback
-from receiver.clock import HOUR, MINUTE, Clock, from_datetime
+from receiver.clock import HOUR, MINUTE, Clock, from_datetime, within_reason
 from receiver.deliveries import Delivery
 from receiver.delivery.signing import new_secret
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
@@ -136,35 +137,37 @@ class Ops:
     ) -> RegisteredTask:
         """Create or complete a task and mint its URL. A differing `expected` is a Conflict."""
         _check_task(spec)
-        task_id = _canonical(task_id)
-        now = self._clock()
+        task_id, now = _canonical(task_id), self._clock()
         asked = Registration(
             id=task_id,
             spec=spec,
             project=who.choose(spec.project),
             now=now,
-            deadline_at=from_datetime(spec.deadline_at) if spec.deadline_at else now + DEADLINE,
-            give_up_at=from_datetime(spec.give_up_at) if spec.give_up_at else now + GIVE_UP,
+            deadline_at=_moment(spec.deadline_at, "deadline_at", now + DEADLINE),
+            give_up_at=_moment(spec.give_up_at, "give_up_at", now + GIVE_UP),
         )
+        self._mint(asked, spec.tags, spec.expected, source)  # what has no URL is not stored
         may_submit = await self.store.register(asked)
         task = await self.store.task(task_id)
-        url = self._mint(task, source, now)
+        url = self._mint(asked, task.tags, task.expected or spec.expected, source)
         return RegisteredTask(**task.model_dump(), webhook_url=url, may_submit=may_submit)
 
-    def _mint(self, task: Task, source: Source, now: int) -> str:
-        give_up = from_datetime(task.give_up_at) if task.give_up_at else None
+    def _mint(
+        self, asked: Registration, tags: Mapping[str, str], expected: int, source: Source
+    ) -> str:
         claims = Claims(
             jti=self._random(16),
-            task=task.id,
-            platform=task.platform,
-            project=task.project,
-            expected=task.expected or 1,
+            task=asked.id,
+            platform=asked.spec.platform,
+            project=asked.project,
+            expected=expected,
             source=source,
-            issued_at=now,
-            expires_at=default_expiry(now, give_up),
-            tags=digest_tags(task.tags.items()),
+            issued_at=asked.now,
+            expires_at=default_expiry(asked.now, asked.give_up_at),
+            tags=digest_tags(tags.items()),
         )
-        return webhook_url(self.public_url, task.platform, self._tokens.mint(claims), task.tags)
+        token = self._tokens.mint(claims)
+        return webhook_url(self.public_url, asked.spec.platform, token, tags)
 
     async def change_task(self, who: Principal, task_id: str, patch: TaskPatch) -> Task:
         """Note how a submit went, or take the right to submit."""
@@ -307,6 +310,15 @@ def _canonical(task_id: str) -> str:
         return ids.canonical_task(task_id)
     except ValueError:
         raise Invalid(f"A task's id is a UUID, not {task_id[:60]!r}.", parameter="id") from None
+
+
+def _moment(given: datetime | None, name: str, default: int) -> int:
+    if given is None:
+        return default
+    try:
+        return within_reason(from_datetime(given))
+    except (ValueError, OverflowError):
+        raise Invalid(f"{name} is not a time from 1970 to 2200.", parameter=name) from None
 
 
 def _check_task(spec: TaskSpec) -> None:

@@ -18,6 +18,7 @@ from receiver.cli.output import (
     pairs_of,
     say,
     settings_of,
+    spec_of,
     with_client,
 )
 
@@ -139,7 +140,7 @@ def url(
     """
     from receiver.tasks import TaskSpec
 
-    spec = TaskSpec(platform=platform, expected=results, tags=pairs_of(tag or []))
+    spec = spec_of(TaskSpec, platform=platform, expected=results, tags=pairs_of(tag or []))
 
     async def use(client: Client) -> None:
         task = await client.register_task(task_id, spec)

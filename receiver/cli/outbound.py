@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.output import Json, Limit, pairs_of, say, show, table, with_client
+from receiver.cli.output import Json, Limit, pairs_of, say, show, spec_of, table, with_client
 
 if TYPE_CHECKING:
     from receiver.client import Client
@@ -34,7 +34,8 @@ def endpoints_add(
     """
     from receiver.endpoints import EndpointSpec
 
-    spec = EndpointSpec(
+    spec = spec_of(
+        EndpointSpec,
         url=target,
         event_types=event or ["*"],
         filters=dict(pairs_of(where or []).items()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from receiver.client import Client
     from receiver.settings import Settings
+
+M = TypeVar("M", bound="BaseModel")
 
 OK, FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(8)
 
@@ -71,6 +73,18 @@ def with_client(use: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
         fail(str(error), {401: AUTH, 403: AUTH, 404: NOT_FOUND}.get(error.status, FAILED))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def spec_of(kind: type[M], **values: Any) -> M:
+    """What the API will be asked, or exit 2 with what is wrong with it."""
+    from pydantic import ValidationError
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        fail(f"{place}: {first['msg']}.", USAGE)
 
 
 def show(found: BaseModel, as_json: bool, columns: Sequence[str] = ()) -> None:

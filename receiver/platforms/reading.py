@@ -84,7 +84,7 @@ def _depth(text: str) -> int:
 def dumps(value: Any) -> str:
     """Compact JSON text that every store takes: lone surrogates and NUL stay escaped."""
     try:
-        return to_json(value).decode()
+        return to_json(value, inf_nan_mode="null").decode()
     except PydanticSerializationError:  # lone surrogates; the stdlib is slower and escapes them
         return _ENCODE(value)
 

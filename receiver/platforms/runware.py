@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
+from receiver import ids
 from receiver.errors import Unreadable
 from receiver.platforms.items import Category, Item, Kind, Media, PlatformError
 from receiver.platforms.reading import (
@@ -124,7 +125,12 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 def _owner(found: Mapping[str, Any], default: str | None) -> str | None:
     named = found.get("taskUUID")
-    return named.lower() if isinstance(named, str) and named else default
+    if not isinstance(named, str) or not named:
+        return default
+    try:
+        return ids.canonical_task(named)
+    except ValueError:
+        return text_of(named, 200)  # no task of ours: foreign, whatever it is
 
 
 def _read(
@@ -140,7 +146,7 @@ def _read(
         ordinals[owner, error.code] += 1
         key = f"error:{error.code}:{ordinal}"
         return Item(Kind.FAILED, owner, key, raw, error=error, cost=micros_of(found.get("cost")))
-    media = _media(found)
+    media = () if _status(found) in _WORKING else _media(found)
     if media:
         return _success(found, owner, media, raw)
     if _status(found) in _WORKING or "progress" in found:

@@ -23,13 +23,9 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection) -> list[int]:
-    """Bring the database to this release's schema; returns the numbers applied.
-
-    Raises SchemaTooNew, before anything is touched, for a database of a later release.
-    """
-    known = migrations()
-    current, newest = version_of(connection), known[-1][0]
+def check_version(connection: sqlite3.Connection) -> int:
+    """The schema's version. Raises SchemaTooNew; reads only."""
+    current, newest = version_of(connection), migrations()[-1][0]
     if current > newest:
         raise SchemaTooNew(
             f"The database has schema {current}, this release knows {newest}. Install the release"
@@ -37,6 +33,15 @@ def migrate(connection: sqlite3.Connection) -> list[int]:
             found=current,
             known=newest,
         )
+    return current
+
+
+def migrate(connection: sqlite3.Connection) -> list[int]:
+    """Bring the database to this release's schema; returns the numbers applied.
+
+    Raises SchemaTooNew, before anything is touched, for a database of a later release.
+    """
+    current, known = check_version(connection), migrations()
     pending = [(number, text) for number, text in known if number > current]
     for number, text in pending:
         _apply(connection, number, text)

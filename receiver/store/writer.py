@@ -31,7 +31,9 @@ IDLE: Final = 0.25  # seconds without a batch that count as nobody writing
 LARGE_WAL: Final = 64 << 20  # bytes at which a checkpoint no longer waits for idleness
 
 # Trying the jobs one by one would only repeat these, each after its own time-out.
-_ENVIRONMENT: Final = frozenset({"FULL", "IOERR", "BUSY", "LOCKED", "READONLY", "CANTOPEN"})
+_ENVIRONMENT: Final = frozenset(
+    {"FULL", "IOERR", "BUSY", "LOCKED", "READONLY", "CANTOPEN", "CORRUPT", "NOTADB"}
+)
 
 
 @dataclass(slots=True)
@@ -41,6 +43,7 @@ class Transaction:
     connection: sqlite3.Connection
     changed_tasks: set[str] = field(default_factory=set)
     work: bool = False  # deliveries became due
+    after_commit: list[Callable[[], None]] = field(default_factory=list)  # on the writer's thread
 
 
 Handler = Callable[[Transaction, Sequence[P]], Sequence[R | Refusal]]
@@ -176,7 +179,7 @@ class Writer:
 
     def _report_failure(self, jobs: list[_Job[Any, Any]], error: Exception) -> None:
         reported = error
-        if isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, sqlite3.Error):
             reported = StoreUnavailable(f"The database could not commit: {error}.")
         self._loop.call_soon_threadsafe(self._fail, jobs, reported, _is_environment(error))
 
@@ -218,6 +221,8 @@ def _commit(transaction: Transaction, jobs: list[_Job[Any, Any]]) -> list[Any]:
         for place, outcome in zip(places, found, strict=True):
             outcomes[place] = outcome
     connection.execute("COMMIT")
+    for follow in transaction.after_commit:
+        follow()
     return outcomes
 
 

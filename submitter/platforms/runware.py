@@ -268,10 +268,10 @@ def request_of(task: GenerationTask) -> Json:
     """A task as Runware wants it, but for its webhookURL (seed: video inference API, request)."""
     return {
         "taskType": "videoInference",
-        "taskUUID": task.id,
-        "model": task.model,
         "includeCost": True,
         **task.parameters,
+        "taskUUID": task.id,
+        "model": task.model,
         "deliveryMethod": "async",
         "numberResults": task.number_results,
     }

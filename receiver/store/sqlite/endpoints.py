@@ -39,7 +39,7 @@ class Target:
 class Directory:
     """The endpoints as fan-out and claim see them; reloaded by the writer after each change.
 
-    It lives on the writer's thread: `reload` runs inside the transaction that changed something.
+    It lives on the writer's thread: `reload` runs after the commit that changed something.
     """
 
     def __init__(self) -> None:
@@ -140,12 +140,15 @@ class Endpoints:
             " WHERE endpoint_id = ? AND state = 'pending'",
             (now, number),
         )
-        self._directory.reload(tx.connection)
+        self._reload_later(tx)
 
     def _changed(self, tx: Transaction, number: int) -> Endpoint:
-        endpoint = _read(tx.connection, number)
-        self._directory.reload(tx.connection)
-        return endpoint
+        self._reload_later(tx)
+        return _read(tx.connection, number)
+
+    def _reload_later(self, tx: Transaction) -> None:
+        # What is rolled back must not be sent to.
+        tx.after_commit.append(lambda: self._directory.reload(tx.connection))
 
 
 def _read(connection: sqlite3.Connection, number: int) -> Endpoint:

@@ -63,8 +63,12 @@ class Ledger:
         kept = _kept(tx.connection, loaded)
         recorder = Recorder(loaded.tasks, kept, self._subscriptions(), self._next_id)
         plan = recorder.record(arrivals)
-        self._write(tx, plan, loaded, arrivals[0].received_at)
+        self.write(tx, plan, loaded, arrivals[0].received_at)
         return plan.receipts
+
+    def recorder(self, loaded: Loaded) -> Recorder:
+        """A recorder over loaded tasks, for changes that no arrival brings."""
+        return Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
 
     def note_overdue(self, tx: Transaction, nows: Sequence[int]) -> Sequence[int]:
         """Flag tasks whose deadline has passed, each with its one `task.overdue`; the count."""
@@ -77,13 +81,13 @@ class Ledger:
             (now,),
         ).fetchall()
         loaded = load(tx.connection, {ids.task_text(row[0]) for row in due})
-        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
+        recorder = self.recorder(loaded)
         for task in loaded.tasks.values():
             task.overdue = True
             task.reconcile_at = task.reconcile_at or now
             recorder.plan.touched[task.id] = task
             recorder.tell(task, [announce_overdue(task, now)], now)
-        self._write(tx, recorder.plan, loaded, now)
+        self.write(tx, recorder.plan, loaded, now)
         return len(due)
 
     def give_up(self, tx: Transaction, nows: Sequence[int]) -> Sequence[int]:
@@ -95,13 +99,14 @@ class Ledger:
             "SELECT id FROM tasks WHERE completed_at IS NULL AND give_up_at <= ? LIMIT 500", (now,)
         ).fetchall()
         loaded = load(tx.connection, {ids.task_text(row[0]) for row in due})
-        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
+        recorder = self.recorder(loaded)
         for task in loaded.tasks.values():
             recorder.change(task, give_up(task, now), now)
-        self._write(tx, recorder.plan, loaded, now)
+        self.write(tx, recorder.plan, loaded, now)
         return len(due)
 
-    def _write(self, tx: Transaction, plan: Plan, loaded: Loaded, now: int) -> None:
+    def write(self, tx: Transaction, plan: Plan, loaded: Loaded, now: int) -> None:
+        """Store a plan."""
         for task in plan.created:
             loaded.numbers[task] = self._next_id()
         _insert_tasks(tx.connection, plan, loaded.numbers, now)

@@ -157,7 +157,8 @@ def _settle(connection: sqlite3.Connection, news: Sequence[Settled]) -> None:
         "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
         " last_error = ?, first_succeeded_at = coalesce(first_succeeded_at, ?)"
         " WHERE event_id = ? AND endpoint_id = ? AND attempts = ?"
-        " AND state = 'sending'",
+        " AND (state = 'sending' OR (state = 'pending' AND last_error = 'lease_lapsed'"
+        " AND ? = 'succeeded'))",
         [_move_row(settled) for settled in news],
     )
     endpoints = {settled.claimed.endpoint_id for settled in news}
@@ -193,6 +194,7 @@ def _move_row(settled: Settled) -> tuple[Any, ...]:
         claimed.event_id,
         claimed.endpoint_id,
         claimed.attempt,
+        settled.state,
     )
 
 
@@ -216,6 +218,7 @@ def release_lapsed(tx: Transaction, now: int) -> int:
         (now, Failure.LEASE_LAPSED, now),
     ).fetchall()
     _note_lapsed(tx.connection, rows, now)
+    _cancel_orphans(tx.connection, {row[1] for row in rows}, now)
     tx.work = tx.work or bool(rows)
     return len(rows)
 

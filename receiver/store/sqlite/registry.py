@@ -6,55 +6,69 @@ when it is free and nothing says that the platform took the task.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+import sqlite3
+from collections.abc import Callable
+from typing import Final
 
 from receiver.clock import SECOND
-from receiver.endpoints import Subscription
 from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
-from receiver.recording import Recorder
 from receiver.store.protocol import Registration, TaskChange
-from receiver.store.sqlite.ledger import load
+from receiver.store.sqlite.ledger import Ledger, load
 from receiver.store.sqlite.rows import json_of, task_key
 from receiver.store.writer import Transaction
-from receiver.tasks import SubmitState
+from receiver.tasks import SubmitState, absorb
+from receiver.tokens import Source
 
 SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
 
 
 class Registry:
-    """Registration. `subscriptions` gives the current endpoints, `next_id` fresh ids."""
+    """Registration, over the ledger that records what follows from it."""
 
-    def __init__(
-        self, subscriptions: Callable[[], Sequence[Subscription]], next_id: Callable[[], int]
-    ) -> None:
-        self._subscriptions = subscriptions
+    def __init__(self, ledger: Ledger, next_id: Callable[[], int]) -> None:
+        self._ledger = ledger
         self._next_id = next_id
 
     def register(self, tx: Transaction, asked: Registration) -> bool:
         """Create a task, or fill in what an existing one lacks. True: this call may submit it."""
         key = task_key(asked.id)
-        found = tx.connection.execute("SELECT n FROM tasks WHERE id = ?", (key,)).fetchone()
+        found = tx.connection.execute("SELECT * FROM tasks WHERE id = ?", (key,))
+        found.row_factory = sqlite3.Row
+        row = found.fetchone()
         tx.changed_tasks.add(asked.id)
-        if found is None:
+        if row is None:
             self._create(tx, asked, key)
             return True
+        _check_same(asked, row)
         _fill(tx, asked, key)
-        self._match_again(tx, asked)
+        if row["expected"] is None:
+            self._complete(tx, asked)
+        if _lacked(row):
+            self._match_again(tx, asked)
         return False
 
-    def _match_again(self, tx: Transaction, asked: Registration) -> None:
-        # Events told before the PUT were matched without its model, tags and metadata.
+    def _complete(self, tx: Transaction, asked: Registration) -> None:
+        # Knowing how many are owed may show that all of them are in.
         loaded = load(tx.connection, {asked.id})
+        recorder, task = self._ledger.recorder(loaded), loaded.tasks[asked.id]
+        changes = absorb(task, [], source=Source.CALLBACK, now=asked.now)
+        recorder.change(task, changes, asked.now)
+        self._ledger.write(tx, recorder.plan, loaded, asked.now)
+
+    def _match_again(self, tx: Transaction, asked: Registration) -> None:
+        # Events told before the PUT were matched without its model, tags and metadata. An endpoint
+        # that is younger than the event (ids sort by time) is told nothing old.
+        loaded = load(tx.connection, {asked.id})
+        recorder, task = self._ledger.recorder(loaded), loaded.tasks[asked.id]
         told = tx.connection.execute(
             "SELECT id, payload FROM events WHERE task_n = ?", (loaded.numbers[asked.id],)
         ).fetchall()
-        recorder = Recorder(loaded.tasks, set(), self._subscriptions(), self._next_id)
         due = [
             (event, endpoint, asked.now, asked.now)
             for event, payload in told
-            for endpoint in recorder.wanting(loaded.tasks[asked.id], json_of(payload))
+            for endpoint in recorder.wanting(task, json_of(payload))
+            if endpoint < event
         ]
         tx.connection.executemany(
             "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, next_attempt_at,"
@@ -92,10 +106,6 @@ class Registry:
 
 
 def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
-    row = tx.connection.execute(
-        "SELECT expected, platform, project FROM tasks WHERE id = ?", (key,)
-    ).fetchone()
-    _check_same(asked, row)
     spec = asked.spec
     tx.connection.execute(
         "UPDATE tasks SET expected = coalesce(expected, ?), model = coalesce(model, ?),"
@@ -119,8 +129,12 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
     )
 
 
-def _check_same(asked: Registration, row: Sequence[Any]) -> None:
-    expected, platform, project = row
+def _lacked(row: sqlite3.Row) -> bool:
+    return row["model"] is None or row["tags"] == "{}" or row["metadata"] == "{}"
+
+
+def _check_same(asked: Registration, row: sqlite3.Row) -> None:
+    expected, platform, project = row["expected"], row["platform"], row["project"]
     if project != asked.project or platform != asked.spec.platform:
         raise Conflict(
             f"Task {asked.id} belongs to platform {platform}, project {project}.", task=asked.id

@@ -8,6 +8,7 @@ import random
 import secrets
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -18,9 +19,9 @@ from receiver.clock import Clock
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
-from receiver.errors import CannotStart, StoreLocked
+from receiver.errors import CannotStart, NotFound, StoreLocked
 from receiver.events import Event
-from receiver.store.migrate import migrate
+from receiver.store.migrate import check_version, migrate
 from receiver.store.protocol import (
     Claimed,
     NewEndpoint,
@@ -70,7 +71,7 @@ class SqliteStore:
     def _make_handlers(self) -> None:
         # Made once: the writer groups a batch by handler.
         kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
-        known = registry.Registry(lambda: self._directory.subscriptions, self._next_id)
+        known = registry.Registry(kept, self._next_id)
         ends = Endpoints(self._directory, self._next_id)
         work = queue.Queue(lambda: self._directory.targets, ends.set_state)
         self._record, self._register = kept.record, each(known.register)
@@ -146,6 +147,9 @@ class SqliteStore:
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=1_024)
         try:
+            check_version(
+                connection
+            )  # before the first pragma: a later release's file stays as it is
             for name, value, expected in PRAGMAS:
                 connection.execute(f"PRAGMA {name} = {value}")
                 found = connection.execute(f"PRAGMA {name}").fetchone()[0]
@@ -191,23 +195,26 @@ class SqliteStore:
 
     async def record(self, arrival: Arrival) -> Receipt:
         """Keep one callback with everything that follows from it."""
+        if arrival.task_id is not None:
+            arrival.task_id = ids.canonical_task(arrival.task_id)
         return await self._writer.call(self._record, arrival)
 
     async def register(self, asked: Registration) -> bool:
         """Create or complete a task."""
+        asked = replace(asked, id=_canonical(asked.id))
         return await self._writer.call(self._register, asked)
 
     async def change_task(self, change: TaskChange) -> None:
         """Note how a submit went."""
-        await self._writer.call(self._change_task, change)
+        await self._writer.call(self._change_task, replace(change, id=_canonical(change.id)))
 
     async def revoke_task(self, change: TaskChange) -> None:
         """Refuse the tokens issued so far."""
-        await self._writer.call(self._revoke_task, change)
+        await self._writer.call(self._revoke_task, replace(change, id=_canonical(change.id)))
 
     async def delete_task(self, change: TaskChange) -> None:
         """Remove a task."""
-        await self._writer.call(self._delete_task, change)
+        await self._writer.call(self._delete_task, replace(change, id=_canonical(change.id)))
 
     async def task(self, task_id: str) -> Task:
         """One task."""
@@ -308,6 +315,13 @@ class SqliteStore:
     async def ready(self) -> None:
         """Write and commit something."""
         await self._writer.call(self._ready, str(self._clock()))
+
+
+def _canonical(task_id: str) -> str:
+    try:
+        return ids.canonical_task(task_id)
+    except ValueError:
+        raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
 
 
 def _touch_meta(tx: Transaction, now: str) -> None:

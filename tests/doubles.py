@@ -1,0 +1,278 @@
+"""Stand-ins for what is outside, and the receiver itself: in this process, or as its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import structlog
+from structlog.testing import LogCapture
+
+from receiver.app import Service, build
+from receiver.deliveries import Failure, Outcome
+from receiver.delivery.guard import Guard
+from receiver.delivery.sender import Sender
+from receiver.settings import Settings
+from receiver.store.sqlite import SqliteStore
+
+START = 1_790_000_000_000
+
+
+class FakeClock:
+    """Milliseconds that pass only when told."""
+
+    def __init__(self, now: int = START) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, ms: int) -> int:
+        self.now += ms
+        return self.now
+
+
+class Dice:
+    """Entropy that counts, so that ids differ and runs repeat."""
+
+    def __init__(self) -> None:
+        self._thrown = 0
+
+    def bits(self, count: int) -> int:
+        self._thrown += 1
+        return self._thrown % (1 << count)
+
+    def bytes(self, count: int) -> bytes:
+        self._thrown += 1
+        return self._thrown.to_bytes(count, "big")
+
+
+def sent(status: int | None = 200, failure: Failure | None = None, body: bytes = b"") -> Outcome:
+    """What an attempt saw."""
+    if status is not None and not 200 <= status < 300:
+        failure = failure or Failure.STATUS
+    return Outcome(status, failure, "A sentence.", 12, response_body=body)
+
+
+@dataclass
+class ScriptedSender:
+    """Answers each attempt with the next outcome, the last one for ever."""
+
+    outcomes: Sequence[Outcome] = (sent(),)
+    calls: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
+
+    async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+        self.calls.append((url, body, headers))
+        return self.outcomes[min(len(self.calls), len(self.outcomes)) - 1]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One request that a consumer got."""
+
+    head: str
+    body: bytes
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = self.head.split("\r\n")[1:]
+        pairs = (line.partition(":") for line in lines if line)
+        return {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+class Consumer:
+    """A downstream endpoint on a real socket; `heard` is what came, in order."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Heard] = asyncio.Queue()
+        self.answer = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            length = int(Heard(head, b"").headers.get("content-length", "0"))
+            self.heard.put_nowait(Heard(head, await reader.readexactly(length)))
+            writer.write(self.answer)
+            await writer.drain()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def consuming() -> AsyncIterator[Consumer]:
+    """A consumer that listens on loopback."""
+    consumer = Consumer()
+    server = await asyncio.start_server(consumer.serve, "127.0.0.1", 0)
+    consumer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    try:
+        yield consumer
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+PUBLIC_URL = "https://hooks.example.com"
+SIGNING_KEY = "a-signing-key-of-more-than-32-characters"
+ADMIN_TOKEN = "an-admin-token-of-more-than-32-characters"
+ENVIRON = {"REELHOOK_SIGNING_KEYS": SIGNING_KEY, "REELHOOK_ADMIN_TOKEN": ADMIN_TOKEN}
+ROOT = Path(__file__).parents[1]
+LIMIT_S = 30.0
+
+
+@dataclass
+class Assembled:
+    """The whole service in this process; nothing runs in it but what a test calls."""
+
+    service: Service
+    store: SqliteStore
+    clock: FakeClock
+    client: httpx.AsyncClient  # with the admin token
+    stranger: httpx.AsyncClient  # without
+    log: Sequence[MutableMapping[str, Any]]
+
+
+@asynccontextmanager
+async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
+    """Everything that `reelhook serve` puts together, under a clock that stands still."""
+    clock, capture = FakeClock(), LogCapture()
+    settings = Settings.read({**ENVIRON, "REELHOOK_DATA_DIR": str(folder), **environ})
+    guard = Guard(settings.networks)
+    wrapper = structlog.make_filtering_bound_logger("debug")
+    log = structlog.wrap_logger(None, processors=[capture], wrapper_class=wrapper)
+    async with (
+        await SqliteStore.open(folder / "reelhook.db", clock=clock) as store,
+        Sender(guard) as sender,
+    ):
+        service = build(
+            settings,
+            store=store,
+            sender=sender,
+            guard=guard,
+            clock=clock,
+            log=log,
+            public_url=PUBLIC_URL,
+        )
+        async with reaching(service, ADMIN_TOKEN) as client, reaching(service) as stranger:
+            yield Assembled(service, store, clock, client, stranger, capture.entries)
+
+
+def reaching(service: Service, token: str | None = None) -> httpx.AsyncClient:
+    """A client of a service in this process. What its last handler re-raises stays inside."""
+    headers = {} if token is None else {"authorization": f"Bearer {token}"}
+    transport = httpx.ASGITransport(service.app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=headers)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A receiver that runs as its own process."""
+
+    process: subprocess.Popen[bytes]
+    ready: Mapping[str, str]  # what it announced on stdout
+    folder: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.ready["url"].rpartition(":")[2])
+
+    def stderr(self) -> str:
+        return self.folder.joinpath("stderr").read_text()
+
+
+def environment(folder: Path, **environ: str) -> dict[str, str]:
+    """The environment of a process of ours, with its own data directory and a free port."""
+    return {**os.environ, "REELHOOK_DATA_DIR": str(folder / "data"), "PORT": "0", **environ}
+
+
+@contextmanager
+def running(folder: Path, **environ: str) -> Iterator[Running]:
+    """`reelhook serve` until the end of the block, then SIGTERM."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with folder.joinpath("stderr").open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "serve"],
+            cwd=ROOT,
+            env=environment(folder, **{**ENVIRON, **environ}),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+        )
+    with process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, folder.joinpath("stderr").read_text()
+            yield Running(process, json.loads(line), folder)
+            process.terminate()
+            process.wait(LIMIT_S)
+        finally:
+            process.kill()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP response as it came off a socket."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def closes(self) -> bool:
+        return self.headers.get("connection", "").lower() == "close"
+
+
+class Wire:
+    """A raw connection to a receiver."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        with suppress(ConnectionError):
+            await self.writer.drain()
+
+    async def answer(self, *, head: bool = False) -> Answer:
+        """The next response. `head`: it answers a HEAD, so it has no body."""
+        async with asyncio.timeout(LIMIT_S):
+            text = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            first, *lines = text.rstrip("\r\n").split("\r\n")
+            pairs = (line.partition(":") for line in lines)
+            headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+            length = 0 if head else int(headers.get("content-length", "0"))
+            return Answer(int(first.split()[1]), headers, await self.reader.readexactly(length))
+
+    async def ended(self) -> bytes:
+        """What still comes until the receiver closes."""
+        async with asyncio.timeout(LIMIT_S):
+            with suppress(ConnectionError):
+                return await self.reader.read()
+            return b""
+
+
+@asynccontextmanager
+async def wire(port: int, source: str = "127.0.0.1") -> AsyncIterator[Wire]:
+    """A raw connection from one of loopback's addresses."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+    try:
+        yield Wire(reader, writer)
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()

@@ -1,0 +1,83 @@
+"""Numbered SQL files, each applied whole or not at all."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import SchemaTooNew
+from receiver.store import migrate as module
+from receiver.store.migrate import APPLICATION_ID, migrate, migrations, version_of
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(tmp_path / "db", isolation_level=None)) as found:
+        yield found
+
+
+def tables(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    return {row[0] for row in rows}
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+
+
+def test_an_empty_file_becomes_this_releases_schema(connection: sqlite3.Connection) -> None:
+    assert version_of(connection) == 0
+    assert migrate(connection) == [number for number, _ in migrations()]
+    assert version_of(connection) == len(migrations())
+    assert connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID
+    wanted = {"meta", "tasks", "results", "callbacks", "events", "deliveries", "attempts"}
+    assert wanted | {"endpoints"} <= tables(connection)
+
+
+def test_migrating_again_does_nothing(connection: sqlite3.Connection) -> None:
+    migrate(connection)
+    before = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
+    assert migrate(connection) == []
+    assert connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall() == before
+
+
+def test_every_table_is_strict(connection: sqlite3.Connection) -> None:
+    migrate(connection)
+    found = connection.execute("PRAGMA table_list").fetchall()
+    loose = {row[1] for row in found if not row[5] and not row[1].startswith("sqlite_")}
+    assert loose == set()
+
+
+def test_a_later_schema_is_refused_before_anything_is_touched(
+    connection: sqlite3.Connection,
+) -> None:
+    connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
+    with pytest.raises(SchemaTooNew) as caught:
+        migrate(connection)
+    assert caught.value.evidence["known"] == len(migrations())
+    assert tables(connection) == set()
+
+
+def test_a_migration_that_fails_in_the_middle_leaves_nothing(
+    connection: sqlite3.Connection,
+) -> None:
+    connection.execute("CREATE TABLE deliveries (x)")  # in the way of the first migration
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        migrate(connection)
+    assert tables(connection) == {"deliveries"}
+    assert version_of(connection) == 0
+
+
+def test_a_file_is_cut_into_whole_statements() -> None:
+    text = (
+        "-- one; two\nCREATE TABLE a (x); -- three\n"
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN\n  SELECT ';';\n  SELECT 2;\nEND;\n"
+    )
+    first, second = module._statements(text)
+    assert "CREATE TABLE a" in first
+    assert second.strip().endswith("END;")
+    assert all(sqlite3.complete_statement(found) for found in (first, second))

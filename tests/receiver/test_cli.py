@@ -1,0 +1,342 @@
+"""The commands as processes, against a receiver that is served for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver import __version__
+from receiver.delivery.signing import new_secret, sign
+from tests.doubles import LIMIT_S, ROOT, Running, environment, running
+from tests.make import processing, success, uuid, wrapped
+
+pytestmark = pytest.mark.process
+
+OK, FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT = range(7)
+
+_numbers = count(1_000)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def reelhook(folder: Path, *arguments: str, given: str = "", **environ: str) -> Said:
+    found = subprocess.run(
+        [sys.executable, "-m", "receiver", *arguments],
+        cwd=ROOT,
+        env=environment(folder, **environ),
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=2 * LIMIT_S,
+        check=False,
+    )
+    assert "Traceback" not in found.stderr, found.stderr
+    return Said(found.returncode, found.stdout, found.stderr)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("receiver")
+    # No admin token here: the commands find the one that the receiver made for itself.
+    with running(folder, REELHOOK_ADMIN_TOKEN="", REELHOOK_SIGNING_KEYS="") as found:
+        yield found
+
+
+def ask(served: Running, *arguments: str, **environ: str) -> Said:
+    """A command of the same user on the same machine."""
+    return reelhook(served.folder, *arguments, **environ)
+
+
+def new_task() -> str:
+    return uuid(next(_numbers))
+
+
+def signed_url(served: Running, task: str, *arguments: str) -> str:
+    found = ask(served, "url", task, *arguments)
+    assert (found.code, found.err) == (OK, "")
+    return found.out.strip()
+
+
+def post(url: str, *items: dict[str, Any]) -> int:
+    return httpx.post(url, content=wrapped(*items)).status_code
+
+
+def test_the_version_and_the_help_go_to_stdout(tmp_path: Path) -> None:
+    assert reelhook(tmp_path, "--version").out == f"reelhook {__version__}\n"
+    found = reelhook(tmp_path, "--help")
+    assert (found.code, found.err) == (OK, "")
+    for command in ("serve", "url", "tasks", "endpoints", "deliveries", "callbacks", "events"):
+        assert command in found.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["tasks", "nonsense"],
+        ["url"],
+        ["url", "x", "--results", "0"],
+        ["url", "x", "--results", "many"],
+        ["url", "x", "--tag", "novalue"],
+        ["tasks", "list", "--limit", "201"],
+        ["tasks", "list", "--nonsense"],
+        ["endpoints", "add"],
+        ["endpoints", "add", "https://example.com", "--filter", "x"],
+        ["verify", "missing-file"],
+    ],
+)
+def test_a_wrong_usage_is_exit_2_on_stderr(tmp_path: Path, arguments: list[str]) -> None:
+    found = reelhook(tmp_path, *arguments)
+    assert (found.code, found.out) == (USAGE, "")
+    assert found.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["url", uuid(1), "--platform", "Runware"],
+        ["url", uuid(1), *[f"--tag=a{n}=b" for n in range(21)]],
+        ["endpoints", "add", "https://example.com", "--description", "x" * 501],
+    ],
+)
+def test_a_value_that_is_never_valid_is_exit_2(served: Running, arguments: list[str]) -> None:
+    found = ask(served, *arguments)
+    assert (found.code, found.out) == (USAGE, "")
+
+
+def test_keys_are_printed_as_lines_of_an_environment_file(tmp_path: Path) -> None:
+    found = reelhook(tmp_path, "keys", "new")
+    names = [line.partition("=")[0] for line in found.out.splitlines()]
+    assert (found.code, names) == (OK, ["REELHOOK_SIGNING_KEYS", "REELHOOK_ADMIN_TOKEN"])
+    assert all(len(line.partition("=")[2]) >= 43 for line in found.out.splitlines())
+    assert "rotate" in found.err
+    assert reelhook(tmp_path, "keys", "new").out != found.out
+
+
+def test_where_no_receiver_answers_is_exit_3(tmp_path: Path) -> None:
+    found = reelhook(tmp_path, "tasks", "list", REELHOOK_URL="http://127.0.0.1:1")
+    assert (found.code, found.out) == (UNREACHABLE, "")
+    assert "reelhook serve" in found.err
+
+
+def test_a_receivers_url_that_is_none_is_exit_3(tmp_path: Path) -> None:
+    found = reelhook(tmp_path, "tasks", "list", REELHOOK_URL="http://[bad")
+    assert found.code == UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"HOST": "0.0.0.0"}, "REELHOOK_PUBLIC_URL is not set"),
+        ({"REELHOOK_SIGNING_KEYS": "short"}, "reelhook keys new"),
+        ({"DATABASE_URL": "postgres://u:secret@h/db"}, "DATABASE_URL must be"),
+        ({"PORT": "http"}, "PORT: "),
+        ({"REELHOOK_ALLOW_NETWORKS": "x"}, "REELHOOK_ALLOW_NETWORKS"),
+        ({"REELHOOK_DELIVERY_SCHEDULE": "x"}, "REELHOOK_DELIVERY_SCHEDULE"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
+        ({"HOST": "192.0.2.1", "REELHOOK_PUBLIC_URL": "https://x", "REELHOOK_ADMIN_TOKEN": "a" * 32,
+          "REELHOOK_SIGNING_KEYS": "a" * 32}, "Can't listen on 192.0.2.1"),
+        pytest.param({"PORT": "70000"}, "PORT"),
+        pytest.param({"REELHOOK_PUBLIC_URL": "nonsense"}, "REELHOOK_PUBLIC_URL"),
+    ],
+)  # fmt: skip
+def test_a_receiver_that_can_not_start_is_exit_3_and_says_what_to_change(
+    tmp_path: Path, environ: dict[str, str], told: str
+) -> None:
+    found = reelhook(tmp_path, "serve", **environ)
+    assert (found.code, found.out) == (UNREACHABLE, "")
+    assert told in found.err
+    assert "secret" not in found.err
+
+
+def test_a_database_is_migrated_while_nobody_uses_it(served: Running, tmp_path: Path) -> None:
+    found = reelhook(tmp_path, "migrate")
+    assert (found.code, "up to date" in found.err) == (OK, True)
+    found = ask(served, "migrate")
+    assert (found.code, "Stop it first" in found.err) == (UNREACHABLE, True)
+
+
+def test_a_wrong_token_is_exit_4(served: Running) -> None:
+    found = ask(served, "tasks", "list", REELHOOK_ADMIN_TOKEN="wrong")
+    assert (found.code, found.out) == (AUTH, "")
+    assert "wrong" not in found.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["tasks", "show", uuid(1)],
+        ["tasks", "watch", uuid(1)],
+        ["callbacks", "show", "cb_x"],
+        ["events", "show", "evt_x"],
+        ["endpoints", "show", "ep_x"],
+        ["endpoints", "pause", "ep_x"],
+        ["endpoints", "remove", "ep_x"],
+        ["deliveries", "show", "dlv_x"],
+        ["deliveries", "retry", "dlv_x"],
+    ],
+)
+def test_what_does_not_exist_is_exit_5(served: Running, arguments: list[str]) -> None:
+    found = ask(served, *arguments)
+    assert (found.code, found.out) == (NOT_FOUND, "")
+    assert found.err
+
+
+def test_a_conflict_is_exit_1(served: Running) -> None:
+    task = new_task()
+    signed_url(served, task, "--results", "2")
+    found = ask(served, "url", task, "--results", "3")
+    assert (found.code, found.out) == (FAILED, "")
+    assert "expects 2" in found.err
+
+
+def test_a_url_is_printed_that_takes_a_callback(served: Running) -> None:
+    task = new_task()
+    url = signed_url(served, task, "--results", "2", "--tag", "team=a b", "--platform", "runware")
+    assert url.startswith(f"{served.ready['public_url']}/webhooks/runware?sig=")
+    assert post(url, success(1, task), processing(task)) == 200
+    (shown, result) = ask(served, "tasks", "show", task, "--json").json
+    assert (shown["id"], shown["received"], shown["tags"]) == (task, 1, {"team": "a b"})
+    assert result["task_id"] == task
+    human = ask(served, "tasks", "show", task)
+    assert (human.code, task in human.out, human.err) == (OK, True, "")
+    (again,) = ask(served, "url", task, "--results", "2", "--json").json
+    assert (again["may_submit"], "sig=" in again["webhook_url"]) == (False, True)
+
+
+def test_a_task_is_followed_until_it_is_complete_or_the_time_is_over(served: Running) -> None:
+    task = new_task()
+    url = signed_url(served, task)
+    found = ask(served, "tasks", "watch", task, "--timeout", "0.5")
+    assert (found.code, "not complete" in found.err) == (TIMED_OUT, True)
+    assert found.out.split() == ["pending", "0", "of", "1"]
+    assert post(url, success(1, task)) == 200
+    found = ask(served, "tasks", "watch", task, "--json")
+    assert (found.code, found.json[-1]["status"]) == (OK, "succeeded")
+
+
+def test_lists_are_lines_of_json_or_a_table(served: Running) -> None:
+    task = new_task()
+    url = signed_url(served, task, "--tag", f"mark={task}")
+    assert post(url, success(1, task)) == 200
+    assert httpx.post(url, content=b"{").status_code == 200
+    for arguments in (
+        ["tasks", "list", "--tag", f"mark={task}"],
+        ["tasks", "list", "--status", "succeeded", "-q", task],
+        ["callbacks", "list", "--task", task, "--outcome", "quarantined"],
+        ["events", "list", "--task", task, "--type", "task.completed"],
+    ):
+        found = ask(served, *arguments, "--json")
+        assert (found.code, len(found.json), found.err) == (OK, 1, "")
+        human = ask(served, *arguments)
+        assert (human.code, human.err) == (OK, "")
+        assert found.json[0]["id"][:20] in human.out
+        assert "\x1b" not in human.out
+    nothing = ask(served, "callbacks", "list", "--task", task, "--outcome", "conflict")
+    assert (nothing.code, nothing.out, nothing.err) == (OK, "", "No callbacks yet.\n")
+    nothing = ask(served, "callbacks", "list", "--task", task, "--outcome", "conflict", "--json")
+    assert (nothing.out, nothing.err) == ("", "")
+
+
+def test_a_callback_and_an_event_are_shown_whole(served: Running) -> None:
+    task = new_task()
+    assert post(signed_url(served, task), success(1, task)) == 200
+    (callback,) = ask(served, "callbacks", "list", "--task", task, "--json").json
+    (shown,) = ask(served, "callbacks", "show", callback["id"], "--json").json
+    assert json.loads(shown["body"])["data"][0]["taskUUID"] == task
+    (_, event) = ask(served, "events", "list", "--task", task, "--json").json
+    (shown,) = ask(served, "events", "show", event["id"], "--json").json
+    assert shown["payload"]["data"]["result"]["raw"]["taskUUID"] == task
+
+
+def test_an_endpoint_is_added_listed_moved_and_removed(served: Running) -> None:
+    found = ask(
+        served, "endpoints", "add", "https://192.0.2.1.example/hook", "-e", "result.*", "-e",
+        "task.completed", "--filter", "tags.team=a", "--description", "mine", "--json",
+    )  # fmt: skip
+    (made,) = found.json
+    assert found.code == OK
+    assert made["secret"].startswith("whsec_")
+    assert "not shown again" in found.err
+    assert (made["event_types"], made["filters"]) == (
+        ["result.*", "task.completed"],
+        {"tags.team": "a"},
+    )
+    for verb, state in (("pause", "paused"), ("resume", "enabled"), ("disable", "disabled"),
+                        ("enable", "enabled")):  # fmt: skip
+        said = ask(served, "endpoints", verb, made["id"])
+        assert (said.code, said.out, said.err) == (OK, "", f"{made['id']} is {state}.\n")
+    (shown,) = ask(served, "endpoints", "show", made["id"], "--json").json
+    assert "secret" not in shown
+    assert made["id"] in ask(served, "endpoints", "list").out
+    assert ask(served, "endpoints", "remove", made["id"]).code == OK
+    assert made["id"] not in ask(served, "endpoints", "list").out
+
+
+def test_an_endpoint_that_must_not_be_reached_is_exit_1_and_says_which_setting(
+    served: Running,
+) -> None:
+    found = ask(served, "endpoints", "add", "https://127.0.0.1/hook")
+    assert (found.code, found.out) == (FAILED, "")
+    assert "REELHOOK_ALLOW_NETWORKS" in found.err
+
+
+def test_a_delivery_is_shown_and_retried(served: Running) -> None:
+    task = new_task()
+    (made,) = ask(served, "endpoints", "add", "https://hooks.invalid/", "--json").json
+    ask(served, "endpoints", "pause", made["id"])
+    assert post(signed_url(served, task), success(1, task)) == 200
+    found = ask(served, "deliveries", "list", "--endpoint", made["id"], "--task", task, "--json")
+    assert [delivery["state"] for delivery in found.json] == ["pending", "pending"]
+    delivery = found.json[0]["id"]
+    (shown,) = ask(served, "deliveries", "show", delivery, "--json").json
+    assert (shown["id"], shown["attempt_log"]) == (delivery, [])
+    human = ask(served, "deliveries", "show", delivery)
+    assert (human.code, "No attempt yet." in human.err) == (OK, True)
+    said = ask(served, "deliveries", "retry", delivery)
+    assert (said.code, "pending" in said.err) == (FAILED, True)
+    ask(served, "endpoints", "remove", made["id"])
+
+
+def test_a_signature_is_checked_as_a_consumer_must(tmp_path: Path) -> None:
+    secret, body = new_secret(b"x" * 32), b'{"type":"x"}'
+    signature = sign([secret], event_id="evt_1", timestamp=1_790_000_000, body=body)
+    tmp_path.joinpath("body.json").write_bytes(body)
+    arguments = ["verify", "--id", "evt_1", "--timestamp", "1790000000", "--signature", signature,
+                 str(tmp_path / "body.json")]  # fmt: skip
+    found = reelhook(tmp_path, *arguments, "--at-any-time", REELHOOK_SECRET=secret)
+    assert (found.code, found.err) == (OK, "The signature is good.\n")
+    found = reelhook(tmp_path, *arguments, REELHOOK_SECRET=secret)
+    assert (found.code, "Refused" in found.err) == (FAILED, True)
+    other = new_secret(b"y" * 32)
+    found = reelhook(tmp_path, *arguments, "--at-any-time", REELHOOK_SECRET=other)
+    assert found.code == FAILED
+    assert other not in found.err
+
+
+def test_the_commands_find_the_receiver_by_what_it_left_for_its_user(
+    served: Running, tmp_path: Path
+) -> None:
+    assert ask(served, "tasks", "list").code == OK
+    found = reelhook(tmp_path, "tasks", "list", REELHOOK_URL=served.ready["admin_url"])
+    assert found.code == AUTH

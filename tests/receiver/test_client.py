@@ -1,0 +1,150 @@
+"""The typed client against the real API, and against what is not it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from receiver.client import ApiRefused, Client, Unreachable
+from receiver.endpoints import EndpointPatch, EndpointSpec
+from receiver.tasks import SubmitState, TaskPatch, TaskSpec
+from receiver.tokens import Source
+from tests.doubles import ADMIN_TOKEN, Assembled, assembled
+from tests.make import OTHER, TASK, arrival, success, uuid
+from tests.receiver.store.suite import claim
+
+URL = "https://example.com/hook"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def receiver(tmp_path: Path) -> AsyncIterator[Assembled]:
+    async with assembled(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def client(receiver: Assembled) -> AsyncIterator[Client]:
+    transport = httpx.ASGITransport(receiver.service.app)
+    async with Client("http://receiver/", ADMIN_TOKEN, transport=transport) as found:
+        yield found
+
+
+def answering(response: httpx.Response) -> Client:
+    transport = httpx.MockTransport(lambda _request: response)
+    return Client("http://receiver", "token", transport=transport)
+
+
+async def test_a_task_goes_through_its_life(receiver: Assembled, client: Client) -> None:
+    spec = TaskSpec(platform="runware", expected=2, tags={"a": "b"})
+    made = await client.register_task(TASK, spec, source=Source.POLL)
+    assert (made.may_submit, made.expected, made.tags) == (True, 2, {"a": "b"})
+    changed = await client.change_task(TASK, TaskPatch(submit_state=SubmitState.SUBMITTED))
+    assert changed.submit_state is SubmitState.SUBMITTED
+    assert await client.task(TASK, revision=changed.revision) is None
+    assert await client.task(TASK, wait=0.01, revision=changed.revision) is None
+    await receiver.store.record(arrival(success(), expected=2))
+    seen = await client.task(TASK, wait=10, revision=changed.revision)
+    assert seen is not None
+    assert (seen.received, seen.complete) == (1, False)
+    assert [result.index for result in await client.results(TASK)] == [0]
+    await client.revoke_task(TASK)
+    await client.delete_task(TASK)
+    with pytest.raises(ApiRefused) as caught:
+        await client.task(TASK)
+    assert (caught.value.status, caught.value.problem) == (404, "not_found")
+
+
+async def test_an_endpoint_goes_through_its_life(client: Client) -> None:
+    made = await client.add_endpoint(EndpointSpec(url=URL, event_types=["task.*"]))
+    assert made.secret is not None
+    assert (await client.endpoint(made.id)).secret is None
+    changed = await client.change_endpoint(made.id, EndpointPatch(description="mine"))
+    assert (changed.description, changed.event_types) == ("mine", ["task.*"])
+    for verb, state in (("pause", "paused"), ("resume", "enabled"), ("disable", "disabled")):
+        assert (await client.move_endpoint(made.id, verb)).state == state
+    assert [found.id for found in (await client.endpoints()).data] == [made.id]
+    await client.delete_endpoint(made.id)
+    assert (await client.endpoints()).data == []
+
+
+async def test_callbacks_events_and_deliveries_are_read(
+    receiver: Assembled, client: Client
+) -> None:
+    await client.add_endpoint(EndpointSpec(url=URL, event_types=["result.*"]))
+    await receiver.store.record(arrival(success()))
+    (callback,) = (await client.callbacks(task=TASK, outcome=None)).data
+    assert "videoUUID" in str((await client.callback(callback.id)).body)
+    (event,) = (await client.events(event_type="result.succeeded")).data
+    assert (await client.event(event.id)).payload["type"] == "result.succeeded"
+    (delivery,) = (await client.deliveries(state="pending")).data
+    assert (await client.move_delivery(delivery.id, "cancel")).state == "canceled"
+    assert (await client.move_delivery(delivery.id, "retry")).state == "pending"
+    await claim(receiver.store)
+    assert (await client.delivery(delivery.id)).attempts == 1
+    with pytest.raises(ApiRefused) as caught:
+        await client.move_delivery(delivery.id, "cancel")
+    assert caught.value.status == 409
+
+
+async def test_every_task_is_found_page_by_page(client: Client) -> None:
+    wanted = [uuid(number) for number in range(5)]
+    for task in wanted:
+        await client.register_task(task, TaskSpec(platform="runware"))
+    assert [task.id async for task in client.each_task(limit=2)] == wanted[::-1]
+    page = await client.tasks(limit=2, model=None)
+    assert (len(page.data), page.next_cursor is None) == (2, False)
+
+
+async def test_health_is_asked_without_reading_a_task(receiver: Assembled, client: Client) -> None:
+    assert (await client.health())["instance"] == receiver.store.instance
+
+
+async def test_a_wrong_token_is_refused(receiver: Assembled) -> None:
+    transport = httpx.ASGITransport(receiver.service.app)
+    async with Client("http://receiver", "wrong", transport=transport) as client:
+        with pytest.raises(ApiRefused) as caught:
+            await client.tasks()
+    assert (caught.value.status, caught.value.problem) == (401, "unauthenticated")
+    assert "wrong" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(502, text="<html>Bad gateway</html>"),
+        httpx.Response(500, json=[]),
+        httpx.Response(404, json={"detail": "x"}),
+        httpx.Response(301, headers={"location": "https://elsewhere.example"}),
+    ],
+)
+async def test_what_is_not_a_receiver_is_told_apart(response: httpx.Response) -> None:
+    async with answering(response) as client:
+        with pytest.raises(ApiRefused) as caught:
+            await client.task(OTHER)
+    assert (caught.value.status, caught.value.problem) == (response.status_code, "not_reelhook")
+
+
+async def test_a_success_that_is_not_a_receivers_is_told_apart() -> None:
+    async with answering(httpx.Response(200, text="<html>Welcome</html>")) as client:
+        with pytest.raises(ApiRefused):
+            await client.task(OTHER)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "ftp://x"])
+async def test_where_nobody_answers_the_remedy_is_told(url: str) -> None:
+    async with Client(url, "token") as client:
+        with pytest.raises(Unreachable, match="reelhook serve"):
+            await client.tasks()
+
+
+async def test_a_proxy_in_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    client = Client("http://receiver", "token")
+    assert client._http._mounts == {}
+    await client.close()

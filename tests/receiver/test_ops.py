@@ -1,0 +1,148 @@
+"""The use cases for a principal that may see one project alone, and the long polls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver import ids
+from receiver.admin.ops import Ops, Principal, Watch
+from receiver.deliveries import State
+from receiver.endpoints import EndpointPatch, EndpointSpec
+from receiver.endpoints import State as EndpointState
+from receiver.errors import Forbidden, NotFound
+from receiver.store.protocol import Query
+from receiver.tasks import TaskPatch, TaskSpec
+from receiver.tokens import Source
+from tests.doubles import Assembled, assembled
+from tests.make import TASK, arrival, settled, success, uuid
+from tests.receiver.store.suite import claim
+
+ADMIN = Principal("admin")
+OWNER = Principal("owner", "film")
+STRANGER = Principal("stranger", "music")
+URL = "https://example.com/hook"
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def receiver(tmp_path: Path) -> AsyncIterator[Assembled]:
+    async with assembled(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def things(receiver: Assembled) -> dict[str, str]:
+    """One of everything, in the project film."""
+    ops = receiver.service.ops
+    await ops.register_task(OWNER, TASK, TaskSpec(platform="runware"), Source.CALLBACK)
+    endpoint = await ops.add_endpoint(OWNER, EndpointSpec(url=URL, event_types=["task.*"]), None)
+    await receiver.store.record(arrival(success()))
+    (claimed,) = await claim(receiver.store)
+    await receiver.store.settle(settled(claimed, State.DEAD))
+    (callback,) = (await ops.callbacks(OWNER, Query())).data
+    return {
+        "endpoint": endpoint.id,
+        "callback": callback.id,
+        "event": ids.EVENT + ids.encode(claimed.event_id),
+        "delivery": ids.delivery_id(claimed.event_id, claimed.endpoint_id),
+    }
+
+
+def asked_by(
+    ops: Ops, who: Principal, of: dict[str, str]
+) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """Everything that can be asked about one thing."""
+    return {
+        "task": lambda: ops.task(who, TASK),
+        "wait": lambda: ops.wait_task(who, TASK, None, 0.01),
+        "results": lambda: ops.results(who, TASK),
+        "change": lambda: ops.change_task(who, TASK, TaskPatch(platform_id="x")),
+        "revoke": lambda: ops.revoke_task(who, TASK),
+        "callback": lambda: ops.callback(who, of["callback"]),
+        "event": lambda: ops.event(who, of["event"]),
+        "delivery": lambda: ops.delivery(who, of["delivery"]),
+        "retry": lambda: ops.retry(who, of["delivery"]),
+        "cancel": lambda: ops.cancel(who, of["delivery"]),
+        "endpoint": lambda: ops.endpoint(who, of["endpoint"]),
+        "patch": lambda: ops.change_endpoint(who, of["endpoint"], EndpointPatch(description="x")),
+        "move": lambda: ops.move_endpoint(who, of["endpoint"], EndpointState.PAUSED),
+        "delete-endpoint": lambda: ops.delete_endpoint(who, of["endpoint"]),
+        "delete-task": lambda: ops.delete_task(who, TASK),
+    }
+
+
+async def test_another_project_has_nothing_by_that_id(
+    receiver: Assembled, things: dict[str, str]
+) -> None:
+    for ask in asked_by(receiver.service.ops, STRANGER, things).values():
+        with pytest.raises(NotFound):
+            await ask()
+    assert (await receiver.store.task(TASK)).platform_id is None
+    assert (await receiver.store.endpoint(things["endpoint"])).state == "enabled"
+
+
+@pytest.mark.parametrize("who", [OWNER, ADMIN], ids=["owner", "admin"])
+async def test_ones_own_project_and_an_admin_get_an_answer(
+    receiver: Assembled, things: dict[str, str], who: Principal
+) -> None:
+    for ask in asked_by(receiver.service.ops, who, things).values():
+        await ask()
+    with pytest.raises(NotFound):
+        await receiver.store.task(TASK)
+
+
+async def test_lists_show_ones_own_project_alone(
+    receiver: Assembled, things: dict[str, str]
+) -> None:
+    ops = receiver.service.ops
+    for verb in (ops.tasks, ops.callbacks, ops.endpoints, ops.events, ops.deliveries):
+        assert (await verb(STRANGER, Query())).data == []
+        assert len((await verb(OWNER, Query())).data) > 0
+        assert len((await verb(ADMIN, Query(project="film"))).data) > 0
+        with pytest.raises(Forbidden):
+            await verb(STRANGER, Query(project="film"))
+
+
+async def test_something_new_belongs_to_ones_own_project(receiver: Assembled) -> None:
+    ops, spec = receiver.service.ops, EndpointSpec(url=URL)
+    assert (await ops.add_endpoint(OWNER, spec, None)).project == "film"
+    assert (await ops.add_endpoint(OWNER, spec, "film")).project == "film"
+    assert (await ops.add_endpoint(ADMIN, spec, None)).project == "default"
+    assert (await ops.add_endpoint(ADMIN, spec, "music")).project == "music"
+    with pytest.raises(Forbidden):
+        await ops.add_endpoint(OWNER, spec, "music")
+    task = TaskSpec(platform="runware", project="music")
+    with pytest.raises(Forbidden):
+        await ops.register_task(OWNER, uuid(5), task, Source.CALLBACK)
+
+
+async def test_who_waits_is_woken_by_his_own_task_and_by_the_end() -> None:
+    watch = Watch()
+    watch.hear({"a"}, True)
+    with watch.listening("a") as one, watch.listening("a") as two, watch.listening("b") as other:
+        watch.hear({"a", "c"}, False)
+        assert [found.is_set() for found in (one, two, other)] == [True, True, False]
+        watch.wake_all()
+        assert other.is_set()
+    watch.hear({"a", "b"}, False)
+    assert not watch._waiting
+
+
+async def test_a_change_between_looking_and_waiting_is_not_missed(receiver: Assembled) -> None:
+    ops = receiver.service.ops
+    task = await ops.register_task(
+        ADMIN, TASK, TaskSpec(platform="runware", expected=2), Source.CALLBACK
+    )
+    waiting = [
+        asyncio.create_task(ops.wait_task(ADMIN, TASK, task.revision, 30)) for _ in range(20)
+    ]
+    await receiver.store.record(arrival(success(), expected=2))
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(*waiting)
+    assert {(one.received, one.revision > task.revision) for one in found} == {(1, True)}

@@ -1,0 +1,258 @@
+"""The delivery worker, tick by tick, over a real store; only the network is scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver import ids
+from receiver.clock import MINUTE, SECOND
+from receiver.deliveries import Delivery, Failure, Outcome
+from receiver.delivery.guard import Guard
+from receiver.delivery.sender import Sender
+from receiver.delivery.signing import new_secret, verify
+from receiver.delivery.worker import LEASE, Worker
+from receiver.endpoints import State as EndpointState
+from receiver.store.protocol import Query, Settled
+from receiver.store.sqlite import SqliteStore
+from tests.doubles import START, Consumer, FakeClock, ScriptedSender, consuming, sent
+from tests.make import arrival, endpoint, success, uuid
+from tests.receiver.store.suite import arrival_of
+
+SECRET = new_secret(bytes(range(32)))
+SCHEDULE = (0, 5, 20)
+LIMIT_S = 30.0
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Bench:
+    """A worker that only moves when told."""
+
+    store: SqliteStore
+    clock: FakeClock
+    sender: ScriptedSender = field(default_factory=ScriptedSender)
+    settled: list[Settled] = field(default_factory=list)
+
+    def worker(self, sender: Any = None, **options: Any) -> Worker:
+        return Worker(
+            self.store,
+            sender or self.sender,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+            journal=lambda settled: self.settled.append(settled),
+            schedule=SCHEDULE,
+            **options,
+        )
+
+    async def deliver(self, worker: Worker) -> int:
+        begun = await worker.tick()
+        await worker.drain()
+        return begun
+
+    async def delivery(self) -> Delivery:
+        (found,) = (await self.store.deliveries(Query())).data
+        return await self.store.delivery(found.id)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    clock = FakeClock()
+    async with await SqliteStore.open(tmp_path / "db", clock=clock) as store:
+        yield Bench(store, clock)
+
+
+async def due(bench: Bench, deliveries: int = 1, **spec: Any) -> None:
+    """An endpoint with so many deliveries waiting."""
+    await bench.store.add_endpoint(endpoint(event_types=["result.*"], secret=SECRET, **spec))
+    for number in range(deliveries):
+        await bench.store.record(arrival_of(uuid(number), success(number), expected=2))
+
+
+async def test_nothing_to_do_is_done_quietly(bench: Bench) -> None:
+    assert await bench.deliver(bench.worker()) == 0
+    assert bench.sender.calls == []
+
+
+async def test_a_due_delivery_is_signed_sent_and_settled(bench: Bench) -> None:
+    await due(bench, headers={"X-Team": "a"})
+    assert await bench.deliver(bench.worker()) == 1
+    ((url, body, headers),) = bench.sender.calls
+    delivery = await bench.delivery()
+    event = await bench.store.event(delivery.event_id)
+    assert url == "https://example.com/hook"
+    assert (headers["X-Team"], headers["content-type"]) == ("a", "application/json")
+    assert headers["webhook-id"] == event.id
+    assert headers["webhook-timestamp"] == str(START // SECOND)
+    verify([SECRET], headers, body, now=START // SECOND)
+    assert (delivery.state, delivery.attempts) == ("succeeded", 1)
+    (journaled,) = bench.settled
+    assert (journaled.state, journaled.started_at) == ("succeeded", START)
+
+
+async def test_a_failure_follows_the_schedule_with_the_same_id_and_body(bench: Bench) -> None:
+    bench.sender.outcomes = [sent(500), sent(None, Failure.TIMEOUT), sent(204)]
+    await due(bench)
+    worker = bench.worker()
+    begun = []
+    for ms in (0, 4_999, 1, 19_999, 1, 10**9):
+        bench.clock.advance(ms)
+        begun.append(await bench.deliver(worker))
+    assert begun == [1, 0, 1, 0, 1, 0]
+    assert len({(headers["webhook-id"], body) for _, body, headers in bench.sender.calls}) == 1
+    stamps = [int(headers["webhook-timestamp"]) for _, _, headers in bench.sender.calls]
+    assert stamps == [START // SECOND + wait for wait in (0, 5, 25)]
+    assert (await bench.delivery()).state == "succeeded"
+
+
+async def test_after_the_last_failure_a_delivery_is_dead(bench: Bench) -> None:
+    bench.sender.outcomes = [sent(500)]
+    await due(bench)
+    worker = bench.worker()
+    for _ in range(5):
+        await bench.deliver(worker)
+        bench.clock.advance(MINUTE)
+    delivery = await bench.delivery()
+    assert (delivery.state, delivery.attempts, delivery.last_error) == ("dead", 3, "status")
+    assert len(delivery.attempt_log or ()) == 3
+
+
+async def test_an_endpoint_may_have_its_own_schedule(bench: Bench) -> None:
+    bench.sender.outcomes = [sent(500)]
+    await due(bench, schedule=[0])
+    await bench.deliver(bench.worker())
+    assert (await bench.delivery()).state == "dead"
+
+
+async def test_a_410_disables_the_endpoint(bench: Bench) -> None:
+    bench.sender.outcomes = [sent(410)]
+    await due(bench, 3, concurrency=1)
+    worker = bench.worker()
+    await bench.deliver(worker)
+    (shown,) = (await bench.store.endpoints(Query())).data
+    assert (shown.state, shown.reason) == (EndpointState.DISABLED, "gone")
+    bench.clock.advance(MINUTE)
+    assert await bench.deliver(worker) == 0
+
+
+async def test_no_more_is_claimed_than_can_be_sent_at_once(bench: Bench) -> None:
+    await due(bench, 5, concurrency=100)
+    stuck = asyncio.Event()
+
+    class Slow(ScriptedSender):
+        async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+            await stuck.wait()
+            return await super().send(url, body, headers)
+
+    worker = bench.worker(Slow(), in_flight=2)
+    assert [await worker.tick(), await worker.tick()] == [2, 0]
+    stuck.set()
+    await worker.drain()
+    assert [await bench.deliver(worker), await bench.deliver(worker)] == [2, 1]
+
+
+async def test_the_lease_of_a_worker_that_died_is_given_to_the_next(bench: Bench) -> None:
+    await due(bench)
+    await bench.store.claim(now=START, lease_until=START + LEASE, limit=1)
+    worker = bench.worker()
+    assert await bench.deliver(worker) == 0
+    bench.clock.advance(LEASE)
+    assert await bench.deliver(worker) == 1
+    delivery = await bench.delivery()
+    assert [attempt.error for attempt in delivery.attempt_log or ()] == ["lease_lapsed", None]
+
+
+async def test_an_attempt_that_could_not_be_settled_is_made_again(bench: Bench) -> None:
+    await due(bench)
+
+    class Closing(ScriptedSender):
+        async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+            await bench.store._writer.close()
+            return await super().send(url, body, headers)
+
+    await bench.deliver(bench.worker(Closing()))
+    assert bench.settled == []
+    await bench.store._writer.start()
+    bench.clock.advance(LEASE)
+    assert await bench.deliver(bench.worker()) == 1
+    assert (await bench.delivery()).attempts == 2
+
+
+async def heard_within(consumer: Consumer) -> tuple[str, dict[str, str], bytes]:
+    async with asyncio.timeout(LIMIT_S):
+        found = await consumer.heard.get()
+    return found.head.partition(" ")[0], found.headers, found.body
+
+
+async def test_the_loop_delivers_what_is_recorded_while_it_runs_and_ends_when_told(
+    bench: Bench,
+) -> None:
+    guard = Guard([ip_network("127.0.0.0/8")])
+    async with consuming() as consumer, Sender(guard) as sender:
+        await bench.store.add_endpoint(endpoint(secret=SECRET, url=consumer.url))
+        worker = bench.worker(sender)
+        loop = asyncio.create_task(worker.run())
+        await bench.store.record(arrival(success()))
+        heard = [await heard_within(consumer) for _ in range(2)]
+        assert {method for method, _, _ in heard} == {"POST"}
+        for _, headers, body in heard:
+            verify([SECRET], headers, body, now=START // SECOND)
+        await until(lambda: len(bench.settled) == 2)
+        assert worker.alive
+        loop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loop
+    assert {found.state for found in (await bench.store.deliveries(Query())).data} == {"succeeded"}
+
+
+async def until(condition: Any) -> None:
+    """Let others run until something holds."""
+    async with asyncio.timeout(LIMIT_S):
+        for _ in count():
+            if condition():
+                return
+            await asyncio.sleep(0)
+
+
+async def test_a_worker_that_stands_still_is_not_alive(bench: Bench) -> None:
+    worker = bench.worker()
+    assert worker.alive
+    bench.clock.advance(MINUTE)
+    assert not worker.alive
+
+
+async def test_a_turn_while_nothing_can_be_stored_is_survived(bench: Bench) -> None:
+    await bench.store._writer.close()
+    worker = bench.worker()
+    assert await worker._turn() == 0
+    await bench.store._writer.start()
+    assert await worker._turn() == 0
+
+
+async def test_the_pause_lasts_until_something_is_due(bench: Bench) -> None:
+    worker = bench.worker()
+    assert await worker._pause() == 5.0
+    bench.sender.outcomes = [sent(500)]
+    await due(bench)
+    assert await worker._pause() == 0.1
+    await bench.deliver(worker)
+    assert await worker._pause() == 5.0
+    bench.clock.advance(3 * SECOND)
+    assert await worker._pause() == 2.0
+
+
+async def test_every_delivery_has_an_id_of_its_event_and_endpoint(bench: Bench) -> None:
+    await due(bench)
+    await bench.deliver(bench.worker())
+    delivery = await bench.delivery()
+    event, number = ids.parse_delivery(delivery.id)
+    assert delivery.event_id == ids.EVENT + ids.encode(event)
+    assert delivery.endpoint_id == ids.ENDPOINT + ids.encode(number)
