@@ -75,7 +75,7 @@ class Client:
         try:
             self._http = httpx.AsyncClient(
                 base_url=self.url,
-                headers={"authorization": f"Bearer {token}"},
+                headers={"authorization": f"Bearer {token}"} if token else {},
                 timeout=TIMEOUT,
                 transport=transport,
                 trust_env=False,
@@ -232,7 +232,7 @@ class Client:
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             response = await self._http.request(method, path, **options)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             raise Unreachable(
                 f"The receiver at {self.url} did not answer ({type(error).__name__}). Start it with"
                 " `reelhook serve`, or set REELHOOK_URL."

@@ -15,7 +15,7 @@ async def post(webhook_url: str, body: Mapping[str, Any]) -> int:
     async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as http:
         try:
             return (await http.post(webhook_url, json=body)).status_code
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             # The URL carries the token, so the cause is not passed on.
             raise OSError(type(error).__name__) from None
 
@@ -29,10 +29,10 @@ async def instance_at(base_url: str) -> str:
         try:
             found = (await http.get(f"{base_url}healthz")).json()
             return str(found["instance"])
-        except (httpx.TransportError, ValueError, KeyError, TypeError) as error:
+        except (httpx.RequestError, ValueError, KeyError, TypeError) as error:
             raise OSError(type(error).__name__) from None
 
 
-def base_of(url: str) -> str:
-    """Scheme, host and port of a URL, with a slash."""
-    return str(httpx.URL(url).join("/"))
+def base_of(webhook_url: str) -> str:
+    """The public URL that a webhookURL was minted from, with a slash at its end."""
+    return webhook_url.partition("?")[0].rpartition("/webhooks/")[0] + "/"

@@ -27,6 +27,8 @@ class Environment:
     ledger_url: str
     ledger_token: str
     project: str
+    public_url: str  # these two let the submitter mint URLs where there is no ledger
+    signing_keys: tuple[str, ...]
 
     def __repr__(self) -> str:
         return f"Environment(base_url={self.base_url!r}, ledger_url={self.ledger_url!r})"
@@ -42,7 +44,13 @@ def read(environ: Mapping[str, str]) -> Environment:
         ledger_url=environ.get("REELHOOK_URL") or local.get("url") or LOCAL_URL,
         ledger_token=environ.get("REELHOOK_ADMIN_TOKEN") or local.get("admin_token", ""),
         project=environ.get("REELHOOK_PROJECT") or "default",
+        public_url=environ.get("REELHOOK_PUBLIC_URL") or local.get("public_url", ""),
+        signing_keys=_listed(environ.get("REELHOOK_SIGNING_KEYS") or local.get("signing_keys", "")),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
 
 def _local(folder: Path) -> dict[str, str]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
-from receiver.client import Client, Result, Task
+import stamina
+
+from receiver.client import Client, Result, Task, Unreachable
 from submitter.errors import Finding, LedgerUnavailable, WaitTimedOut
 
+T = TypeVar("T")
+
+PATIENCE: Final = 60.0  # seconds that a receiver may be away, as for a deploy
 LONG_POLL: Final = 25.0  # seconds; the receiver answers earlier when the task changes
 
 
@@ -28,7 +34,7 @@ class SubmittedTask:
         told = 0
         async for task in self._changes(None):
             if task.received > told or task.complete:
-                found = await self._ledger().results(self.id)
+                found = await self._ask(lambda ledger: ledger.results(self.id))
                 for result in found[told:]:
                     yield result
                 told = len(found)
@@ -47,14 +53,28 @@ class SubmittedTask:
             if left <= 0 and revision is not None:  # whatever the timeout, one look is free
                 raise WaitTimedOut(task_id=self.id, waited_s=timeout or 0)
             wait = min(left, LONG_POLL) if revision is not None else 0
-            task = await self._ledger().task(self.id, wait=wait, revision=revision)
+            task = await self._ask(partial(_look, self.id, wait, revision))
             if task is not None:
                 revision = task.revision
                 yield task
                 if task.complete:
                     return
 
-    def _ledger(self) -> Client:
+    async def _ask(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+        """Ask the ledger, through a restart of the receiver if need be."""
         if self._client is None:
             raise LedgerUnavailable(task_id=self.id, reason="it was submitted without one")
-        return self._client
+        try:
+            async for attempt in stamina.retry_context(
+                on=Unreachable, attempts=None, timeout=PATIENCE, wait_initial=0.2, wait_max=3.0
+            ):
+                with attempt:
+                    return await ask(self._client)
+        except Unreachable as error:
+            said = f"{error} Task {self.id} goes on: wait for it again later."
+            raise LedgerUnavailable(said, task_id=self.id, reason=str(error)) from None
+        raise AssertionError("stamina ends with a result or an exception")
+
+
+async def _look(task_id: str, wait: float, revision: int | None, ledger: Client) -> Task | None:
+    return await ledger.task(task_id, wait=wait, revision=revision)

@@ -8,6 +8,7 @@ after (`getResponse`) before it is sent again.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
+
+from pydantic import ValidationError
 
 from receiver.client import (
     ApiRefused,
@@ -45,7 +48,7 @@ from submitter.rules import check_task
 from submitter.tasks import GenerationTask, new_task_id, task_id_for_key
 from submitter.webhook import Minter
 
-OK: Final = 200
+OK, CONFLICT, INVALID = 200, 409, 422
 
 
 def _wall_clock() -> int:
@@ -77,6 +80,9 @@ class Submitter:
         self._project = project
         self._random = random_bytes
         self._checked: set[str] = set()
+        if not require_ledger and not (public_url and signing_keys):
+            missing = "REELHOOK_SIGNING_KEYS" if public_url else "REELHOOK_PUBLIC_URL"
+            raise MissingKey(platform="reelhook", setting=missing)
         self._minter = Minter(
             public_url=public_url,
             keys=signing_keys,
@@ -93,7 +99,14 @@ class Submitter:
             raise MissingKey(platform="runware", setting="RUNWARE_API_KEY")
         platform = Runware(found.api_key, found.base_url)
         ledger = Client(found.ledger_url, found.ledger_token)
-        return cls(platform, ledger, project=found.project, **options)
+        return cls(
+            platform,
+            ledger,
+            project=found.project,
+            public_url=found.public_url,
+            signing_keys=found.signing_keys,
+            **options,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,6 +143,7 @@ class Submitter:
         anything is sent; PlatformRejected and PlatformUnavailable when the platform did not take
         it; AmbiguousSubmit when it may have: `resume` finds out and never sends twice.
         """
+        _check_arguments(parameters, idempotency_key)
         task = GenerationTask.of(
             {"numberResults": number_results, **parameters},
             id=self._choose_id(idempotency_key, task_id),
@@ -139,9 +153,11 @@ class Submitter:
             metadata=metadata,
         )
         warnings = _check(task, strict)
-        registered = await self._register(task, idempotency_key)
+        registered = await self._register(task, idempotency_key, self._project)
+        if registered and registered.request not in (None, _as_kept(request_of(task))):
+            raise IdempotencyConflict(key=idempotency_key or task.id, task_id=task.id)
         handle = SubmittedTask(task.id, warnings, _client=self._ledger)
-        return await self._send_once(task, registered, handle, idempotency_key)
+        return await self._send_once(task, registered, handle)
 
     async def resume(self, task_id: str) -> SubmittedTask:
         """Finish a submit that crashed or timed out, from what the ledger kept of it."""
@@ -152,7 +168,8 @@ class Submitter:
         except (Unreachable, ApiRefused) as error:
             raise _unregistered(task_id, error) from None
         if stored is None or stored.request is None:
-            raise LedgerUnavailable(task_id=task_id, reason="it keeps no request of this task")
+            reason = "it keeps no request of this task"
+            raise LedgerUnavailable(task_id=task_id, reason=reason, status=CONFLICT)
         task = GenerationTask(
             id=stored.id,
             platform=stored.platform,
@@ -162,9 +179,9 @@ class Submitter:
             tags=stored.tags,
             metadata=stored.metadata,
         )
-        registered = await self._register(task, stored.client_ref)
+        registered = await self._register(task, stored.client_ref, stored.project)
         handle = SubmittedTask(task.id, _client=self._ledger)
-        return await self._send_once(task, registered, handle, None)
+        return await self._send_once(task, registered, handle)
 
     def _choose_id(self, key: str | None, task_id: str | None) -> str:
         if task_id is not None:
@@ -173,47 +190,36 @@ class Submitter:
             return task_id_for_key(self._project, key)
         return new_task_id(self._random(16))
 
-    async def _register(self, task: GenerationTask, key: str | None) -> RegisteredTask | None:
+    async def _register(
+        self, task: GenerationTask, key: str | None, project: str
+    ) -> RegisteredTask | None:
         if self._ledger is None:
             if self._require_ledger:
                 raise LedgerUnavailable(task_id=task.id, reason="no receiver is configured")
             return None
         try:
-            return await self._ledger.register_task(task.id, self._spec(task, key))
+            return await self._ledger.register_task(task.id, _spec(task, key, project))
         except Unreachable as error:
             if self._require_ledger:
                 raise _unregistered(task.id, error) from None
             return None
         except ApiRefused as error:
-            if key is not None and error.status == 409:
-                raise IdempotencyConflict(key=key, task_id=task.id) from None
+            if error.status == CONFLICT:
+                raise IdempotencyConflict(key=key or task.id, task_id=task.id) from None
+            if error.status == INVALID:
+                raise _invalid("ledger_refused", "", str(error)) from None
             raise _unregistered(task.id, error) from None
-
-    def _spec(self, task: GenerationTask, key: str | None) -> TaskSpec:
-        return TaskSpec(
-            platform=task.platform,
-            model=task.model,
-            expected=task.number_results,
-            project=self._project,
-            tags=task.tags,
-            metadata=task.metadata,
-            request=request_of(task),
-            client_ref=key,
-        )
 
     async def _send_once(
         self,
         task: GenerationTask,
         registered: RegisteredTask | None,
         handle: SubmittedTask,
-        key: str | None,
     ) -> SubmittedTask:
         handle.webhook_url = self._url(task, registered)
         if registered is None or registered.may_submit:
             await self._send(task, handle)
             return handle
-        if key is not None and registered.request != _as_kept(request_of(task)):
-            raise IdempotencyConflict(key=key, task_id=task.id)
         if registered.submit_state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
             return handle
         if not await self._take_over(task):
@@ -256,7 +262,7 @@ class Submitter:
         try:
             await self._check_public(handle.webhook_url, task.id)
             answer = await self._platform.submit([request])
-        except SubmitterError:
+        except (SubmitterError, asyncio.CancelledError):
             await self._note(task.id, SubmitState.UNKNOWN)  # gives the lease back
             raise
         if (rejection := answer.rejected.get(task.id)) is None:
@@ -294,7 +300,7 @@ class Submitter:
     async def _url_for(self, task: GenerationTask, source: Source) -> str:
         if self._ledger is None:
             return self._minter.url_for(task, source)
-        spec = self._spec(task, None)
+        spec = _spec(task, None, None)
         return (await self._ledger.register_task(task.id, spec, source=source)).webhook_url
 
     async def _check_public(self, webhook_url: str, task_id: str) -> None:
@@ -322,6 +328,36 @@ class Submitter:
             raise _unregistered(task_id, error) from None
         if outside != inside.get("instance"):
             raise PublicUrlRefused(url=base, reason="another receiver answers there.")
+
+
+def _spec(task: GenerationTask, key: str | None, project: str | None) -> TaskSpec:
+    try:
+        return TaskSpec(
+            platform=task.platform,
+            model=task.model,
+            expected=task.number_results,
+            project=project,
+            tags=task.tags,
+            metadata=task.metadata,
+            request=request_of(task),
+            client_ref=key,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _invalid("not_registrable", ".".join(map(str, first["loc"])), first["msg"]) from None
+
+
+def _check_arguments(parameters: Mapping[str, Any], key: str | None) -> None:
+    if key == "":
+        raise _invalid("empty", "idempotency_key", "An idempotency key is not empty.")
+    try:
+        json.dumps(parameters, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _invalid("not_json", "", f"The parameters are not JSON: {error}.") from None
+
+
+def _invalid(code: str, parameter: str, message: str) -> InvalidTask:
+    return InvalidTask(findings=(Finding("error", code, parameter, message),))
 
 
 def _check(task: GenerationTask, strict: bool) -> tuple[Finding, ...]:

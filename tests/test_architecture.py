@@ -72,8 +72,8 @@ DRAWING: Final = """\
     receiver.delivery.worker
     receiver.admin.ops
     submitter.dev               anyio
-    submitter.handle
-    submitter.submit
+    submitter.handle            stamina
+    submitter.submit            pydantic
     submitter.blocking          anyio
 
 4 doors

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, Protocol
 
 from receiver import ids
@@ -113,10 +114,11 @@ class Worker:
 
     async def _wait(self, begun: int) -> None:
         pause = PAUSE if begun else await self._pause()
-        try:
-            await asyncio.wait_for(self._awake.wait(), pause)
-        except TimeoutError:
-            return
+        # Not wait_for: before Python 3.12 it swallows a cancellation that meets a wake-up, and the
+        # receiver would never stop (github.com/python/cpython/issues/86296).
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._awake.wait()
 
     async def _pause(self) -> float:
         due = await self._store.next_due()

@@ -7,6 +7,7 @@ What may have been accepted is never sent again here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,8 +16,8 @@ from typing import Any, Final, Self
 import httpx
 import stamina
 
-from receiver.platforms.items import Kind
-from receiver.platforms.runware import MAX_ITEMS, parse
+from receiver.platforms.items import Category, Kind
+from receiver.platforms.runware import MAX_ITEMS, categorise, parse
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable
 from submitter.tasks import GenerationTask
 
@@ -29,7 +30,8 @@ LONGEST_WAIT: Final = 30.0  # seconds that a Retry-After may ask for before we g
 # The platform has this taskUUID already: an earlier try of ours arrived.
 _ALREADY: Final = "conflictTaskUUID"
 _NOT_FOUND: Final = "taskNotFound"
-_REFUSED_FOR_NOW: Final = frozenset({429, 503})
+_TOO_MANY: Final = 429
+_UNAVAILABLE: Final = 503
 _NO_SNAPSHOT: Final = frozenset({401, 403, 429})  # and 5xx: they speak of the question, not a task
 
 # Not one byte of a request has reached the platform.
@@ -96,6 +98,7 @@ class Runware:
         timeout: httpx.Timeout = TIMEOUT,
     ) -> None:
         self.base_url = base_url
+        self._api_key = api_key
         self._http = httpx.AsyncClient(
             headers={"authorization": f"Bearer {api_key}"}, timeout=timeout, transport=transport
         )
@@ -138,7 +141,8 @@ class Runware:
         except httpx.RequestError as error:
             reason = f"{type(error).__name__} after the request was sent"
             raise AmbiguousSubmit(platform=NAME, task_id=first, reason=reason) from None
-        return _judge(response, [str(task["taskUUID"]) for task in tasks])
+        asked = [str(task["taskUUID"]).lower() for task in tasks]
+        return _judge(self._body(response, first), response.status_code, asked)
 
     async def fetch(self, task_id: str) -> Snapshot:
         """What the platform says of a task (`getResponse`). Raises PlatformUnavailable."""
@@ -163,9 +167,31 @@ class Runware:
             response = await self._http.post(self.base_url, json=list(tasks))
         except _NOT_SENT as error:
             raise _TryLater(f"no connection ({type(error).__name__})") from None
-        if response.status_code in _REFUSED_FOR_NOW:
+        if self._refused_for_now(response, str(tasks[0]["taskUUID"])):
             raise _TryLater("it is busy", response.status_code, _retry_after(response))
         return response
+
+    def _refused_for_now(self, response: httpx.Response, first: str) -> bool:
+        # A gateway's own 503 may follow an acceptance; only the platform's word counts, and a 429.
+        if response.status_code == _TOO_MANY:
+            return True
+        body = self._body(response, first)
+        codes = {str(error.get("code", "")) for error in _errors(body)}
+        limited = {categorise(code) for code in codes} == {Category.RATE_LIMIT}
+        refused = bool(codes) and (limited or response.status_code == _UNAVAILABLE)
+        return refused and not _objects(body.get("data"))
+
+    def _body(self, response: httpx.Response, first: str) -> Json:
+        try:
+            # A platform may quote our key back at us; what is passed on must not.
+            text = response.text.replace(self._api_key, "…") if self._api_key else response.text
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            reason = f"HTTP {response.status_code} without a readable body"
+            raise AmbiguousSubmit(platform=NAME, task_id=first, reason=reason)
+        return body
 
 
 def _wait_before(error: Exception) -> bool | float:
@@ -208,39 +234,35 @@ def _unseen(task_id: str, reason: str, status: int | None = None) -> PlatformUna
     )
 
 
-def _judge(response: httpx.Response, asked: Sequence[str]) -> SubmitAnswer:
-    body = _body(response, asked)
+def _judge(body: Json, status: int, asked: Sequence[str]) -> SubmitAnswer:
     errors = list(_errors(body))
-    said = {str(found.get("taskUUID", "")).lower() for found in _objects(body.get("data"))}
+    said = {_owner(found) for found in _objects(body.get("data")) if not _is_failed(found)}
     said |= {_owner(error) for error in errors if error.get("code") == _ALREADY}
     unnamed = [task_id for task_id in asked if task_id not in said]
     rejected = {
-        task_id: _rejection(error, response.status_code)
+        task_id: _rejection(error, status)
         for error in errors
         for task_id in ([_owner(error)] if _owner(error) else unnamed)
-        if error.get("code") != _ALREADY and response.status_code < 500
+        if error.get("code") != _ALREADY and status < 500
     }
     accepted = {task_id for task_id in asked if task_id in said and task_id not in rejected}
     if unsaid := [task for task in asked if task not in accepted and task not in rejected]:
-        reason = f"HTTP {response.status_code} does not say"
+        reason = f"HTTP {status} does not say"
         raise AmbiguousSubmit(platform=NAME, task_id=unsaid[0], reason=reason)
     return SubmitAnswer(frozenset(accepted), rejected)
-
-
-def _body(response: httpx.Response, asked: Sequence[str]) -> Json:
-    try:
-        body = response.json()
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
-        reason = f"HTTP {response.status_code} without a readable body"
-        raise AmbiguousSubmit(platform=NAME, task_id=asked[0], reason=reason)
-    return body
 
 
 def _errors(body: Json) -> Iterator[Json]:
     yield from _objects(body.get("errors"))
     yield from _objects(body.get("error"))
+    for found in _objects(body.get("data")):
+        if _is_failed(found):  # platforms.md §1.5, shape C: the error inside its item
+            embedded = found.get("error")
+            yield {**found, **(embedded if isinstance(embedded, dict) else {})}
+
+
+def _is_failed(found: Json) -> bool:
+    return found.get("status") == "error" or isinstance(found.get("error"), dict)
 
 
 def _objects(value: Any) -> list[Json]:

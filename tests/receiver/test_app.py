@@ -101,6 +101,7 @@ async def test_a_long_poll_is_answered_when_the_receiver_stops(receiver: Assembl
 
 async def test_a_loop_that_fails_is_told_and_begins_again(receiver: Assembled) -> None:
     app = receiver.service.app
+    await receiver.store.add_endpoint(endpoint())
     for connection in receiver.store._reads._all:
         await connection.close()
     async with app.router.lifespan_context(app):

@@ -441,7 +441,8 @@ async def test_a_static_keys_task_has_the_size_that_was_registered(receiver: Ass
 
 @pytest.mark.parametrize(
     "body", [b"{", b"[]", wrapped({"status": "success", "videoUUID": uuid(1)}),
-             wrapped(success(task="no-uuid")), wrapped(success(task="x" * 10_000))]
+             wrapped(success(task="no-uuid")), wrapped(success(task="x" * 10_000)),
+             wrapped(success(task=f"{TASK[:-4]}-{TASK[-4:]}")), wrapped(success(task="-" * 36))]
 )  # fmt: skip
 async def test_with_a_static_key_a_body_without_a_task_is_kept_apart(
     receiver: Assembled, body: bytes
@@ -452,13 +453,15 @@ async def test_with_a_static_key_a_body_without_a_task_is_kept_apart(
     assert callback.task_id is None
 
 
-@pytest.mark.parametrize("spelling", [TASK.replace("-", ""), f"{TASK[:-4]}-{TASK[-4:]}"])
-async def test_with_a_static_key_a_task_may_be_spelled_otherwise(
-    receiver: Assembled, spelling: str
+@pytest.mark.parametrize("query", ["apiKey", "sig"])
+@pytest.mark.parametrize("spelling", [TASK.replace("-", ""), TASK.upper()])
+async def test_a_task_may_be_spelled_otherwise_by_the_platform(
+    receiver: Assembled, query: str, spelling: str
 ) -> None:
-    path = f"/webhooks/runware?apiKey={STATIC}"
-    await post(receiver, wrapped(success(1)), path)
-    assert (await post(receiver, wrapped(success(2, spelling)), path)).status_code == 200
+    path = f"/webhooks/runware?apiKey={STATIC}" if query == "apiKey" else path_of()
+    for number, task in enumerate((TASK, spelling)):
+        response = await post(receiver, wrapped(success(number, task)), path)
+        assert said(response) == (200, {"status": "recorded", "results": 1})
     assert (await receiver.store.task(TASK)).received == 2
 
 

@@ -213,6 +213,19 @@ async def test_the_loop_delivers_what_is_recorded_while_it_runs_and_ends_when_to
     assert {found.state for found in (await bench.store.deliveries(Query())).data} == {"succeeded"}
 
 
+async def test_a_wake_up_at_the_same_moment_does_not_keep_a_worker_from_ending(
+    bench: Bench,
+) -> None:
+    worker = bench.worker()
+    loop = asyncio.create_task(worker.run())
+    await until(lambda: bench.store._writer.depth == 0 and worker._awake._waiters)
+    worker._awake.set()
+    loop.cancel()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.wait([loop])
+    assert loop.cancelled()
+
+
 async def until(condition: Any) -> None:
     """Let others run until something holds."""
     async with asyncio.timeout(LIMIT_S):

@@ -150,9 +150,16 @@ async def test_a_task_that_the_platform_has_already_was_accepted() -> None:
 
 
 @pytest.mark.usefixtures("_no_waits")
-@pytest.mark.parametrize("status", [429, 503])
-async def test_a_busy_platform_is_asked_again_and_then_given_up(status: int) -> None:
-    busy = httpx.Response(status, headers={"retry-after": "7"}, text="<html>later</html>")
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (429, "<html>later</html>"),
+        (503, '{"errors":[{"code":"serviceUnavailable","message":"later"}]}'),
+        (400, '{"errors":[{"code":"rateLimitExceeded","message":"later"}]}'),
+    ],
+)
+async def test_a_busy_platform_is_asked_again_and_then_given_up(status: int, text: str) -> None:
+    busy = httpx.Response(status, headers={"retry-after": "7"}, text=text)
     async with talking_to(busy) as (runware, platform):
         with pytest.raises(PlatformUnavailable) as caught:
             await runware.submit(asking(TASK))
@@ -163,10 +170,25 @@ async def test_a_busy_platform_is_asked_again_and_then_given_up(status: int) -> 
 
 @pytest.mark.usefixtures("_no_waits")
 async def test_a_platform_that_was_busy_once_accepts_the_next_time() -> None:
-    async with talking_to(httpx.Response(503), answer(data=ack(TASK))) as (runware, platform):
+    async with talking_to(httpx.Response(429), answer(data=ack(TASK))) as (runware, platform):
         got = await runware.submit(asking(TASK))
     assert got.accepted == {TASK}
     assert len(platform.asked) == 2
+
+
+async def test_a_gateways_503_may_follow_an_acceptance_and_is_not_sent_again() -> None:
+    async with talking_to(httpx.Response(503, text="<html>503</html>")) as (runware, platform):
+        with pytest.raises(AmbiguousSubmit):
+            await runware.submit(asking(TASK))
+    assert len(platform.asked) == 1
+
+
+async def test_a_key_that_the_platform_quotes_is_not_passed_on() -> None:
+    said = [error("invalidApiKey", message=f"The key {API_KEY} is wrong", taskUUID=TASK)]
+    async with talking_to(answer(401, errors=said)) as (runware, _):
+        got = await runware.submit(asking(TASK))
+    assert API_KEY not in repr(got)
+    assert got.rejected[TASK].code == "invalidApiKey"
 
 
 async def test_the_platform_says_how_long_to_wait() -> None:
