@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import httpx
 import pytest
 from anyio.abc import ObjectReceiveStream
 
+from receiver.client import Client, TaskSpec
 from submitter.dev import DevOptions, dev, first_of
 from submitter.notices import Event, Ready, TunnelOpened
 from submitter.processes import Child, free_port
@@ -206,6 +208,43 @@ async def test_dev_is_ready_through_ssh_and_again_after_the_connection_is_lost(
                 port=free_port(),
             )
             await first_of(lambda: dev(options, notify=send.send_nowait), watch)
+
+
+@pytest.mark.anyio
+async def test_the_real_receiver_takes_callbacks_through_ssh_and_shows_nothing_else(
+    tmp_path: Path,
+) -> None:
+    send, events = anyio.create_memory_object_stream[Event](1_000)
+    task_id = "24cd5dff-cb81-4db5-8506-b72a9425f9d1"
+    body = {"data": [{"taskUUID": task_id, "videoUUID": "v", "videoURL": "https://v.mp4"}]}
+
+    async def use() -> int:
+        ready = await next_of(Ready, events)
+        token = json.loads((tmp_path / "data" / "local.json").read_text())["admin_token"]
+        outside = httpx.AsyncClient(trust_env=False, base_url=ready.public_url)
+        async with outside, Client(ready.admin_url, token) as ledger:
+            spec = TaskSpec(platform="runware", expected=1)
+            task = await ledger.register_task(task_id, spec)
+            assert task.webhook_url.startswith(f"{ready.public_url}/webhooks/runware?sig=")
+            assert (await outside.post(task.webhook_url, json=body)).status_code == 200
+            bearer = {"authorization": f"Bearer {token}"}
+            hidden = await outside.get(f"/v1/tasks/{task_id}", headers=bearer)
+            assert hidden.status_code == 404
+            found = await ledger.task(task_id)
+            assert found is not None
+            assert found.complete
+        return 0
+
+    with anyio.fail_after(LIMIT_S), send, events:
+        async with sshd(tmp_path) as server:
+            options = DevOptions(
+                tunnel="ssh",
+                ssh=server.ssh("http://127.0.0.1:{port}", 0, "127.0.0.1"),
+                port=free_port(),
+                admin_port=free_port(),
+                data_dir=str(tmp_path / "data"),
+            )
+            await first_of(lambda: dev(options, notify=send.send_nowait), use)
 
 
 async def next_of(kind: type[T], events: ObjectReceiveStream[Event]) -> T:
