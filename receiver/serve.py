@@ -89,6 +89,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
             listening.sockets,
             forwarded_allow_ips=settings.forwarded_allow_ips,
             on_ready=lambda: announce(listening, store.instance),
+            on_stop=service.ops.watch.wake_all,
         )
 
 

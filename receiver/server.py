@@ -24,17 +24,25 @@ BACKLOG: Final = 2_048
 
 
 class ReelhookServer(uvicorn.Server):
-    """Calls `on_ready` once every socket listens."""
+    """Calls `on_ready` once every socket listens, `on_stop` before open requests are waited for."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], on_stop: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stop = on_stop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening, then say so."""
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let waiting requests answer, then stop as uvicorn does."""
+        self._on_stop()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -75,6 +83,7 @@ async def serve(
     *,
     forwarded_allow_ips: str,
     on_ready: Callable[[], None],
+    on_stop: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until a signal; returns after the open requests were answered or the grace is over."""
     config = uvicorn.Config(
@@ -92,7 +101,7 @@ async def serve(
         timeout_graceful_shutdown=GRACE,
         backlog=BACKLOG,
     )
-    await ReelhookServer(config, on_ready).serve(sockets)
+    await ReelhookServer(config, on_ready, on_stop).serve(sockets)
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -199,10 +199,11 @@ class Ops:
         """A task once its revision is not `known` any more, or as it is after `seconds`."""
         with self.watch.listening(task_id.lower()) as changed:
             task = await self.task(who, task_id)
-            if task.complete or known not in (None, task.revision):
+            if known != task.revision and (known is not None or task.complete):
                 return task
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), min(seconds, MAX_WAIT))
+                async with asyncio.timeout(min(seconds, MAX_WAIT)):
+                    await changed.wait()
         return await self.task(who, task_id)
 
     async def tasks(self, who: Principal, query: Query) -> Page[Task]:

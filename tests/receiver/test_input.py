@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -178,10 +179,12 @@ async def test_a_chunked_body_over_the_cap_is_cut_off(
     line: Wire, target: Target, api: httpx.AsyncClient
 ) -> None:
     await line.send(target.head(b"Transfer-Encoding: chunked"))
-    for _ in range(20):
-        await line.send(b"%x\r\n%s\r\n" % (1 << 16, b" " * (1 << 16)))
-    only_refused(await line.answer(), 413, "too_large")
-    await line.ended()
+    # A sender that goes on sending may meet the closed connection before it reads the answer.
+    with suppress(ConnectionError, asyncio.IncompleteReadError):
+        for _ in range(20):
+            await line.send(b"%x\r\n%s\r\n" % (1 << 16, b" " * (1 << 16)))
+        only_refused(await line.answer(), 413, "too_large")
+        await line.ended()
     assert await target.received(api) is None
 
 

@@ -74,7 +74,6 @@ def test_a_signal_ends_it_in_order(tmp_path: Path, sent: signal.Signals) -> None
 
 
 @pytest.mark.process
-@pytest.mark.xfail(reason="the polls are woken only after the grace for open requests is over")
 def test_a_long_poll_is_answered_when_the_receiver_is_told_to_stop(tmp_path: Path) -> None:
     with running(tmp_path) as receiver, httpx.Client(base_url=receiver.ready["url"]) as client:
         path = f"/v1/tasks/{TASK}"

@@ -67,16 +67,13 @@ class Queue:
         """Keep each attempt as a row, move its delivery, disable what asked to be left alone."""
         _settle(tx.connection, news)
         for settled in news:
-            if settled.disable is not None and settled.claimed.endpoint_id in self._known():
+            if settled.disable is not None and _exists(tx.connection, settled):
                 change = StateChange(
                     settled.claimed.endpoint_id, EndpointState.DISABLED, settled.disable
                 )
                 self._set_state(tx, change)
         tx.work = True  # a place became free
         return [None] * len(news)
-
-    def _known(self) -> set[int]:
-        return {target.id for target in self._targets()}
 
     def _in_turn(self, targets: Sequence[Target]) -> list[Target]:
         # Another endpoint comes first each time, so a scarce limit is shared.
@@ -144,6 +141,11 @@ def _with_payloads(
         )
         for target, (event, attempts, began) in taken
     ]
+
+
+def _exists(connection: sqlite3.Connection, settled: Settled) -> bool:
+    query = "SELECT 1 FROM endpoints WHERE id = ? AND deleted_at IS NULL"
+    return connection.execute(query, (settled.claimed.endpoint_id,)).fetchone() is not None
 
 
 def _settle(connection: sqlite3.Connection, news: Sequence[Settled]) -> None:
