@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from submitter.submit import Submitter
 
 READY: Final = 30.0  # seconds for a process to listen
 PATIENCE: Final = 60.0  # seconds for all that follows
+INTERRUPTED: Final = 130
 LOOK: Final = 0.2  # seconds between looks at what is still under way
 SCHEDULE: Final = "0,1,2,5"
 FAILING: Final = "simulator:fail@1"
@@ -78,7 +80,23 @@ class Report:
 
 
 async def run(*, keep: bool, as_json: bool) -> int:
-    """Play the whole flow; 0 only if everything that was checked holds."""
+    """Play the whole flow; 0 only if everything that was checked holds.
+
+    A signal ends it in order: the processes of the stage have sessions of their own, so they would
+    outlive us otherwise.
+    """
+    playing = asyncio.current_task()
+    assert playing is not None  # noqa: S101 - a coroutine runs in a task
+    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(sig, playing.cancel)
+    try:
+        return await _run(keep=keep, as_json=as_json)
+    except asyncio.CancelledError:
+        _say("Stopped.")
+        return INTERRUPTED
+
+
+async def _run(*, keep: bool, as_json: bool) -> int:
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(_stage())
         try:
