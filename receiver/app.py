@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from receiver import deadlines, ids
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
@@ -37,7 +37,8 @@ from receiver.store.protocol import Settled, Store
 from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
-PUBLIC_PATHS: Final = ("/webhooks/", "/healthz", "/readyz")
+WEBHOOKS: Final = "/webhooks/"
+PROBES: Final = frozenset({"/healthz", "/readyz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Service:
     """The application and what runs beside it."""
 
     app: Starlette
+    ingest: Ingest
     ops: Ops
     worker: Worker
 
@@ -97,7 +99,7 @@ def build(
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
-    return Service(app, ops, worker)
+    return Service(app, ingest, ops, worker)
 
 
 def _lifespan(
@@ -188,18 +190,27 @@ def _attempt_journal(log: Log) -> AttemptJournal:
     return journal
 
 
-class PublicOnly:
-    """Serves the public routes alone on one of two sockets (REELHOOK_ADMIN_PORT). Pure ASGI."""
+class FrontDoor:
+    """Leads callbacks straight to ingest, past the layers that they have no use for. Pure ASGI.
 
-    def __init__(self, app: ASGIApp, public_port: int) -> None:
-        self._app = app
+    With a `public_port` (REELHOOK_ADMIN_PORT is set), that socket shows the public routes alone.
+    """
+
+    def __init__(self, service: Service, public_port: int | None = None) -> None:
+        self._app = service.app
+        self._ingest = service.ingest
         self._public_port = public_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what may be seen from outside; the rest is not there."""
-        outside = scope["type"] == "http" and scope["server"][1] == self._public_port
-        if outside and not scope["path"].startswith(PUBLIC_PATHS):
-            body = problem(404, "not_found", "There is nothing here.")
-            await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
-            return
+        """Pass on what is there; from outside, the rest is not."""
+        if scope["type"] == "http":
+            platform = scope["path"].removeprefix(WEBHOOKS)
+            if platform != scope["path"] and platform and "/" not in platform:
+                scope["path_params"] = {"platform": platform}
+                await self._ingest(scope, receive, send)
+                return
+            if scope["server"][1] == self._public_port and scope["path"] not in PROBES:
+                body = problem(404, "not_found", "There is nothing here.")
+                await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
+                return
         await self._app(scope, receive, send)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from receiver.app import PublicOnly, build
+from receiver.app import FrontDoor, build
 from receiver.clock import wall_clock
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
@@ -80,12 +80,11 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
             log=log,
             public_url=listening.public_url,
         )
-        app = service.app
+        public_port = None
         if settings.admin_port is not None:
             public_port = listening.sockets[0].getsockname()[1]
-            app = PublicOnly(app, public_port)  # type: ignore[assignment]
         await serve(
-            app,
+            FrontDoor(service, public_port),
             listening.sockets,
             forwarded_allow_ips=settings.forwarded_allow_ips,
             on_ready=lambda: announce(listening, store.instance),

@@ -125,7 +125,7 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 def _owner(found: Mapping[str, Any], default: str | None) -> str | None:
     named = found.get("taskUUID")
-    if not isinstance(named, str) or not named:
+    if named == default or not isinstance(named, str) or not named:
         return default
     try:
         return ids.canonical_task(named)
