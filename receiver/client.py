@@ -14,13 +14,23 @@ from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.errors import ReelhookError
 from receiver.events import Event
-from receiver.tasks import RegisteredTask, Result, SubmitState, Task, TaskPatch, TaskSpec
+from receiver.tasks import (
+    ClaimedTask,
+    RegisteredTask,
+    Result,
+    SubmitState,
+    Task,
+    TaskClaim,
+    TaskPatch,
+    TaskSpec,
+)
 from receiver.tokens import Source
 
 # What the submitter needs beside the client: it may import this module, and no other noun of ours.
 __all__ = [
     "ApiRefused",
     "Callback",
+    "ClaimedTask",
     "Client",
     "Delivery",
     "Endpoint",
@@ -140,6 +150,16 @@ class Client:
         """A task's results in the order of arrival."""
         response = await self._ask("GET", f"/v1/tasks/{task_id}/results")
         return _read(Listing[Result], response).data
+
+    async def claim_tasks(self, *, limit: int = 20, lease_s: int = 60) -> list[ClaimedTask]:
+        """Lease tasks that are due for reconcile; nobody else gets them for that long."""
+        asked = TaskClaim(limit=limit, lease_s=lease_s)
+        response = await self._ask("POST", "/v1/tasks/claim", content=asked.model_dump_json())
+        return _read(Listing[ClaimedTask], response).data
+
+    async def reconcile_task(self, task_id: str) -> Task:
+        """Make a task due for reconcile now."""
+        return _read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/reconcile"))
 
     async def revoke_task(self, task_id: str) -> None:
         """Refuse every token of the task issued so far."""

@@ -262,7 +262,7 @@ class _Draft:
             task_id=task,
             platform=self.platform,
             project=claims.project if claims else "default",
-            expected=claims.expected if claims else None,
+            expected=(claims.expected or None) if claims else None,
             source=claims.source if claims else Source.CALLBACK,
             issued_at=claims.issued_at if claims else self.now,
             jti=claims.jti if claims else None,

@@ -93,6 +93,8 @@ class Recorder:
         if arrival.task_id is None:
             return self._keep_orphan(arrival)
         task = self._tasks.get(arrival.task_id)
+        if task is not None and arrival.source is Source.POLL and not arrival.expired:
+            task.note_poll()
         if task is not None and task.is_revoked(arrival.issued_at):
             return Receipt(Outcome.REVOKED)
         if arrival.expired:
@@ -157,14 +159,14 @@ class Recorder:
         if task.noise >= task.noise_limit and not own and not known:
             return Receipt(Outcome.LIMITED)
         self._touch(task)
-        task.reconcile_at = arrival.received_at
+        task.ask_reconcile(arrival.source, arrival.received_at)
         self._keep(task, arrival, Outcome.QUARANTINED, reason)
         return Receipt(Outcome.QUARANTINED)
 
     def _keep_expired(self, task: TaskState | None, arrival: Arrival) -> Receipt:
         if task is not None and task.completed_at is None and task.noise < task.noise_limit:
             self._touch(task)
-            task.reconcile_at = arrival.received_at
+            task.ask_reconcile(arrival.source, arrival.received_at)
             self._keep(task, arrival, Outcome.EXPIRED, None)
         return Receipt(Outcome.EXPIRED)
 

@@ -16,11 +16,14 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from receiver.clock import HOUR, MINUTE
 from receiver.platforms.items import Category, Item, Kind, Media, PlatformError
 from receiver.platforms.reading import dumps
 from receiver.tokens import Source
 
 MOST_EXPECTED: Final = 100  # results that one task may owe
+DEADLINE: Final = 15 * MINUTE  # from its creation until a task counts as overdue
+GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
 MISSED: Final = "deadlineExceeded"
 _MISSED_KEY: Final = "missed:"  # never a platform's own key
 
@@ -93,7 +96,8 @@ class TaskState:
     duplicates: int = 0
     completed_at: int | None = None
     revoked_at: int | None = None
-    reconcile_at: int | None = None
+    reconcile_at: int | None = None  # due for a poll; of a completed task: asked for by hand
+    reconcile_lease: int | None = None  # until when one poller has it
     submit_state: SubmitState = SubmitState.SUBMITTED
     results: dict[str, ResultState] = field(default_factory=dict)
 
@@ -106,6 +110,17 @@ class TaskState:
     def status(self) -> Status:
         """Where the counts put the task."""
         return status_of(self.expected, self.succeeded, self.failed, self.closed)
+
+    def ask_reconcile(self, source: Source, now: int) -> None:
+        """Something is odd, so a poll is due; not after a poll, which would find the same again."""
+        if self.completed_at is None and source is not Source.POLL:
+            self.reconcile_at = now
+
+    def note_poll(self) -> None:
+        """A poll's answer has come: its lease ends, and a completed task is left alone again."""
+        self.reconcile_lease = None
+        if self.completed_at is not None:
+            self.reconcile_at = None
 
     @property
     def noise_limit(self) -> int:
@@ -165,9 +180,9 @@ def absorb(task: TaskState, items: Sequence[Item], *, source: Source, now: int) 
         _absorb_item(task, item, changes, source, now)
     if _closes(source, items, changes):
         task.closed = True
-    if any(result.kind is Kind.FAILED for result in changes.new) and source is Source.CALLBACK:
-        task.reconcile_at = now  # one error callback may stand for the whole task
     _settle(task, changes, was_complete, now)
+    if any(result.kind is Kind.FAILED for result in changes.new) and source is Source.CALLBACK:
+        task.ask_reconcile(source, now)  # one error callback may stand for the whole task
     return changes
 
 
@@ -280,6 +295,7 @@ def _settle(task: TaskState, changes: Changes, was_complete: bool, now: int) -> 
         changes.revised = bool(changes.new)
     elif task.received and task.status in COMPLETE:
         task.completed_at = now
+        task.reconcile_at = None
         changes.completed = True
 
 
@@ -323,6 +339,15 @@ class TaskSpec(BaseModel):
     deadline_at: datetime | None = None
     give_up_at: datetime | None = None
     client_ref: str | None = Field(default=None, max_length=200)
+
+
+class TaskClaim(BaseModel):
+    """`POST /v1/tasks/claim`: how many tasks that are due for reconcile, and for how long."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=20, ge=1, le=100)
+    lease_s: int = Field(default=60, ge=5, le=600)
 
 
 class TaskPatch(BaseModel):
@@ -371,6 +396,12 @@ class RegisteredTask(Task):
 
     webhook_url: str
     may_submit: bool
+
+
+class ClaimedTask(Task):
+    """A task to poll, and the signed URL to which the platform's answer is posted."""
+
+    webhook_url: str
 
 
 class MediaView(BaseModel):

@@ -43,6 +43,7 @@ DRAWING: Final = """\
     receiver.delivery.policy
     receiver.delivery.signing   cryptography
     receiver.recording
+    receiver.reconciling
     submitter.rules.*
 
 2 edges

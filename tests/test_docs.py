@@ -30,7 +30,7 @@ from receiver.events import TYPES, Event
 from receiver.platforms.items import Category
 from receiver.settings import Settings
 from receiver.store.protocol import Query
-from receiver.tasks import Result, Status, SubmitState, Task, TaskSpec, status_of
+from receiver.tasks import Result, Status, SubmitState, Task, TaskClaim, TaskSpec, status_of
 from receiver.tokens import Source
 
 ROOT: Final = Path(__file__).parents[1]
@@ -217,7 +217,7 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
 
 @pytest.mark.parametrize(
     "shape",
-    [Task, TaskSpec, Result, Callback, Endpoint, EndpointSpec, Event, Delivery, Attempt],
+    [Task, TaskSpec, TaskClaim, Result, Callback, Endpoint, EndpointSpec, Event, Delivery, Attempt],
     ids=lambda shape: shape.__name__,
 )
 def test_every_field_of_the_api_is_documented(shape: type[BaseModel]) -> None:

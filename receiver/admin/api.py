@@ -25,7 +25,7 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Invalid, Refusal, StoreUnavailable, Unreadable
 from receiver.platforms.reading import loads
 from receiver.problems import MEDIA_TYPE, problem
-from receiver.tasks import Status, TaskPatch, TaskSpec
+from receiver.tasks import Status, TaskClaim, TaskPatch, TaskSpec
 from receiver.tokens import Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -54,12 +54,14 @@ class Api:
         """Every route, as a table."""
         table: Sequence[tuple[str, str, Handler]] = (
             ("GET", "/v1/tasks", self._tasks),
+            ("POST", "/v1/tasks/claim", self._claim_tasks),
             ("PUT", "/v1/tasks/{id}", self._put_task),
             ("PATCH", "/v1/tasks/{id}", self._patch_task),
             ("GET", "/v1/tasks/{id}", self._task),
             ("DELETE", "/v1/tasks/{id}", self._delete_task),
             ("GET", "/v1/tasks/{id}/results", self._results),
             ("POST", "/v1/tasks/{id}/revoke", self._revoke_task),
+            ("POST", "/v1/tasks/{id}/reconcile", self._reconcile_task),
             ("GET", "/v1/callbacks", self._callbacks),
             ("GET", "/v1/callbacks/{id}", self._callback),
             ("GET", "/v1/endpoints", self._endpoints),
@@ -119,6 +121,13 @@ class Api:
 
     async def _revoke_task(self, who: Principal, request: Request) -> Response:
         return _shown(await self._ops.revoke_task(who, request.path_params["id"]))
+
+    async def _claim_tasks(self, who: Principal, request: Request) -> Response:
+        claimed = await self._ops.claim_tasks(who, await _body(request, TaskClaim))
+        return _listed(Page(claimed, None))
+
+    async def _reconcile_task(self, who: Principal, request: Request) -> Response:
+        return _shown(await self._ops.reconcile_task(who, request.path_params["id"]))
 
     async def _tasks(self, who: Principal, request: Request) -> Response:
         names = "status platform model overdue tag project since until q"

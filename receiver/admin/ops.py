@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from receiver import ids
 from receiver.callbacks import Callback
-from receiver.clock import HOUR, MINUTE, Clock, from_datetime, within_reason
+from receiver.clock import SECOND, Clock, from_datetime, within_reason
 from receiver.deliveries import Delivery
 from receiver.delivery.signing import new_secret
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
@@ -23,8 +23,24 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Forbidden, Invalid, NotFound
 from receiver.events import Event
 from receiver.platforms import PARSERS
-from receiver.store.protocol import NewEndpoint, Page, Query, Registration, Store, TaskChange
-from receiver.tasks import RegisteredTask, Result, Task, TaskPatch, TaskSpec
+from receiver.store.protocol import (
+    NewEndpoint,
+    Page,
+    Query,
+    Registration,
+    Store,
+    TaskChange,
+    TasksAsked,
+)
+from receiver.tasks import (
+    ClaimedTask,
+    RegisteredTask,
+    Result,
+    Task,
+    TaskClaim,
+    TaskPatch,
+    TaskSpec,
+)
 from receiver.tokens import (
     Claims,
     Source,
@@ -38,8 +54,6 @@ from receiver.tokens import (
 # The doors above take their vocabulary from here, and never reach into the store.
 __all__ = ["Ops", "Page", "Principal", "Query", "Watch"]
 
-DEADLINE: Final = 15 * MINUTE  # from registration until a task counts as overdue
-GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
 MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
 DEFAULT_PROJECT: Final = "default"
 
@@ -69,6 +83,29 @@ class Principal:
         if query.project not in (None, self.project):
             raise Forbidden(f"This token belongs to the project {self.project!r}.")
         return replace(query, project=self.project)
+
+
+@dataclass(frozen=True, slots=True)
+class _Minted:
+    """What a token says of its task; `expected` 0 is not known."""
+
+    task: str
+    platform: str
+    project: str
+    tags: Mapping[str, str]
+    expected: int = 0
+    give_up_at: int | None = None
+
+    @classmethod
+    def asked(cls, asked: Registration) -> Self:
+        spec = asked.spec
+        expected, give_up_at = spec.expected, asked.give_up_at
+        return cls(asked.id, spec.platform, asked.project, spec.tags, expected, give_up_at)
+
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        give_up_at = None if task.give_up_at is None else from_datetime(task.give_up_at)
+        return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
 class ChecksUrls(Protocol):
@@ -143,31 +180,52 @@ class Ops:
             spec=spec,
             project=who.choose(spec.project),
             now=now,
-            deadline_at=_moment(spec.deadline_at, "deadline_at", now + DEADLINE),
-            give_up_at=_moment(spec.give_up_at, "give_up_at", now + GIVE_UP),
+            deadline_at=_moment(spec.deadline_at, "deadline_at"),
+            give_up_at=_moment(spec.give_up_at, "give_up_at"),
         )
-        self._mint(asked, spec.tags, spec.expected, source)  # what has no URL is not stored
+        # What has no URL is not stored.
+        self._mint(_Minted.asked(asked), source, now)
         may_submit = await self.store.register(asked)
         task = await self.store.task(task_id)
-        url = self._mint(asked, task.tags, task.expected or spec.expected, source)
+        url = self._mint(_Minted.of(task), source, now)
         return RegisteredTask(**task.model_dump(), webhook_url=url, may_submit=may_submit)
 
-    def _mint(
-        self, asked: Registration, tags: Mapping[str, str], expected: int, source: Source
-    ) -> str:
+    def _mint(self, of: _Minted, source: Source, now: int) -> str:
         claims = Claims(
             jti=self._random(16),
-            task=asked.id,
-            platform=asked.spec.platform,
-            project=asked.project,
-            expected=expected,
+            task=of.task,
+            platform=of.platform,
+            project=of.project,
+            expected=of.expected,
             source=source,
-            issued_at=asked.now,
-            expires_at=default_expiry(asked.now, asked.give_up_at),
-            tags=digest_tags(tags.items()),
+            issued_at=now,
+            expires_at=default_expiry(now, of.give_up_at),
+            tags=digest_tags(of.tags.items()),
         )
-        token = self._tokens.mint(claims)
-        return webhook_url(self.public_url, asked.spec.platform, token, tags)
+        return webhook_url(self.public_url, of.platform, self._tokens.mint(claims), of.tags)
+
+    async def claim_tasks(self, who: Principal, claim: TaskClaim) -> Sequence[ClaimedTask]:
+        """Lease tasks that are due for reconcile, each with the URL for what a poll finds."""
+        now = self._clock()
+        asked = TasksAsked(
+            now=now,
+            lease_until=now + claim.lease_s * SECOND,
+            limit=claim.limit,
+            platforms=sorted(PARSERS),
+            project=who.project,
+        )
+        return [
+            ClaimedTask(
+                **task.model_dump(), webhook_url=self._mint(_Minted.of(task), Source.POLL, now)
+            )
+            for task in await self.store.claim_tasks(asked)
+        ]
+
+    async def reconcile_task(self, who: Principal, task_id: str) -> Task:
+        """Make a task due for reconcile now. A rejected one is a Conflict."""
+        who.see((await self.store.task(task_id)).project)
+        await self.store.reconcile_task(TaskChange(task_id, self._clock()))
+        return await self.store.task(task_id)
 
     async def change_task(self, who: Principal, task_id: str, patch: TaskPatch) -> Task:
         """Note how a submit went, or take the right to submit."""
@@ -313,9 +371,9 @@ def _canonical(task_id: str) -> str:
         raise Invalid(f"A task's id is a UUID, not {task_id[:60]!r}.", parameter="id") from None
 
 
-def _moment(given: datetime | None, name: str, default: int) -> int:
+def _moment(given: datetime | None, name: str) -> int | None:
     if given is None:
-        return default
+        return None
     try:
         return within_reason(from_datetime(given))
     except (ValueError, OverflowError):

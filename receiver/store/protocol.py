@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A PUT of a task. Times in milliseconds."""
+    """A PUT of a task. Times in milliseconds; None: not named, so the defaults hold."""
 
     id: str
     spec: TaskSpec
@@ -40,6 +40,17 @@ class TaskChange:
     now: int
     submit_state: SubmitState | None = None
     platform_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksAsked:
+    """A claim of tasks that are due for reconcile. `project` None: of all. In milliseconds."""
+
+    now: int
+    lease_until: int
+    limit: int
+    platforms: Sequence[str]
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +140,14 @@ class Store(Protocol):
     async def task(self, task_id: str) -> Task: ...
     async def tasks(self, query: Query) -> Page[Task]: ...
     async def results(self, task_id: str) -> Sequence[Result]: ...
+    async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
+        """Lease tasks that are due for reconcile, each to one caller, and put them off."""
+        ...
+
+    async def reconcile_task(self, change: TaskChange) -> None:
+        """Make a task due for reconcile now. Raises Conflict for a rejected one."""
+        ...
+
     async def note_overdue(self, now: int) -> int: ...
     async def give_up(self, now: int) -> int: ...
 

@@ -15,8 +15,10 @@ import pytest
 
 from receiver import ids
 from receiver.admin.api import MAX_BODY
+from receiver.admin.ops import Principal
 from receiver.deliveries import State
 from receiver.store.writer import Transaction
+from receiver.tasks import TaskClaim
 from receiver.tokens import TokenBox
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, PUBLIC_URL, START, Assembled, assembled, reaching
 from tests.make import KEY, OTHER, TASK, arrival, endpoint, registration, settled, success, uuid
@@ -37,6 +39,8 @@ ROUTES = [
     ("DELETE", "/v1/tasks/{task}"),
     ("GET", "/v1/tasks/{task}/results"),
     ("POST", "/v1/tasks/{task}/revoke"),
+    ("POST", "/v1/tasks/{task}/reconcile"),
+    ("POST", "/v1/tasks/claim"),
     ("GET", "/v1/callbacks"),
     ("GET", "/v1/callbacks/{callback}"),
     ("GET", "/v1/endpoints"),
@@ -676,3 +680,83 @@ async def test_an_error_of_ours_tells_nothing_of_itself(
     assert response.status_code in (500, 503)
     assert "attempts" not in response.text
     assert "sqlite" not in response.text
+
+
+# Reconcile
+
+
+async def due(receiver: Assembled, task: str = TASK, **fields: Any) -> None:
+    """A task that is due for reconcile by hand."""
+    body = {"platform": "runware", "expected": 2, **fields}
+    assert (await receiver.client.put(f"/v1/tasks/{task}", json=body)).status_code == 201
+    answer = await receiver.client.post(f"/v1/tasks/{task}/reconcile")
+    assert (answer.status_code, answer.json()["id"]) == (200, task)
+
+
+async def test_a_due_task_is_claimed_once_with_a_url_for_its_poll(receiver: Assembled) -> None:
+    await due(receiver, tags={"a": "b"}, request={"image": "x" * 1_000})
+    response = await receiver.client.post("/v1/tasks/claim", json={"limit": 1, "lease_s": 5})
+    assert response.status_code == 200
+    (claimed,) = response.json()["data"]
+    assert (claimed["id"], claimed["expected"], claimed["request"]) == (TASK, 2, None)
+    again = await receiver.client.post("/v1/tasks/claim")
+    assert again.json()["data"] == []
+    posted = await receiver.stranger.post(
+        claimed["webhook_url"].removeprefix(PUBLIC_URL), json={"data": [success(), success(2)]}
+    )
+    assert posted.json() == {"status": "recorded", "results": 2}
+    results = (await receiver.client.get(f"/v1/tasks/{TASK}/results")).json()["data"]
+    assert [result["source"] for result in results] == ["poll", "poll"]
+
+
+async def test_a_poll_of_a_task_of_unknown_size_does_not_invent_one(tmp_path: Path) -> None:
+    key = "a-static-key-of-more-than-32-characters"
+    async with assembled(tmp_path, REELHOOK_STATIC_KEYS=key) as receiver:
+        pasted = await receiver.stranger.post(
+            f"/webhooks/runware?apiKey={key}", json={"data": [success()]}
+        )
+        assert pasted.json()["status"] == "recorded"
+        await receiver.client.post(f"/v1/tasks/{TASK}/reconcile")
+        (claimed,) = (await receiver.client.post("/v1/tasks/claim")).json()["data"]
+        door = claimed["webhook_url"].removeprefix(PUBLIC_URL)
+        working = {**success(2), "status": "processing"}
+        for name in ("videoUUID", "videoURL"):
+            del working[name]
+        await receiver.stranger.post(door, json={"data": [success(), working]})
+        task = (await receiver.client.get(f"/v1/tasks/{TASK}")).json()
+        assert (task["expected"], task["status"]) == (None, "partial")
+        await receiver.stranger.post(door, json={"data": [success(), success(2)]})
+        task = (await receiver.client.get(f"/v1/tasks/{TASK}")).json()
+        assert (task["expected"], task["status"], task["succeeded"]) == (None, "succeeded", 2)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"limit": 0},
+        {"limit": 101},
+        {"lease_s": 4},
+        {"lease_s": 601},
+        {"limit": "many"},
+        {"other": 1},
+        [],
+    ],
+)
+async def test_an_odd_claim_is_refused(api: httpx.AsyncClient, body: Any) -> None:
+    refused(await api.post("/v1/tasks/claim", json=body), 422, "invalid")
+
+
+async def test_a_rejected_task_is_not_reconciled(receiver: Assembled) -> None:
+    await due(receiver)
+    rejected = {"submit_state": "rejected"}
+    await receiver.client.patch(f"/v1/tasks/{TASK}", json=rejected)
+    refused(await receiver.client.post(f"/v1/tasks/{TASK}/reconcile"), 409, "conflict")
+    assert (await receiver.client.post("/v1/tasks/claim")).json()["data"] == []
+
+
+async def test_a_claim_gives_out_ones_own_project_alone(receiver: Assembled) -> None:
+    await due(receiver, project="film")
+    ops = receiver.service.ops
+    assert await ops.claim_tasks(Principal("stranger", "music"), TaskClaim()) == []
+    (claimed,) = await ops.claim_tasks(Principal("owner", "film"), TaskClaim())
+    assert claimed.id == TASK

@@ -63,6 +63,7 @@ def asked_by(
         "wait": lambda: ops.wait_task(who, TASK, None, 0.01),
         "results": lambda: ops.results(who, TASK),
         "change": lambda: ops.change_task(who, TASK, TaskPatch(platform_id="x")),
+        "reconcile": lambda: ops.reconcile_task(who, TASK),
         "revoke": lambda: ops.revoke_task(who, TASK),
         "callback": lambda: ops.callback(who, of["callback"]),
         "event": lambda: ops.event(who, of["event"]),

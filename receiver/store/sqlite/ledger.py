@@ -20,13 +20,13 @@ from receiver.platforms.reading import dumps
 from receiver.recording import NextId, Plan, Recorder
 from receiver.store.sqlite.rows import json_of
 from receiver.store.writer import Transaction
-from receiver.tasks import ResultState, SubmitState, TaskState, give_up
+from receiver.tasks import DEADLINE, GIVE_UP, ResultState, SubmitState, TaskState, give_up
 from receiver.tokens import Source
 
 _TASK_FIELDS: Final = (
     "n, id, platform, project, expected, model, tags, metadata, succeeded, failed, missed, indexed,"
     " cost, closed, overdue, noise, duplicates, completed_at, revoked_at, reconcile_at,"
-    " submit_state"
+    " reconcile_lease, submit_state"
 )
 _RESULT_FIELDS: Final = (
     "task_n, key, id, idx, kind, late, superseded, conflicts, source, received_at, cost, seed,"
@@ -168,7 +168,8 @@ def _task_of(row: Sequence[Any]) -> TaskState:
         completed_at=row[17],
         revoked_at=row[18],
         reconcile_at=row[19],
-        submit_state=SubmitState(row[20]),
+        reconcile_lease=row[20],
+        submit_state=SubmitState(row[21]),
     )
 
 
@@ -215,7 +216,8 @@ def _insert_tasks(
         connection.executemany(
             "INSERT INTO tasks (n, id, platform, project, created_at, tags, expected, status,"
             " succeeded, failed, missed, indexed, cost, closed, overdue, noise, duplicates,"
-            f" completed_at, reconcile_at, submit_state) VALUES ({_marks(20)})",
+            " completed_at, reconcile_at, reconcile_lease, submit_state, deadline_at,"
+            f" give_up_at) VALUES ({_marks(23)})",
             [
                 (
                     numbers[task.id],
@@ -225,6 +227,8 @@ def _insert_tasks(
                     now,
                     task.tags,
                     *_counts(task),
+                    now + DEADLINE,
+                    now + GIVE_UP,
                 )
                 for task in plan.created.values()
             ],
@@ -233,8 +237,8 @@ def _insert_tasks(
         connection.executemany(
             "UPDATE tasks SET expected = ?, status = ?, succeeded = ?, failed = ?, missed = ?,"
             " indexed = ?, cost = ?, closed = ?, overdue = ?, noise = ?, duplicates = ?,"
-            " completed_at = ?, reconcile_at = ?, submit_state = ?, revision = revision + 1"
-            " WHERE n = ?",
+            " completed_at = ?, reconcile_at = ?, reconcile_lease = ?, submit_state = ?,"
+            " revision = revision + 1 WHERE n = ?",
             [(*_counts(task), numbers[task.id]) for task in plan.touched.values()],
         )
 
@@ -254,6 +258,7 @@ def _counts(task: TaskState) -> tuple[Any, ...]:
         task.duplicates,
         task.completed_at,
         task.reconcile_at,
+        task.reconcile_lease,
         task.submit_state,
     )
 

@@ -17,7 +17,7 @@ from receiver.store.protocol import Registration, TaskChange
 from receiver.store.sqlite.ledger import Ledger, load
 from receiver.store.sqlite.rows import json_of, task_key
 from receiver.store.writer import Transaction
-from receiver.tasks import SubmitState, absorb
+from receiver.tasks import DEADLINE, GIVE_UP, SubmitState, absorb
 from receiver.tokens import Source
 
 SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
@@ -91,8 +91,8 @@ class Registry:
                 "pending",
                 spec.expected,
                 asked.now,
-                asked.deadline_at,
-                asked.give_up_at,
+                _or(asked.deadline_at, asked.now + DEADLINE),
+                _or(asked.give_up_at, asked.now + GIVE_UP),
                 SubmitState.REGISTERED,
                 asked.now + SUBMIT_LEASE,
                 spec.platform_id,
@@ -105,12 +105,18 @@ class Registry:
         )
 
 
+def _or(named: int | None, default: int) -> int:
+    return default if named is None else named
+
+
 def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
+    # A deadline that is the default was named by nobody, so who names one replaces it.
     spec = asked.spec
     tx.connection.execute(
         "UPDATE tasks SET expected = coalesce(expected, ?), model = coalesce(model, ?),"
         " platform_id = coalesce(platform_id, ?), client_ref = coalesce(client_ref, ?),"
-        " deadline_at = coalesce(deadline_at, ?), give_up_at = coalesce(give_up_at, ?),"
+        " deadline_at = iif(deadline_at = created_at + ?, coalesce(?, deadline_at), deadline_at),"
+        " give_up_at = iif(give_up_at = created_at + ?, coalesce(?, give_up_at), give_up_at),"
         " request = coalesce(request, ?),"
         " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
         " revision = revision + 1 WHERE id = ?",
@@ -119,7 +125,9 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
             spec.model,
             spec.platform_id,
             spec.client_ref,
+            DEADLINE,
             asked.deadline_at,
+            GIVE_UP,
             asked.give_up_at,
             None if spec.request is None else dumps(spec.request),
             dumps(spec.tags),

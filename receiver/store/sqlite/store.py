@@ -31,8 +31,9 @@ from receiver.store.protocol import (
     Settled,
     Store,
     TaskChange,
+    TasksAsked,
 )
-from receiver.store.sqlite import ledger, queue, registry
+from receiver.store.sqlite import ledger, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.reads import Reads
 from receiver.store.writer import Transaction, Writer, each
@@ -81,6 +82,8 @@ class SqliteStore:
             each(registry.revoke_task),
             each(registry.delete_task),
         )
+        self._claim_tasks = each(reconcile.claim_tasks)
+        self._reconcile_task = each(reconcile.reconcile_task)
         self._add_endpoint, self._change_endpoint = each(ends.add), each(ends.change)
         self._set_state, self._delete_endpoint = each(ends.set_state), each(ends.delete)
         self._claim, self._settle = work.claim, work.settle
@@ -227,6 +230,14 @@ class SqliteStore:
     async def results(self, task_id: str) -> Sequence[Result]:
         """A task's results."""
         return await self._reads.results(task_id)
+
+    async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
+        """Lease tasks that are due for reconcile."""
+        return await self._writer.call(self._claim_tasks, asked)
+
+    async def reconcile_task(self, change: TaskChange) -> None:
+        """Make a task due for reconcile now."""
+        await self._writer.call(self._reconcile_task, replace(change, id=_canonical(change.id)))
 
     async def note_overdue(self, now: int) -> int:
         """Flag tasks past their deadline."""

@@ -11,15 +11,16 @@ import pytest
 
 from receiver import ids
 from receiver.callbacks import Arrival, Outcome
-from receiver.clock import SECOND, to_datetime
+from receiver.clock import DAY, SECOND, to_datetime
 from receiver.deliveries import Attempt, State
 from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Invalid, NotFound
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
-from receiver.store.protocol import Claimed, Page, Query, Store, TaskChange
-from receiver.tasks import Status, SubmitState
+from receiver.reconciling import BACKOFF
+from receiver.store.protocol import Claimed, Page, Query, Store, TaskChange, TasksAsked
+from receiver.tasks import DEADLINE, GIVE_UP, Status, SubmitState
 from receiver.tokens import Source
 from tests.doubles import START, FakeClock, sent
 from tests.make import (
@@ -52,6 +53,20 @@ def arrival_of(task: str, *found: dict[str, Any], **changes: Any) -> Arrival:
 
 async def claim(store: Store, now: int = START, limit: int = 100) -> Sequence[Claimed]:
     return await store.claim(now=now, lease_until=now + LEASE, limit=limit)
+
+
+async def overdue(store: Store, task: str = TASK, now: int = START, **fields: Any) -> None:
+    """A submitted task that is due for reconcile since `now`."""
+    await store.register(registration(task, deadline_at=now, **fields))
+    await store.change_task(TaskChange(task, now, submit_state=SubmitState.SUBMITTED))
+    await store.note_overdue(now)
+
+
+async def claim_tasks(store: Store, now: int = START, limit: int = 100, **more: Any) -> list[str]:
+    """The ids of the tasks that are leased for a minute."""
+    asked = {"platforms": ["runware"], "project": None, **more}
+    until = now + 60 * SECOND
+    return [task.id for task in await store.claim_tasks(TasksAsked(now, until, limit, **asked))]
 
 
 async def outcomes(store: Store) -> list[str]:
@@ -512,6 +527,145 @@ class StoreSuite:
         assert (task.status, task.succeeded, task.failed) == (Status.SUCCEEDED, 2, 0)
         assert [result.superseded for result in await store.results(TASK)] == [False, True, False]
         assert (await types(store))[-2:] == ["result.succeeded", "task.revised"]
+
+    # Reconcile
+
+    async def test_a_due_task_is_leased_to_one_of_two(self, store: Store) -> None:
+        await overdue(store)
+        both = await asyncio.gather(claim_tasks(store), claim_tasks(store))
+        assert sorted(both) == [[], [TASK]]
+        assert await claim_tasks(store, START + 60 * SECOND - 1) == []
+        assert await claim_tasks(store, START + 60 * SECOND) == [TASK]
+
+    async def test_what_is_not_due_is_not_claimed(self, store: Store) -> None:
+        await store.register(registration(deadline_at=START))
+        assert await claim_tasks(store) == []
+        await store.note_overdue(START)
+        assert await claim_tasks(store, START - 1) == []
+        assert await claim_tasks(store, platforms=["other"]) == []
+        assert await claim_tasks(store, project="other") == []
+        assert await claim_tasks(store, project="default") == [TASK]
+
+    async def test_those_that_are_due_for_longest_come_first(self, store: Store) -> None:
+        for number in (3, 1, 2):
+            await overdue(store, uuid(number), now=START + number)
+        assert await claim_tasks(store, START + 9, limit=2) == [uuid(1), uuid(2)]
+        assert await claim_tasks(store, START + 9, limit=2) == [uuid(3)]
+
+    @pytest.mark.parametrize("found", [processing(), {"what": "ever"}])
+    async def test_a_poll_ends_its_lease_and_the_next_follows_the_backoff(
+        self, store: Store, found: dict[str, Any]
+    ) -> None:
+        await overdue(store)
+        now = START
+        for pause in (*BACKOFF, BACKOFF[-1]):
+            assert await claim_tasks(store, now) == [TASK]
+            await store.record(arrival(found, source=Source.POLL))
+            assert await claim_tasks(store, now + pause - 1) == []
+            now += pause
+
+    async def test_a_poll_that_completes_a_task_is_the_last(self, store: Store) -> None:
+        await overdue(store)
+        assert await claim_tasks(store) == [TASK]
+        receipt = await store.record(arrival(success(), source=Source.POLL))
+        assert receipt.outcome is Outcome.RECORDED
+        assert (await store.results(TASK))[0].source is Source.POLL
+        assert await claim_tasks(store, START + DAY) == []
+        again = await store.record(arrival(success()))
+        assert again.outcome is Outcome.DUPLICATE
+        assert (await types(store)).count("task.completed") == 1
+
+    async def test_a_callback_that_completes_a_due_task_ends_the_polling(
+        self, store: Store
+    ) -> None:
+        await overdue(store)
+        await store.record(arrival(success()))
+        assert await claim_tasks(store, START + DAY) == []
+
+    async def test_giving_up_ends_the_polling(self, store: Store) -> None:
+        await overdue(store, give_up_at=START + 1)
+        await store.give_up(START + 1)
+        assert await claim_tasks(store, START + DAY) == []
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"found": [failure()]},
+            {"body": b"not json"},
+            {"found": [success()], "expired": True},
+        ],
+        ids=["failure", "unreadable", "expired"],
+    )
+    async def test_an_odd_callback_makes_an_open_task_due(
+        self, store: Store, odd: dict[str, Any]
+    ) -> None:
+        await store.register(registration(expected=2))
+        asked = {"expected": 2, **odd}
+        await store.record(arrival(*asked.pop("found", []), **asked))
+        assert await claim_tasks(store) == [TASK]
+
+    @pytest.mark.parametrize("odd", [{"found": [failure()]}, {"body": b"not json"}])
+    async def test_an_odd_callback_of_a_complete_task_is_no_reason(
+        self, store: Store, odd: dict[str, Any]
+    ) -> None:
+        await store.register(registration())
+        await store.record(arrival(success()))
+        await store.record(arrival(*odd.pop("found", []), **odd))
+        assert await claim_tasks(store) == []
+
+    async def test_a_task_is_due_by_hand_whatever_its_backoff(self, store: Store) -> None:
+        await store.register(registration())
+        for _ in range(3):
+            await store.reconcile_task(TaskChange(TASK, START))
+            assert await claim_tasks(store) == [TASK]
+
+    async def test_a_complete_task_is_polled_by_hand_until_an_answer(self, store: Store) -> None:
+        await store.record(arrival(success()))
+        await store.reconcile_task(TaskChange(TASK, START))
+        assert await claim_tasks(store) == [TASK]
+        await store.record(arrival(success(), source=Source.POLL))
+        assert await claim_tasks(store, START + DAY) == []
+
+    async def test_a_complete_task_that_nobody_knows_is_left_alone_in_the_end(
+        self, store: Store
+    ) -> None:
+        await store.record(arrival(success()))
+        await store.reconcile_task(TaskChange(TASK, START))
+        polls = 0
+        while await claim_tasks(store, START + polls * DAY):
+            polls += 1
+        assert polls == len(BACKOFF) + 1
+
+    async def test_a_rejected_task_is_never_polled(self, store: Store) -> None:
+        await overdue(store)
+        change = TaskChange(TASK, START, submit_state=SubmitState.REJECTED)
+        await store.change_task(change)
+        assert await claim_tasks(store, START + DAY) == []
+        with pytest.raises(Conflict):
+            await store.reconcile_task(TaskChange(TASK, START))
+        with pytest.raises(NotFound):
+            await store.reconcile_task(TaskChange(ABSENT, START))
+
+    async def test_a_task_that_a_callback_created_becomes_overdue_too(self, store: Store) -> None:
+        await store.record(arrival(success(), expected=2))
+        task = await store.task(TASK)
+        assert task.deadline_at == to_datetime(START + DEADLINE)
+        assert task.give_up_at == to_datetime(START + GIVE_UP)
+        assert await store.note_overdue(START + DEADLINE) == 1
+        assert await claim_tasks(store, START + DEADLINE) == [TASK]
+        assert await store.give_up(START + GIVE_UP) == 1
+
+    async def test_a_put_that_names_a_deadline_replaces_the_default(self, store: Store) -> None:
+        await store.record(arrival(success(), expected=2))
+        await store.register(registration(expected=2, now=START + 1))
+        assert (await store.task(TASK)).deadline_at == to_datetime(START + DEADLINE)
+        named: dict[str, Any] = {"deadline_at": START + 5, "give_up_at": START + 6}
+        await store.register(registration(expected=2, now=START + 2, **named))
+        other: dict[str, Any] = {"deadline_at": START + 7, "give_up_at": START + 8}
+        await store.register(registration(expected=2, now=START + 3, **other))
+        task = await store.task(TASK)
+        assert task.deadline_at == to_datetime(START + 5)
+        assert task.give_up_at == to_datetime(START + 6)
 
     # Events and endpoints
 

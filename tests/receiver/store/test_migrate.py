@@ -12,6 +12,7 @@ import pytest
 from receiver.errors import SchemaTooNew
 from receiver.store import migrate as module
 from receiver.store.migrate import APPLICATION_ID, migrate, migrations, version_of
+from receiver.tasks import DEADLINE, GIVE_UP
 
 
 @pytest.fixture
@@ -81,3 +82,17 @@ def test_a_file_is_cut_into_whole_statements() -> None:
     assert "CREATE TABLE a" in first
     assert second.strip().endswith("END;")
     assert all(sqlite3.complete_statement(found) for found in (first, second))
+
+
+def test_open_tasks_of_the_first_release_get_a_deadline(connection: sqlite3.Connection) -> None:
+    first, second = migrations()[:2]
+    connection.executescript(first[1])
+    columns = "n, id, platform, project, status, created_at, submit_state, completed_at"
+    connection.execute(
+        f"INSERT INTO tasks ({columns}, reconcile_at) VALUES (1, x'01', 'runware', 'default',"
+        " 'pending', 7, 'submitted', NULL, 5), (2, x'02', 'runware', 'default', 'succeeded', 7,"
+        " 'submitted', 9, 5)"
+    )
+    connection.executescript(second[1])
+    found = connection.execute("SELECT deadline_at, give_up_at, reconcile_at FROM tasks")
+    assert found.fetchall() == [(7 + DEADLINE, 7 + GIVE_UP, 5), (None, None, None)]

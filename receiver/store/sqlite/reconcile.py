@@ -1,0 +1,73 @@
+"""Floor 2, edges: the tasks that are due for reconcile: claim them, ask for one. sqlite3 only.
+
+A claim moves a task to its next due time at once, so that a poller which dies delays it and loses
+nothing. The lease keeps a second poller away until the first one's answer has come, or lapses.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from receiver.errors import Conflict, NotFound
+from receiver.reconciling import next_due
+from receiver.store.protocol import TaskChange, TasksAsked
+from receiver.store.sqlite.rows import task_key, task_of
+from receiver.store.writer import Transaction
+from receiver.tasks import SubmitState, Task
+
+
+def claim_tasks(tx: Transaction, asked: TasksAsked) -> Sequence[Task]:
+    """Lease the tasks that have been due for longest."""
+    rows = _due(tx.connection, asked)
+    tx.connection.executemany(
+        "UPDATE tasks SET reconcile_at = ?, reconcile_lease = ?,"
+        " reconcile_attempts = reconcile_attempts + 1 WHERE n = ?",
+        [(_next_due(row, asked.now), asked.lease_until, row["n"]) for row in rows],
+    )
+    return [task_of(row, whole=False) for row in rows]
+
+
+def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]:
+    # A rejected task is over; a poll may call it `processing` for ever. One that is `registered`
+    # is polled: an SDK that was given a URL tells us of its submit by nothing but callbacks.
+    marks = ", ".join("?" * len(asked.platforms))
+    found = connection.execute(
+        "SELECT * FROM tasks WHERE reconcile_at <= ? AND coalesce(reconcile_lease, 0) <= ?"
+        f" AND submit_state <> ? AND platform IN ({marks}) AND project = coalesce(?, project)"
+        " ORDER BY reconcile_at, n LIMIT ?",
+        (
+            asked.now,
+            asked.now,
+            SubmitState.REJECTED,
+            *asked.platforms,
+            asked.project,
+            asked.limit,
+        ),
+    )
+    found.row_factory = sqlite3.Row
+    return found.fetchall()
+
+
+def _next_due(row: sqlite3.Row, now: int) -> int | None:
+    complete = row["completed_at"] is not None
+    return next_due(row["reconcile_attempts"] + 1, now=now, complete=complete)
+
+
+def reconcile_task(tx: Transaction, change: TaskChange) -> None:
+    """Make a task due now, whoever holds its lease, and begin its backoff anew."""
+    key = task_key(change.id)
+    row = tx.connection.execute("SELECT submit_state FROM tasks WHERE id = ?", (key,)).fetchone()
+    if row is None:
+        raise NotFound(f"There is no task {change.id}.")
+    if row[0] == SubmitState.REJECTED:
+        raise Conflict(
+            f"The platform rejected task {change.id}: there is nothing to fetch. Use a new task id"
+            " for another try.",
+            submit_state=row[0],
+        )
+    tx.connection.execute(
+        "UPDATE tasks SET reconcile_at = ?, reconcile_lease = NULL, reconcile_attempts = 0"
+        " WHERE id = ?",
+        (change.now, key),
+    )
