@@ -8,13 +8,18 @@ from typing import Any, Final
 import httpx
 
 TIMEOUT: Final = 10.0  # seconds
+_JSON: Final = {"content-type": "application/json"}
 
 
-async def post(webhook_url: str, body: Mapping[str, Any]) -> int:
+async def post(webhook_url: str, body: Mapping[str, Any] | bytes) -> int:
     """Post what is known of a task to its own URL; the HTTP status. Raises OSError."""
     async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as http:
         try:
-            return (await http.post(webhook_url, json=body)).status_code
+            if isinstance(body, bytes):  # as it came
+                response = await http.post(webhook_url, content=body, headers=_JSON)
+            else:
+                response = await http.post(webhook_url, json=body)
+            return response.status_code
         except httpx.RequestError as error:
             # The URL carries the token, so the cause is not passed on.
             raise OSError(type(error).__name__) from None

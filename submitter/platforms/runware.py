@@ -1,4 +1,4 @@
-"""Floor 2, edges: asking Runware: submit tasks, fetch one. httpx only.
+"""Floor 2, edges: asking Runware: submit tasks, fetch one or its archive. httpx only.
 
 An answer is judged by its error codes, not by its HTTP status: the platform sends 400 where its
 page says 402 (reference: platforms.md §1.4). Only a 5xx says nothing for sure, whatever its codes.
@@ -67,11 +67,15 @@ class SubmitAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All the platform says of a task now; `known` is False when it never had it."""
+    """All the platform says of a task now; `known` is False when it never had it.
+
+    `content` is the body as it came, for whoever passes it on.
+    """
 
     known: bool
     has_results: bool
     body: Json
+    content: bytes
 
 
 @dataclass(slots=True)
@@ -146,13 +150,30 @@ class Runware:
 
     async def fetch(self, task_id: str) -> Snapshot:
         """What the platform says of a task (`getResponse`). Raises PlatformUnavailable."""
+        response = await self._ask("getResponse", task_id)
+        return _snapshot(response, self._without_key(response), task_id)
+
+    async def fetch_archived(self, task_id: str) -> Snapshot:
+        """The same from its archive (`getTaskDetails`): the response within, as it was."""
+        response = await self._ask("getTaskDetails", task_id)
+        content = self._without_key(response)
+        for found in _objects(_read(content).get("data")):
+            if _owner(found) == task_id and isinstance(found.get("response"), dict):
+                archived = json.dumps(found["response"]).encode()
+                return _snapshot(response, archived, task_id, owner=task_id)
+        return _snapshot(response, content, task_id)
+
+    async def _ask(self, kind: str, task_id: str) -> httpx.Response:
+        question = [{"taskType": kind, "taskUUID": task_id}]
         try:
-            response = await self._http.post(
-                self.base_url, json=[{"taskType": "getResponse", "taskUUID": task_id}]
-            )
+            return await self._http.post(self.base_url, json=question)
         except httpx.RequestError as error:
             raise _unseen(task_id, type(error).__name__) from None
-        return _snapshot(response, task_id)
+
+    def _without_key(self, response: httpx.Response) -> bytes:
+        # A platform may quote our key back at us; what is passed on must not.
+        key = self._api_key.encode()
+        return response.content.replace(key, "…".encode()) if key else response.content
 
     async def _post_safely(self, tasks: Sequence[Json]) -> httpx.Response:
         async for attempt in stamina.retry_context(
@@ -207,30 +228,46 @@ def _retry_after(response: httpx.Response) -> float | None:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
 
 
-def _snapshot(response: httpx.Response, task_id: str) -> Snapshot:
-    """What an answer to getResponse says of the task; never what it says of the question itself."""
-    status = response.status_code
+def _read(content: bytes) -> Json:
     try:
-        body = response.json()
+        body = json.loads(content)
     except (ValueError, RecursionError):
-        body = None
-    found = [*_objects(body.get("data")), *_errors(body)] if isinstance(body, dict) else []
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _snapshot(
+    response: httpx.Response, content: bytes, task_id: str, *, owner: str | None = None
+) -> Snapshot:
+    """What an answer says of the task; never what it says of the question itself.
+
+    Items that name no task are of `owner`.
+    """
+    status, body = response.status_code, _read(content)
+    found = [*_objects(body.get("data")), *_errors(body)]
     if status in _NO_SNAPSHOT or status >= 500 or not 0 < len(found) <= MAX_ITEMS:
-        raise _unseen(task_id, f"HTTP {status}", status)
-    items = parse(body, None)
+        raise _unseen(task_id, f"HTTP {status}", status, _retry_after(response))
+    items = parse(body, owner)
     codes = {item.error.code for item in items if item.error is not None}
     if codes == {_NOT_FOUND} and len(items) == 1:
-        return Snapshot(False, False, body)
+        return Snapshot(False, False, body, content)
     if not any(item.task_id == task_id for item in items):
         raise _unseen(task_id, f"HTTP {status} does not speak of it", status)
     has_results = any(item.kind in (Kind.SUCCEEDED, Kind.FAILED) for item in items)
-    return Snapshot(True, has_results, body)
+    return Snapshot(True, has_results, body, content)
 
 
-def _unseen(task_id: str, reason: str, status: int | None = None) -> PlatformUnavailable:
+def _unseen(
+    task_id: str, reason: str, status: int | None = None, after: float | None = None
+) -> PlatformUnavailable:
     said = f"{NAME} did not say what became of task {task_id} ({reason}). Ask again later."
     return PlatformUnavailable(
-        said, platform=NAME, task_id=task_id, reason=reason, http_status=status
+        said,
+        platform=NAME,
+        task_id=task_id,
+        reason=reason,
+        http_status=status,
+        retry_after_s=after,
     )
 
 
