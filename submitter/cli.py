@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
@@ -19,6 +20,7 @@ from submitter.simulator.command import simulate
 if TYPE_CHECKING:
     from receiver.client import Result, Task
     from submitter.handle import SubmittedTask
+    from submitter.reconcile import Polled
     from submitter.submit import Submitter
 
 FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(1, 8)
@@ -131,8 +133,6 @@ def _run(use: Any) -> None:
 
     import stamina.instrumentation
 
-    from receiver.client import ApiRefused, Unreachable
-    from submitter.errors import LedgerUnavailable, MissingKey, SubmitterError, WaitTimedOut
     from submitter.submit import Submitter
 
     stamina.instrumentation.set_on_retry_hooks([])  # they would write among our data
@@ -141,8 +141,17 @@ def _run(use: Any) -> None:
         async with Submitter.from_env() as submitter:
             await use(submitter)
 
-    try:
+    with _exit_codes():
         asyncio.run(run())
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    from receiver.client import ApiRefused, Unreachable
+    from submitter.errors import LedgerUnavailable, MissingKey, SubmitterError, WaitTimedOut
+
+    try:
+        yield
     except MissingKey as error:
         _fail(str(error), AUTH)
     except WaitTimedOut as error:
@@ -151,7 +160,9 @@ def _run(use: Any) -> None:
         _fail(str(error), _REFUSALS.get(error.status or 0, UNREACHABLE))
     except Unreachable as error:
         _fail(str(error), UNREACHABLE)
-    except (SubmitterError, ApiRefused) as error:
+    except ApiRefused as error:
+        _fail(str(error), _REFUSALS.get(error.status, FAILED))
+    except SubmitterError as error:
         _fail(str(error), FAILED)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
@@ -227,6 +238,78 @@ def validate(
         raise typer.Exit(FAILED)
     if not findings and not as_json:
         typer.echo("Nothing to object.", err=True)
+
+
+@app.command()
+def reconcile(
+    once: Annotated[bool, typer.Option("--once", help="One batch, then exit.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Tasks a batch.")] = 20,
+    rate: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="Questions to the platform a second.")
+    ] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """Fetch results whose callback never came, until it is stopped.
+
+    reelhook reconcile
+    reelhook reconcile --once --limit 100
+    """
+    import asyncio
+    from collections import Counter
+
+    from submitter.reconcile import Found
+
+    counts: Counter[Found] = Counter()
+
+    def tell(polled: Polled) -> None:
+        counts[polled.found] += 1
+        _tell_polled(polled, as_json)
+
+    with _exit_codes():
+        asyncio.run(_reconcile(once, limit, rate, tell))
+    failed = counts[Found.UNAVAILABLE] + counts[Found.REFUSED]
+    if once and not as_json and not counts:
+        typer.echo("Nothing is due.", err=True)
+    if once and failed:
+        raise typer.Exit(SOME_FAILED if failed < counts.total() else FAILED)
+
+
+async def _reconcile(once: bool, limit: int, rate: float, tell: Any) -> None:
+    import asyncio
+    import signal
+    import time
+
+    from receiver.client import Client
+    from submitter.environment import read
+    from submitter.errors import MissingKey
+    from submitter.platforms.runware import Runware
+    from submitter.reconcile import Pace, run, tick
+
+    found = read(os.environ)
+    if not found.api_key:
+        raise MissingKey(platform="runware", setting="RUNWARE_API_KEY")
+    pace = Pace(rate, clock=time.monotonic, sleep=asyncio.sleep)
+    async with (
+        Runware(found.api_key, found.base_url) as platform,
+        Client(found.ledger_url, found.ledger_token) as ledger,
+    ):
+        if once:
+            await tick(platform, ledger, pace=pace, limit=limit, tell=tell)
+            return
+        running = run(platform, ledger, pace=pace, sleep=asyncio.sleep, limit=limit, tell=tell)
+        loop = asyncio.ensure_future(running)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, loop.cancel)
+        with suppress(asyncio.CancelledError):  # what it had leased is due again later
+            await loop
+
+
+def _tell_polled(polled: Polled, as_json: bool) -> None:
+    if as_json:
+        shown = {"task": polled.task, "found": polled.found, "detail": polled.detail or None}
+        typer.echo(json.dumps(shown))
+    else:
+        why = f": {polled.detail}" if polled.detail else ""
+        typer.echo(f"{polled.task}  {polled.found}{why}")
 
 
 @app.command()

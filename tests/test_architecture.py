@@ -75,6 +75,7 @@ DRAWING: Final = """\
     submitter.dev               anyio
     submitter.handle            stamina
     submitter.submit            pydantic
+    submitter.reconcile
     submitter.blocking          anyio
 
 4 doors

@@ -1,0 +1,195 @@
+"""Results whose callback never came, over real processes: they are fetched, and recorded once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.client import Client, Task
+from receiver.endpoints import EndpointSpec
+from submitter.processes import free_port
+from tests.flows.sink import Sink
+from tests.flows.test_spine import (
+    ADMIN,
+    PATIENCE,
+    all_complete,
+    all_events,
+    platform_view,
+    receiver,
+    register,
+    simulator,
+    submit,
+)
+
+pytestmark = [pytest.mark.anyio, pytest.mark.process]
+
+MODEL = "pixverse:1@2"
+
+
+class World:
+    """A receiver, a simulator and a sink, and the commands that find them."""
+
+    def __init__(self, port: int, simulator_url: str, sink: Sink, client: Client) -> None:
+        self.simulator = simulator_url
+        self.sink = sink
+        self.client = client
+        self.environ = {
+            **os.environ,
+            "REELHOOK_URL": f"http://127.0.0.1:{port}",
+            "REELHOOK_ADMIN_TOKEN": ADMIN,
+            "RUNWARE_BASE_URL": f"{simulator_url}/v1",
+            "RUNWARE_API_KEY": "a-key",
+        }
+
+    async def start(self, *options: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "receiver", "reconcile", *options),
+            env=self.environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def reconcile(self, *options: str) -> tuple[int | None, str]:
+        """`reelhook reconcile --once`: its exit code, and what it said."""
+        process = await self.start("--once", *options)
+        out, err = await process.communicate()
+        assert b"Traceback" not in err, err.decode()
+        return process.returncode, out.decode() + err.decode()
+
+    async def made(self, expected: int, **fields: Any) -> tuple[str, str]:
+        """A task that the platform has, due soon."""
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        task_id, webhook = await register(self.client, expected, deadline_at=soon, **fields)
+        await submit(self.simulator, task_id, webhook, expected, MODEL)
+        return task_id, webhook
+
+    async def done_at_the_platform(self, tasks: dict[str, int]) -> None:
+        """Wait until the simulator has nothing in work: `getResponse` itself says so."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            for task_id in tasks:
+                states = {"processing"}
+                while "processing" in states:
+                    question = [{"taskType": "getResponse", "taskUUID": task_id}]
+                    headers = {"authorization": "Bearer test"}
+                    answer = await http.post(f"{self.simulator}/v1", json=question, headers=headers)
+                    states = {item["status"] for item in answer.json()["data"]}
+
+
+@asynccontextmanager
+async def world(folder: Path, *flags: str) -> AsyncIterator[World]:
+    async with (
+        asyncio.timeout(PATIENCE),
+        Sink.open() as sink,
+        receiver(folder, port := free_port()),
+        simulator("--delay-s", "0.1", *flags) as url,
+        Client(f"http://127.0.0.1:{port}", ADMIN) as client,
+    ):
+        sink.secret = (await client.add_endpoint(EndpointSpec(url=sink.url))).secret or ""
+        yield World(port, url, sink, client)
+
+
+async def until_overdue(client: Client, tasks: list[str]) -> None:
+    """Wait, by long polls, until each task is overdue or complete."""
+    for task_id in tasks:
+        found: Task | None = await client.task(task_id)
+        while found is not None and not (found.overdue or found.complete):
+            found = await client.task(task_id, wait=20, revision=found.revision) or found
+
+
+async def check_once(world: World, tasks: dict[str, int]) -> None:
+    """Every result of the platform is in the ledger once, and told once."""
+    sent = await platform_view(world.simulator)
+    for task_id, expected in tasks.items():
+        held = Counter(
+            result.media[0].id if result.media else result.error and result.error.code
+            for result in await world.client.results(task_id)
+        )
+        assert held == Counter(result["media"] or result["code"] for result in sent[task_id])
+        assert sum(held.values()) == expected
+    events = await all_events(world.client)
+    completed = Counter(task for _, kind, task in events if kind == "task.completed")
+    assert completed == Counter(dict.fromkeys(tasks, 1))
+    assert sum(kind.startswith("result.") for _, kind, _ in events) == sum(tasks.values())
+    await world.sink.until(len(events))
+    assert set(world.sink.events) == {event[0] for event in events}
+    assert not world.sink.refused
+
+
+async def test_a_task_without_any_callback_is_found_after_its_deadline(tmp_path: Path) -> None:
+    async with world(tmp_path, "--drop", "1") as here:
+        task_id, webhook = await here.made(2)
+        await here.done_at_the_platform({task_id: 2})
+        await until_overdue(here.client, [task_id])
+        code, said = await here.reconcile("--json")
+        assert (code, said.splitlines()) == (
+            0,
+            [f'{{"task": "{task_id}", "found": "posted", "detail": null}}'],
+        )
+        found = await here.client.task(task_id)
+        assert found is not None
+        assert (found.status, found.overdue) == ("succeeded", True)
+        results = await here.client.results(task_id)
+        assert [result.source for result in results] == ["poll", "poll"]
+        await check_once(here, {task_id: 2})
+        # The callback comes after all.
+        late = {"data": [results[0].raw]}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.post(webhook, json=late)
+        assert answer.json() == {"status": "duplicate"}
+        assert await here.reconcile() == (0, "Nothing is due.\n")
+
+
+async def test_drops_and_duplicates_together_end_with_each_result_once(tmp_path: Path) -> None:
+    flags = ("--drop", "0.3", "--duplicates", "0.2", "--seed", "5")
+    async with world(tmp_path, *flags) as here:
+        tasks = {}
+        for place in range(40):
+            expected = place % 4 + 1
+            tasks[(await here.made(expected))[0]] = expected
+        await here.done_at_the_platform(tasks)
+        await until_overdue(here.client, list(tasks))
+        both = await asyncio.gather(
+            *[here.reconcile("--limit", "100", "--rate", "1000") for _ in range(2)]
+        )
+        assert [code for code, _ in both] == [0, 0]
+        polled = [
+            line.split()[0] for _, said in both for line in said.splitlines() if "post" in line
+        ]
+        assert len(polled) == len(set(polled)) > 0
+        await all_complete(here.client, list(tasks))
+        await check_once(here, tasks)
+
+
+async def test_the_loop_fetches_by_itself_and_stops_when_told(tmp_path: Path) -> None:
+    async with world(tmp_path, "--drop", "1") as here:
+        task_id, _ = await here.made(1)
+        await here.done_at_the_platform({task_id: 1})
+        await until_overdue(here.client, [task_id])
+        process = await here.start()
+        await all_complete(here.client, [task_id])
+        assert process.stdout is not None
+        assert task_id in (await process.stdout.readline()).decode()
+        process.send_signal(signal.SIGTERM)
+        _, err = await process.communicate()
+        assert (process.returncode, err) == (0, b"")
+
+
+async def test_a_task_that_the_platform_never_had_is_left_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        task_id, _ = await register(here.client, 1)
+        await here.client.reconcile_task(task_id)
+        assert await here.reconcile() == (0, f"{task_id}  unknown\n")
+        found = await here.client.task(task_id)
+        assert found is not None
+        assert found.status == "pending"
