@@ -158,8 +158,8 @@ class Runware:
         response = await self._ask("getTaskDetails", task_id)
         content = self._without_key(response)
         for found in _objects(_read(content).get("data")):
-            if _owner(found) == task_id and isinstance(found.get("response"), dict):
-                archived = json.dumps(found["response"]).encode()
+            if _owner(found) == task_id and not _is_failed(found):
+                archived = json.dumps(found.get("response")).encode()
                 return _snapshot(response, archived, task_id, owner=task_id)
         return _snapshot(response, content, task_id)
 

@@ -150,9 +150,16 @@ async def test_a_task_without_any_callback_is_found_after_its_deadline(tmp_path:
         assert await here.reconcile() == (0, "Nothing is due.\n")
 
 
-async def test_drops_and_duplicates_together_end_with_each_result_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [[], ["--failures", "0.4", "--envelope", "mixed", "--error-envelope", "flat"]],
+    ids=["all succeed", "some fail"],
+)
+async def test_drops_and_duplicates_together_end_with_each_result_once(
+    tmp_path: Path, more: list[str]
+) -> None:
     flags = ("--drop", "0.3", "--duplicates", "0.2", "--seed", "5")
-    async with world(tmp_path, *flags) as here:
+    async with world(tmp_path, *flags, *more) as here:
         tasks = {}
         for place in range(40):
             expected = place % 4 + 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import httpx
 import pytest
 
 from submitter.processes import free_port
@@ -258,3 +259,46 @@ def test_every_help_shows_an_example(shell: Shell) -> None:
         assert f"reelhook {command}" in described
     listed = shell("--help").out
     assert [command for command in commands if command in listed] == list(commands)
+
+
+def test_reconcile_says_that_nothing_is_due(shell: Shell) -> None:
+    ended = shell("reconcile", "--once")
+    assert (ended.code, ended.out, ended.err) == (0, "", "Nothing is due.\n")
+    ended = shell("reconcile", "--once", "--json")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "environ"),
+    [
+        (4, {"RUNWARE_API_KEY": ""}),
+        (4, {"REELHOOK_ADMIN_TOKEN": "another"}),
+        (3, {"REELHOOK_URL": "http://127.0.0.1:9"}),
+    ],
+    ids=["no key", "wrong token", "no receiver"],
+)
+def test_reconcile_says_why_it_can_ask_nobody(
+    shell: Shell, code: int, environ: dict[str, str]
+) -> None:
+    ended = shell("reconcile", "--once", **environ)
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.strip()
+
+
+@pytest.mark.parametrize("odd", [["--limit", "0"], ["--limit", "101"], ["--rate", "0"]])
+def test_reconcile_refuses_odd_options(shell: Shell, odd: list[str]) -> None:
+    assert shell("reconcile", "--once", *odd).code == 2
+
+
+def test_reconcile_tells_of_a_platform_that_does_not_answer(shell: Shell) -> None:
+    task_id = shell("submit", MODEL, *GOOD, "--watch").out.splitlines()[0]
+    asked = httpx.post(
+        f"{shell.environ['REELHOOK_URL']}/v1/tasks/{task_id}/reconcile",
+        headers={"authorization": f"Bearer {ADMIN_TOKEN}"},
+        trust_env=False,
+    )
+    assert asked.status_code == 200
+    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    ended = shell("reconcile", "--once", "--json", RUNWARE_BASE_URL=nobody)
+    assert ended.code == 1
+    assert ended.documents == [{"task": task_id, "found": "unavailable", "detail": "ConnectError"}]

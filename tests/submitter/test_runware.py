@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -384,6 +385,67 @@ async def test_an_answer_about_something_else_says_nothing_of_the_task(said: Ans
     async with talking_to(said) as (runware, _):
         with pytest.raises(PlatformUnavailable):
             await runware.fetch(TASK)
+
+
+def archived(response: Any, task: str = TASK) -> Json:
+    """The platform's archive entry of a task."""
+    return {"taskType": "getTaskDetails", "taskUUID": task, "request": [], "response": response}
+
+
+async def test_the_archive_gives_the_response_that_it_keeps() -> None:
+    kept = {"data": [success()], "errors": [failure()]}
+    async with talking_to(answer(data=[archived(kept)])) as (runware, platform):
+        snapshot = await runware.fetch_archived(TASK)
+    assert (snapshot.known, snapshot.has_results, snapshot.body) == (True, True, kept)
+    assert json.loads(snapshot.content) == kept
+    assert b'"getTaskDetails"' in platform.asked[0].content
+
+
+async def test_what_the_archive_keeps_need_not_name_its_task() -> None:
+    kept = {"data": [{name: value for name, value in success().items() if name != "taskUUID"}]}
+    async with talking_to(answer(data=[archived(kept)])) as (runware, _):
+        snapshot = await runware.fetch_archived(TASK)
+    assert (snapshot.known, snapshot.has_results) == (True, True)
+
+
+async def test_a_task_that_is_not_in_the_archive_is_unknown() -> None:
+    said = [error("taskNotFound", taskUUID=TASK)]
+    async with talking_to(answer(400, errors=said)) as (runware, _):
+        assert not (await runware.fetch_archived(TASK)).known
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        answer(data=[archived({"data": [success()]}, task=OTHER)]),
+        answer(data=[archived(None)]),
+        answer(data=[archived({})]),
+        answer(data=[archived({"data": []})]),
+        answer(data=[archived({"data": [success(task=OTHER)]})]),
+        answer(401, errors=[error("invalidApiKey")]),
+        httpx.Response(200, text="<html>"),
+        httpx.ReadTimeout("no"),
+    ],
+)
+async def test_an_archive_that_says_nothing_of_the_task_is_not_believed(said: Answer) -> None:
+    async with talking_to(said) as (runware, _):
+        with pytest.raises(PlatformUnavailable):
+            await runware.fetch_archived(TASK)
+
+
+async def test_a_snapshot_keeps_its_bytes_and_not_our_key() -> None:
+    text = f'{{ "data":[{{"taskUUID":"{TASK}","status":"processing","n":1.50,"k":"{API_KEY}"}}]}}'
+    async with talking_to(httpx.Response(200, text=text)) as (runware, _):
+        snapshot = await runware.fetch(TASK)
+    assert snapshot.content.decode() == text.replace(API_KEY, "…")
+
+
+async def test_a_snapshot_that_has_to_wait_says_how_long() -> None:
+    busy = httpx.Response(429, headers={"retry-after": "9"}, json={})
+    async with talking_to(busy) as (runware, _):
+        with pytest.raises(PlatformUnavailable) as caught:
+            await runware.fetch(TASK)
+    assert caught.value.retry_after_s == 9
 
 
 async def test_parameters_cannot_change_whose_request_it_is() -> None:
