@@ -76,6 +76,7 @@ class Writer:
         self._working = False
         self._depth = 0
         self._drained = asyncio.Event()
+        self._owed: list[Callable[[], None]] = []  # the thread's alone
         self._failing = False
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -175,7 +176,17 @@ class Writer:
                 return
             self._report_failure(jobs, error)
         else:
+            self._owed += transaction.after_commit
+            self._follow_up()
             self._loop.call_soon_threadsafe(self._succeed, jobs, outcomes, transaction)
+
+    def _follow_up(self) -> None:
+        # What was committed has happened, whatever fails now: it must not be tried a second time.
+        # A follow-up that can't read the database yet is owed to the next commit.
+        with contextlib.suppress(sqlite3.Error):
+            while self._owed:
+                self._owed[0]()
+                self._owed.pop(0)
 
     def _report_failure(self, jobs: list[_Job[Any, Any]], error: Exception) -> None:
         reported = error
@@ -221,8 +232,6 @@ def _commit(transaction: Transaction, jobs: list[_Job[Any, Any]]) -> list[Any]:
         for place, outcome in zip(places, found, strict=True):
             outcomes[place] = outcome
     connection.execute("COMMIT")
-    for follow in transaction.after_commit:
-        follow()
     return outcomes
 
 

@@ -166,6 +166,27 @@ async def test_a_poison_job_fails_alone(bench: Bench) -> None:
     assert bench.writer.depth == 0
 
 
+async def test_what_was_committed_is_not_tried_again_when_its_follow_up_fails(
+    bench: Bench,
+) -> None:
+    followed: list[int] = []
+
+    def follow() -> None:
+        followed.append(len(followed))
+        if len(followed) == 1:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def put(tx: Transaction, payloads: Sequence[int]) -> list[int]:
+        tx.after_commit.append(follow)
+        return bench.put(tx, payloads)
+
+    assert await bench.writer.call(put, 1) == 10
+    assert (followed, bench.batches) == ([0], [[1]])
+    assert await bench.writer.call(bench.put, 2) == 20
+    assert followed == [0, 1]  # owed to the next commit, and paid
+    assert bench.kept() == [1, 2]
+
+
 async def test_a_defect_of_a_handler_leaves_nothing_behind(bench: Bench) -> None:
     def broken(tx: Transaction, payloads: Sequence[int]) -> list[int]:
         tx.connection.execute("INSERT INTO kept (number) VALUES (99)")
