@@ -218,14 +218,14 @@ class Submitter:
     ) -> SubmittedTask:
         handle.webhook_url = self._url(task, registered)
         if registered is None or registered.may_submit:
-            await self._send(task, handle)
+            await self._send(task, handle, self._project)
             return handle
         if registered.submit_state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
             return handle
         if not await self._take_over(task):
             handle.in_flight = True
-        elif not await self._found_on_platform(task):
-            await self._send(task, handle)
+        elif not await self._found_on_platform(task, registered.project):
+            await self._send(task, handle, registered.project)
         return handle
 
     def _url(self, task: GenerationTask, registered: RegisteredTask | None) -> str:
@@ -244,7 +244,7 @@ class Submitter:
             raise _unregistered(task.id, error) from None
         return True
 
-    async def _found_on_platform(self, task: GenerationTask) -> bool:
+    async def _found_on_platform(self, task: GenerationTask, project: str) -> bool:
         try:
             snapshot = await self._platform.fetch(task.id)
         except PlatformUnavailable:
@@ -254,10 +254,10 @@ class Submitter:
             return False
         await self._note(task.id, SubmitState.SUBMITTED)
         if snapshot.has_results:
-            await self._report(task, Source.POLL, snapshot.body)
+            await self._report(task, project, Source.POLL, snapshot.body)
         return True
 
-    async def _send(self, task: GenerationTask, handle: SubmittedTask) -> None:
+    async def _send(self, task: GenerationTask, handle: SubmittedTask, project: str) -> None:
         request = {**request_of(task), "webhookURL": handle.webhook_url}
         try:
             await self._check_public(handle.webhook_url, task.id)
@@ -270,7 +270,7 @@ class Submitter:
             return
         rejected = _rejected(task, rejection)
         try:
-            await self._report(task, Source.SUBMIT, rejection.body)
+            await self._report(task, project, Source.SUBMIT, rejection.body)
         except LedgerUnavailable as error:
             rejected.add_note(f"The ledger was not told: {error.reason}.")
         raise rejected
@@ -284,10 +284,12 @@ class Submitter:
         except (Unreachable, ApiRefused):
             return  # the task stays findable as `registered`, and `resume` asks the platform
 
-    async def _report(self, task: GenerationTask, source: Source, body: Mapping[str, Any]) -> None:
+    async def _report(
+        self, task: GenerationTask, project: str, source: Source, body: Mapping[str, Any]
+    ) -> None:
         """Post what we learned to the task's own URL: one door for whatever is known of it."""
         try:
-            status = await door.post(await self._url_for(task, source), body)
+            status = await door.post(await self._url_for(task, project, source), body)
         except (Unreachable, ApiRefused) as error:
             raise _unregistered(task.id, error) from None
         except OSError as error:
@@ -297,10 +299,10 @@ class Submitter:
             reason = f"its door answered {status}"
             raise LedgerUnavailable(task_id=task.id, reason=reason, status=status)
 
-    async def _url_for(self, task: GenerationTask, source: Source) -> str:
+    async def _url_for(self, task: GenerationTask, project: str, source: Source) -> str:
         if self._ledger is None:
             return self._minter.url_for(task, source)
-        spec = _spec(task, None, None)
+        spec = _spec(task, None, project)
         return (await self._ledger.register_task(task.id, spec, source=source)).webhook_url
 
     async def _check_public(self, webhook_url: str, task_id: str) -> None:
@@ -330,7 +332,7 @@ class Submitter:
             raise PublicUrlRefused(url=base, reason="another receiver answers there.")
 
 
-def _spec(task: GenerationTask, key: str | None, project: str | None) -> TaskSpec:
+def _spec(task: GenerationTask, key: str | None, project: str) -> TaskSpec:
     try:
         return TaskSpec(
             platform=task.platform,

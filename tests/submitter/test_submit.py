@@ -421,6 +421,19 @@ async def test_a_rejection_is_kept_and_told_downstream(receiver: Running) -> Non
         assert sink.refused == []
 
 
+async def test_a_rejection_is_kept_in_whatever_project_it_belongs_to(receiver: Running) -> None:
+    async with (
+        stage(receiver, submit_status=400, submit_code="insufficientCredits") as scene,
+        scene.submitter(project="films") as submitter,
+    ):
+        with pytest.raises(PlatformRejected) as caught:
+            await submitter.submit(MODEL, PARAMETERS)
+        assert caught.value.task_id is not None
+        task = await scene.client.task(caught.value.task_id)
+        assert task is not None
+        assert (task.project, task.status, task.submit_state) == ("films", "failed", "rejected")
+
+
 async def test_a_rejection_is_told_even_when_the_ledger_has_gone(tmp_path: Path) -> None:
     with running(tmp_path, **RECEIVER) as receiver:
 
