@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -22,6 +23,7 @@ from receiver.tasks import (
     Task,
     TaskClaim,
     TaskPatch,
+    TaskRelease,
     TaskSpec,
 )
 from receiver.tokens import Source
@@ -151,19 +153,28 @@ class Client:
         response = await self._ask("GET", f"/v1/tasks/{task_id}/results")
         return _read(Listing[Result], response).data
 
-    async def claim_tasks(self, *, limit: int = 20, lease_s: int = 60) -> list[ClaimedTask]:
+    async def claim_tasks(
+        self, *, limit: int = 20, lease_s: int = 60, due_by: datetime | None = None
+    ) -> list[ClaimedTask]:
         """Lease tasks that are due for reconcile; nobody else gets them for that long."""
-        asked = TaskClaim(limit=limit, lease_s=lease_s)
+        asked = TaskClaim(limit=limit, lease_s=lease_s, due_by=due_by)
         response = await self._ask("POST", "/v1/tasks/claim", content=asked.model_dump_json())
         return _read(Listing[ClaimedTask], response).data
+
+    async def release_tasks(
+        self, tasks: Sequence[str], *, lease_until: datetime, polled: bool = False
+    ) -> None:
+        """Hand back tasks of one claim; not `polled`: due at once, as if never claimed."""
+        release = TaskRelease(tasks=list(tasks), lease_until=lease_until, polled=polled)
+        await self._ask("POST", "/v1/tasks/release", content=release.model_dump_json())
 
     async def reconcile_task(self, task_id: str) -> Task:
         """Make a task due for reconcile now."""
         return _read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/reconcile"))
 
-    async def revoke_task(self, task_id: str) -> None:
+    async def revoke_task(self, task_id: str) -> Task:
         """Refuse every token of the task issued so far."""
-        await self._ask("POST", f"/v1/tasks/{task_id}/revoke")
+        return _read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/revoke"))
 
     async def delete_task(self, task_id: str) -> None:
         """Remove a task with its results."""

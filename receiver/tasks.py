@@ -176,7 +176,7 @@ def absorb(task: TaskState, items: Sequence[Item], *, source: Source, now: int) 
     """
     changes = Changes()
     was_complete = task.completed_at is not None
-    for item in items:
+    for item in _in_order(items, source):
         _absorb_item(task, item, changes, source, now)
     if _closes(source, items, changes):
         task.closed = True
@@ -186,6 +186,15 @@ def absorb(task: TaskState, items: Sequence[Item], *, source: Source, now: int) 
     return changes
 
 
+def _in_order(items: Sequence[Item], source: Source) -> Sequence[Item]:
+    # What a snapshot can't show any more is looked at last: by then it is clear what is missing.
+    return sorted(items, key=_is_gone) if source is Source.POLL else items
+
+
+def _is_gone(item: Item) -> bool:
+    return item.error is not None and item.error.category is Category.NOT_FOUND
+
+
 def _absorb_item(task: TaskState, item: Item, changes: Changes, source: Source, now: int) -> None:
     if item.kind is Kind.PROGRESS:
         changes.progress += 1
@@ -193,8 +202,16 @@ def _absorb_item(task: TaskState, item: Item, changes: Changes, source: Source, 
         changes.unknown += 1
     elif (known := task.results.get(item.key)) is not None:
         _compare(task, known, item, changes)
+    elif source is Source.POLL and _is_gone(item) and not _lacks_one(task, changes):
+        changes.duplicates += 1  # media that expired after we had them: the same result again
     else:
         _add(task, item, changes, source, now)
+
+
+def _lacks_one(task: TaskState, changes: Changes) -> bool:
+    # What is missing may also be what is still in work.
+    came = task.received - task.missed
+    return not changes.progress and (task.expected is None or came < task.expected)
 
 
 def _add(task: TaskState, item: Item, changes: Changes, source: Source, now: int) -> None:
@@ -342,12 +359,30 @@ class TaskSpec(BaseModel):
 
 
 class TaskClaim(BaseModel):
-    """`POST /v1/tasks/claim`: how many tasks that are due for reconcile, and for how long."""
+    """`POST /v1/tasks/claim`: how many tasks that are due for reconcile, and for how long.
+
+    With `due_by`, those alone that were due at that moment: who polls until nothing is due would
+    otherwise meet its first tasks again, once their backoff is over.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     limit: int = Field(default=20, ge=1, le=100)
     lease_s: int = Field(default=60, ge=5, le=600)
+    due_by: datetime | None = None
+
+
+class TaskRelease(BaseModel):
+    """`POST /v1/tasks/release`: hand back tasks of one claim before its lease lapses.
+
+    `polled` False: nobody asked the platform, so they are due again at once, as if never claimed.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: list[str] = Field(min_length=1, max_length=100)
+    lease_until: datetime
+    polled: bool = False
 
 
 class TaskPatch(BaseModel):
@@ -399,9 +434,10 @@ class RegisteredTask(Task):
 
 
 class ClaimedTask(Task):
-    """A task to poll, and the signed URL to which the platform's answer is posted."""
+    """A task to poll, the signed URL to which the platform's answer is posted, and by when."""
 
     webhook_url: str
+    lease_until: datetime
 
 
 class MediaView(BaseModel):

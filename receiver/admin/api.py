@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver import ids
@@ -25,7 +25,7 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Invalid, Refusal, StoreUnavailable, Unreadable
 from receiver.platforms.reading import loads
 from receiver.problems import MEDIA_TYPE, problem
-from receiver.tasks import Status, TaskClaim, TaskPatch, TaskSpec
+from receiver.tasks import Status, TaskClaim, TaskPatch, TaskRelease, TaskSpec
 from receiver.tokens import Source
 
 M = TypeVar("M", bound=BaseModel)
@@ -55,6 +55,7 @@ class Api:
         table: Sequence[tuple[str, str, Handler]] = (
             ("GET", "/v1/tasks", self._tasks),
             ("POST", "/v1/tasks/claim", self._claim_tasks),
+            ("POST", "/v1/tasks/release", self._release_tasks),
             ("PUT", "/v1/tasks/{id}", self._put_task),
             ("PATCH", "/v1/tasks/{id}", self._patch_task),
             ("GET", "/v1/tasks/{id}", self._task),
@@ -125,6 +126,10 @@ class Api:
     async def _claim_tasks(self, who: Principal, request: Request) -> Response:
         claimed = await self._ops.claim_tasks(who, await _body(request, TaskClaim))
         return _listed(Page(claimed, None))
+
+    async def _release_tasks(self, who: Principal, request: Request) -> Response:
+        released = await self._ops.release_tasks(who, await _body(request, TaskRelease))
+        return JSONResponse({"released": released})
 
     async def _reconcile_task(self, who: Principal, request: Request) -> Response:
         return _shown(await self._ops.reconcile_task(who, request.path_params["id"]))

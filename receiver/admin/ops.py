@@ -15,7 +15,7 @@ from typing import Final, Protocol, Self
 
 from receiver import ids
 from receiver.callbacks import Callback
-from receiver.clock import SECOND, Clock, from_datetime, within_reason
+from receiver.clock import SECOND, Clock, from_datetime, to_datetime, within_reason
 from receiver.deliveries import Delivery
 from receiver.delivery.signing import new_secret
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
@@ -31,6 +31,7 @@ from receiver.store.protocol import (
     Store,
     TaskChange,
     TasksAsked,
+    TasksReleased,
 )
 from receiver.tasks import (
     ClaimedTask,
@@ -39,6 +40,7 @@ from receiver.tasks import (
     Task,
     TaskClaim,
     TaskPatch,
+    TaskRelease,
     TaskSpec,
 )
 from receiver.tokens import (
@@ -207,19 +209,34 @@ class Ops:
     async def claim_tasks(self, who: Principal, claim: TaskClaim) -> Sequence[ClaimedTask]:
         """Lease tasks that are due for reconcile, each with the URL for what a poll finds."""
         now = self._clock()
+        due_by, lease_until = _moment(claim.due_by, "due_by"), now + claim.lease_s * SECOND
         asked = TasksAsked(
             now=now,
-            lease_until=now + claim.lease_s * SECOND,
+            due_by=now if due_by is None else due_by,
+            lease_until=lease_until,
             limit=claim.limit,
             platforms=sorted(PARSERS),
             project=who.project,
         )
         return [
             ClaimedTask(
-                **task.model_dump(), webhook_url=self._mint(_Minted.of(task), Source.POLL, now)
+                **task.model_dump(),
+                webhook_url=self._mint(_Minted.of(task), Source.POLL, now),
+                lease_until=to_datetime(lease_until),
             )
             for task in await self.store.claim_tasks(asked)
         ]
+
+    async def release_tasks(self, who: Principal, release: TaskRelease) -> int:
+        """Hand back tasks of one claim; how many were still leased by it."""
+        released = TasksReleased(
+            ids=[_canonical(task) for task in release.tasks],
+            now=self._clock(),
+            lease_until=_moment(release.lease_until, "lease_until") or 0,
+            polled=release.polled,
+            project=who.project,
+        )
+        return await self.store.release_tasks(released)
 
     async def reconcile_task(self, who: Principal, task_id: str) -> Task:
         """Make a task due for reconcile now. A rejected one is a Conflict."""

@@ -44,12 +44,24 @@ class TaskChange:
 
 @dataclass(frozen=True, slots=True)
 class TasksAsked:
-    """A claim of tasks that are due for reconcile. `project` None: of all. In milliseconds."""
+    """A claim of tasks that were due at `due_by`. `project` None: of all. In milliseconds."""
 
     now: int
+    due_by: int
     lease_until: int
     limit: int
     platforms: Sequence[str]
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksReleased:
+    """Tasks of one claim that are handed back; `polled`: their backoff goes on. In milliseconds."""
+
+    ids: Sequence[str]
+    now: int
+    lease_until: int
+    polled: bool
     project: str | None = None
 
 
@@ -142,6 +154,10 @@ class Store(Protocol):
     async def results(self, task_id: str) -> Sequence[Result]: ...
     async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
         """Lease tasks that are due for reconcile, each to one caller, and put them off."""
+        ...
+
+    async def release_tasks(self, released: TasksReleased) -> int:
+        """End the leases of one claim early; how many still had it."""
         ...
 
     async def reconcile_task(self, change: TaskChange) -> None:

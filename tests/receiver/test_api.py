@@ -41,6 +41,7 @@ ROUTES = [
     ("POST", "/v1/tasks/{task}/revoke"),
     ("POST", "/v1/tasks/{task}/reconcile"),
     ("POST", "/v1/tasks/claim"),
+    ("POST", "/v1/tasks/release"),
     ("GET", "/v1/callbacks"),
     ("GET", "/v1/callbacks/{callback}"),
     ("GET", "/v1/endpoints"),
@@ -709,6 +710,34 @@ async def test_a_due_task_is_claimed_once_with_a_url_for_its_poll(receiver: Asse
     assert [result["source"] for result in results] == ["poll", "poll"]
 
 
+async def test_what_was_claimed_can_be_handed_back(receiver: Assembled) -> None:
+    await due(receiver)
+    (claimed,) = (await receiver.client.post("/v1/tasks/claim")).json()["data"]
+    release = {"tasks": [TASK.upper()], "lease_until": claimed["lease_until"]}
+    for left in (1, 0):
+        released = await receiver.client.post("/v1/tasks/release", json=release)
+        assert (released.status_code, released.json()) == (200, {"released": left})
+    (again,) = (await receiver.client.post("/v1/tasks/claim")).json()["data"]
+    assert again["id"] == TASK
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"tasks": []},
+        {"tasks": ["x"]},
+        {"tasks": [TASK] * 101},
+        {"lease_until": "soon"},
+        {"lease_until": "1066-10-14T09:00:00Z"},
+        {"polled": "perhaps"},
+        {"other": 1},
+    ],
+)
+async def test_an_odd_release_is_refused(api: httpx.AsyncClient, odd: dict[str, Any]) -> None:
+    release = {"tasks": [TASK], "lease_until": "2026-11-20T19:40:04.120Z", **odd}
+    refused(await api.post("/v1/tasks/release", json=release), 422, "invalid")
+
+
 async def test_a_poll_of_a_task_of_unknown_size_does_not_invent_one(tmp_path: Path) -> None:
     key = "a-static-key-of-more-than-32-characters"
     async with assembled(tmp_path, REELHOOK_STATIC_KEYS=key) as receiver:
@@ -738,6 +767,8 @@ async def test_a_poll_of_a_task_of_unknown_size_does_not_invent_one(tmp_path: Pa
         {"lease_s": 4},
         {"lease_s": 601},
         {"limit": "many"},
+        {"due_by": "soon"},
+        {"due_by": "9999-01-01T00:00:00Z"},
         {"other": 1},
         [],
     ],

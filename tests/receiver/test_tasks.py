@@ -117,6 +117,54 @@ def test_a_success_does_not_make_a_task_due_for_reconcile() -> None:
     assert state.reconcile_at is None
 
 
+EXPIRED = failure("mediaExpired")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_media_that_expired_after_we_had_them_are_no_second_result(order: tuple[int, int]) -> None:
+    state = task(2)
+    take(state, success(1))
+    snapshot = (EXPIRED, success(2))
+    changes = take(state, *(snapshot[place] for place in order), source=Source.POLL)
+    assert (len(changes.new), changes.duplicates, changes.completed) == (1, 1, True)
+    assert (state.status, state.succeeded, state.failed) == (Status.SUCCEEDED, 2, 0)
+
+
+def test_what_expired_before_we_had_it_is_a_failed_result() -> None:
+    state = task(2)
+    changes = take(state, EXPIRED, success(2), source=Source.POLL)
+    assert changes.completed
+    assert (state.status, state.succeeded, state.failed) == (Status.PARTIALLY_FAILED, 1, 1)
+
+
+def test_what_is_missing_while_something_is_in_work_is_not_concluded() -> None:
+    state = task(2)
+    take(state, success(1))
+    changes = take(state, EXPIRED, processing(), source=Source.POLL)
+    assert (state.status, changes.progress, changes.new) == (Status.PARTIAL, 1, [])
+
+
+def test_a_complete_task_loses_nothing_by_a_poll_after_its_media_expired() -> None:
+    state = task(2)
+    take(state, success(1), success(2))
+    changes = take(state, EXPIRED, EXPIRED, source=Source.POLL)
+    assert (state.status, changes.new, changes.revised) == (Status.SUCCEEDED, [], False)
+
+
+def test_a_callback_is_believed_whatever_it_says() -> None:
+    state = task(2)
+    take(state, EXPIRED, success(1))
+    assert (state.status, state.failed) == (Status.PARTIALLY_FAILED, 1)
+
+
+def test_what_expired_takes_the_place_of_what_was_given_up() -> None:
+    state = task(1)
+    give_up(state, LATER)
+    changes = take(state, EXPIRED, source=Source.POLL, now=LATER)
+    assert changes.revised
+    assert (state.status, state.failed, state.missed) == (Status.FAILED, 1, 0)
+
+
 def test_a_snapshot_with_nothing_processing_ends_a_task_short_of_what_was_expected() -> None:
     state = task(4)
     changes = take(state, success(1), failure(), source=Source.POLL)

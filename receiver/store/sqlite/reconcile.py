@@ -1,4 +1,4 @@
-"""Floor 2, edges: the tasks that are due for reconcile: claim them, ask for one. sqlite3 only.
+"""Floor 2, edges: tasks that are due for reconcile: claimed, handed back, asked for. sqlite3 only.
 
 A claim moves a task to its next due time at once, so that a poller which dies delays it and loses
 nothing. The lease keeps a second poller away until the first one's answer has come, or lapses.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 from receiver.errors import Conflict, NotFound
 from receiver.reconciling import next_due
-from receiver.store.protocol import TaskChange, TasksAsked
+from receiver.store.protocol import TaskChange, TasksAsked, TasksReleased
 from receiver.store.sqlite.rows import task_key, task_of
 from receiver.store.writer import Transaction
 from receiver.tasks import SubmitState, Task
@@ -37,7 +38,7 @@ def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]
         f" AND submit_state <> ? AND platform IN ({marks}) AND project = coalesce(?, project)"
         " ORDER BY reconcile_at, n LIMIT ?",
         (
-            asked.now,
+            min(asked.due_by, asked.now),
             asked.now,
             SubmitState.REJECTED,
             *asked.platforms,
@@ -52,6 +53,23 @@ def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]
 def _next_due(row: sqlite3.Row, now: int) -> int | None:
     complete = row["completed_at"] is not None
     return next_due(row["reconcile_attempts"] + 1, now=now, complete=complete)
+
+
+def release_tasks(tx: Transaction, released: TasksReleased) -> int:
+    """End the leases of one claim; a lease that lapsed and is somebody else's by now stays."""
+    due = "" if released.polled else _AS_IF_NEVER_CLAIMED
+    given = [] if released.polled else [released.now]
+    changed = tx.connection.executemany(
+        f"UPDATE tasks SET reconcile_lease = NULL{due}"
+        " WHERE id = ? AND reconcile_lease = ? AND project = coalesce(?, project)",
+        [(*given, task_key(task), released.lease_until, released.project) for task in released.ids],
+    )
+    return changed.rowcount
+
+
+_AS_IF_NEVER_CLAIMED: Final = (
+    ", reconcile_at = ?, reconcile_attempts = max(reconcile_attempts - 1, 0)"
+)
 
 
 def reconcile_task(tx: Transaction, change: TaskChange) -> None:

@@ -32,6 +32,7 @@ from receiver.store.protocol import (
     Store,
     TaskChange,
     TasksAsked,
+    TasksReleased,
 )
 from receiver.store.sqlite import ledger, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
@@ -83,6 +84,7 @@ class SqliteStore:
             each(registry.delete_task),
         )
         self._claim_tasks = each(reconcile.claim_tasks)
+        self._release_tasks = each(reconcile.release_tasks)
         self._reconcile_task = each(reconcile.reconcile_task)
         self._add_endpoint, self._change_endpoint = each(ends.add), each(ends.change)
         self._set_state, self._delete_endpoint = each(ends.set_state), each(ends.delete)
@@ -234,6 +236,10 @@ class SqliteStore:
     async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
         """Lease tasks that are due for reconcile."""
         return await self._writer.call(self._claim_tasks, asked)
+
+    async def release_tasks(self, released: TasksReleased) -> int:
+        """End the leases of one claim early."""
+        return await self._writer.call(self._release_tasks, released)
 
     async def reconcile_task(self, change: TaskChange) -> None:
         """Make a task due for reconcile now."""

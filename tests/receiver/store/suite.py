@@ -19,7 +19,15 @@ from receiver.errors import Conflict, Invalid, NotFound
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.reconciling import BACKOFF
-from receiver.store.protocol import Claimed, Page, Query, Store, TaskChange, TasksAsked
+from receiver.store.protocol import (
+    Claimed,
+    Page,
+    Query,
+    Store,
+    TaskChange,
+    TasksAsked,
+    TasksReleased,
+)
 from receiver.tasks import DEADLINE, GIVE_UP, Status, SubmitState
 from receiver.tokens import Source
 from tests.doubles import START, FakeClock, sent
@@ -64,9 +72,16 @@ async def overdue(store: Store, task: str = TASK, now: int = START, **fields: An
 
 async def claim_tasks(store: Store, now: int = START, limit: int = 100, **more: Any) -> list[str]:
     """The ids of the tasks that are leased for a minute."""
-    asked = {"platforms": ["runware"], "project": None, **more}
+    asked = {"platforms": ["runware"], "project": None, "due_by": now, **more}
     until = now + 60 * SECOND
-    return [task.id for task in await store.claim_tasks(TasksAsked(now, until, limit, **asked))]
+    claim = TasksAsked(now=now, lease_until=until, limit=limit, **asked)
+    return [task.id for task in await store.claim_tasks(claim)]
+
+
+async def release_tasks(store: Store, *, now: int, claimed: int = START, **more: Any) -> int:
+    """Hand back what was claimed at a moment; how much of it was still leased."""
+    asked = {"ids": [TASK], "polled": False, "lease_until": claimed + 60 * SECOND, **more}
+    return await store.release_tasks(TasksReleased(now=now, **asked))
 
 
 async def outcomes(store: Store) -> list[str]:
@@ -551,6 +566,33 @@ class StoreSuite:
             await overdue(store, uuid(number), now=START + number)
         assert await claim_tasks(store, START + 9, limit=2) == [uuid(1), uuid(2)]
         assert await claim_tasks(store, START + 9, limit=2) == [uuid(3)]
+
+    async def test_who_drains_does_not_meet_its_first_tasks_again(self, store: Store) -> None:
+        await overdue(store)
+        assert await claim_tasks(store, START, due_by=START) == [TASK]
+        await store.record(arrival(processing(), source=Source.POLL))
+        assert await claim_tasks(store, START + DAY, due_by=START) == []
+        assert await claim_tasks(store, START + DAY, due_by=START + 2 * DAY) == [TASK]
+
+    async def test_what_nobody_polled_is_due_again_at_once(self, store: Store) -> None:
+        await overdue(store)
+        assert await claim_tasks(store, START) == [TASK]
+        assert await release_tasks(store, now=START + 1) == 1
+        assert await claim_tasks(store, START + 1) == [TASK]
+        # As if it had been claimed once: the first pause follows.
+        assert await release_tasks(store, now=START + 2, claimed=START + 1, polled=True) == 1
+        assert await claim_tasks(store, START + 1 + BACKOFF[0] - 1) == []
+        assert await claim_tasks(store, START + 1 + BACKOFF[0]) == [TASK]
+
+    async def test_a_lease_of_another_is_not_handed_back(self, store: Store) -> None:
+        await overdue(store)
+        assert await claim_tasks(store) == [TASK]
+        later = START + 60 * SECOND
+        assert await claim_tasks(store, later) == [TASK]
+        assert await release_tasks(store, now=later, claimed=START) == 0
+        assert await release_tasks(store, now=later, claimed=later, project="other") == 0
+        assert await claim_tasks(store, later + 59 * SECOND) == []
+        assert await release_tasks(store, now=later, claimed=later, ids=[TASK, ABSENT]) == 1
 
     @pytest.mark.parametrize("found", [processing(), {"what": "ever"}])
     async def test_a_poll_ends_its_lease_and_the_next_follows_the_backoff(
