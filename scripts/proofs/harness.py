@@ -58,8 +58,8 @@ class Receiver:
         self.url = ""
         self.seconds_to_ready = 0.0
         self.process: asyncio.subprocess.Process | None = None
-        self._env = {
-            **os.environ,
+        self.env = {
+            **_foreign_environment(),
             "HOST": "127.0.0.1",
             "PORT": "0",
             "REELHOOK_DATA_DIR": str(folder),
@@ -88,11 +88,21 @@ class Receiver:
     async def start(self) -> None:
         """Start it and wait for its ready line. Raises NotReady."""
         begun = time.perf_counter()
+        await self.launch()
+        self.url = await self.ready()
+        self.seconds_to_ready = time.perf_counter() - begun
+
+    async def launch(self) -> None:
+        """Start the process; its ready line is still to come."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *self.command, env=self._env, stdout=asyncio.subprocess.PIPE, stderr=log
+                *self.command, env=self.env, stdout=asyncio.subprocess.PIPE, stderr=log
             )
+
+    async def ready(self) -> str:
+        """Wait for the ready line; the URL in it. Raises NotReady."""
+        assert self.process is not None
         assert self.process.stdout is not None
         line = b""
         with contextlib.suppress(TimeoutError):
@@ -100,8 +110,7 @@ class Receiver:
         if not line:
             code = await self.end(signal.SIGKILL)
             raise NotReady(f"ended with {code}: {self.log.read_text(errors='replace')[-2000:]}")
-        self.seconds_to_ready = time.perf_counter() - begun
-        self.url = str(json.loads(line)["url"])
+        return str(json.loads(line)["url"])
 
     async def end(self, sig: signal.Signals = signal.SIGTERM, within: float = WAIT) -> int:
         """Send a signal and wait for the end; the exit code, negative for a signal.
@@ -152,6 +161,14 @@ class Receiver:
         if paused:
             await self.ask("POST", f"/v1/endpoints/{endpoint['id']}/pause", {})
         return endpoint
+
+
+def _foreign_environment() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("REELHOOK_") and name != "DATABASE_URL"
+    }
 
 
 # Callbacks

@@ -1,4 +1,4 @@
-"""Whether a store holds what was acknowledged, read by stdlib sqlite3 alone, none of our code.
+"""Whether a store holds what was acknowledged, read by stdlib sqlite3 and none of our SQL.
 
 For each acknowledged callback: its bytes once, its results once, one `result.*` event a result and
 one `task.completed` a complete task, and one delivery of each for every endpoint that wants it.
@@ -9,27 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from receiver import ids
 from scripts.proofs.harness import Callback
 
 
 def problems_of(
-    database: Path, acknowledged: Iterable[Callback], *, sent: Mapping[str, set[str]] | None = None
+    database: Path,
+    acknowledged: Iterable[Callback],
+    *,
+    in_doubt: Iterable[Callback] = (),
+    sent: Mapping[str, set[str]] | None = None,
 ) -> list[str]:
     """What is wrong with the acknowledged callbacks; [] if nothing is.
 
+    One `in_doubt` (sent, no whole answer came) may be there or not, but whole: never in parts.
     `sent` (task -> the keys of all results ever sent) finds results that nobody sent, too.
-    The file is opened read only, also beside a running receiver.
+    The file is opened read only, also beside a running receiver that gets no callbacks meanwhile.
     """
     with closing(_open(database)) as connection:
-        return list(_problems(connection, acknowledged, sent))
+        return list(_problems(connection, acknowledged, in_doubt, sent))
 
 
 def integrity_of(database: Path) -> list[str]:
@@ -48,6 +55,13 @@ def counts_of(database: Path) -> dict[str, int]:
         }
 
 
+def succeeded_of(database: Path) -> set[str]:
+    """The `webhook-id` of every event that some endpoint is said to have taken."""
+    with closing(_open(database)) as connection:
+        rows = connection.execute("SELECT event_id FROM deliveries WHERE state = 'succeeded'")
+        return {ids.EVENT + ids.encode(row[0]) for row in rows}
+
+
 def _open(database: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)
 
@@ -55,6 +69,7 @@ def _open(database: Path) -> sqlite3.Connection:
 def _problems(
     connection: sqlite3.Connection,
     acknowledged: Iterable[Callback],
+    in_doubt: Iterable[Callback],
     sent: Mapping[str, set[str]] | None,
 ) -> Iterator[str]:
     endpoints = [
@@ -63,21 +78,37 @@ def _problems(
             "SELECT id, event_types FROM endpoints WHERE deleted_at IS NULL"
         )
     ]
-    by_task: dict[str, dict[bytes, Callback]] = {}
-    for callback in acknowledged:
-        by_task.setdefault(callback.task, {})[callback.sha256] = callback
-    for task, callbacks in by_task.items():
+    for task, asked in _by_task(acknowledged, in_doubt).items():
         row = connection.execute(
             "SELECT n, expected, succeeded, failed FROM tasks WHERE id = ?", (UUID(task).bytes,)
         ).fetchone()
-        if row is None:
-            yield f"{task}: {len(callbacks)} acknowledged, and the task is not there"
-            continue
-        kept = _Kept(connection, task, row[0])
-        yield from kept.bodies(callbacks)
-        yield from kept.results(callbacks, row[2] + row[3], None if sent is None else sent[task])
-        yield from kept.events(row[1])
-        yield from kept.deliveries(endpoints)
+        if row is not None:
+            kept = _Kept(connection, task, row[0])
+            yield from kept.bodies(asked)
+            yield from kept.results(asked, row[2] + row[3], None if sent is None else sent[task])
+            yield from kept.events(row[1])
+            yield from kept.deliveries(endpoints)
+        elif asked.acknowledged:
+            yield f"{task}: {len(asked.acknowledged)} acknowledged, and the task is not there"
+
+
+@dataclass(slots=True)
+class _Asked:
+    """The callbacks of one task that are looked for, by digest."""
+
+    acknowledged: dict[bytes, Callback] = field(default_factory=dict)
+    in_doubt: dict[bytes, Callback] = field(default_factory=dict)
+
+
+def _by_task(
+    acknowledged: Iterable[Callback], in_doubt: Iterable[Callback]
+) -> Mapping[str, _Asked]:
+    found: dict[str, _Asked] = defaultdict(_Asked)
+    for callback in acknowledged:
+        found[callback.task].acknowledged[callback.sha256] = callback
+    for callback in in_doubt:
+        found[callback.task].in_doubt[callback.sha256] = callback
+    return found
 
 
 class _Kept:
@@ -93,24 +124,29 @@ class _Kept:
     def _all(self, query: str, value: int) -> list[Any]:
         return self._connection.execute(query, (value,)).fetchall()
 
-    def bodies(self, callbacks: Mapping[bytes, Callback]) -> Iterator[str]:
-        """Each acknowledged body is there once, byte for byte."""
+    def bodies(self, asked: _Asked) -> Iterator[str]:
+        """Each acknowledged body is there once, byte for byte; one in doubt at most once."""
         found = Counter(row[0] for row in self._callbacks)
-        for digest, callback in callbacks.items():
+        for digest, callback in asked.acknowledged.items():
             if found[digest] != 1:
                 yield f"{self._task}: {callback.keys} acknowledged, {found[digest]} callbacks kept"
+        for digest, callback in asked.in_doubt.items():
+            if found[digest] > 1:
+                yield f"{self._task}: {callback.keys} in doubt, {found[digest]} callbacks kept"
         for digest, body in self._callbacks:
             if hashlib.sha256(body).digest() != digest:
                 yield f"{self._task}: a body does not have its digest"
 
-    def results(
-        self, callbacks: Mapping[bytes, Callback], counted: int, sent: set[str] | None
-    ) -> Iterator[str]:
+    def results(self, asked: _Asked, counted: int, sent: set[str] | None) -> Iterator[str]:
         """Each acknowledged result is there, none that nobody sent, and the task counts them."""
         keys = {row[0] for row in self._results}
-        owed = {key for callback in callbacks.values() for key in callback.keys}
-        for key in owed - keys:
-            yield f"{self._task}: result {key} acknowledged, not kept"
+        bodies = {row[0] for row in self._callbacks}
+        for callback in asked.acknowledged.values():
+            for key in set(callback.keys) - keys:
+                yield f"{self._task}: result {key} acknowledged, not kept"
+        for digest, callback in asked.in_doubt.items():
+            if any((key in keys) != (digest in bodies) for key in callback.keys):
+                yield f"{self._task}: of {callback.keys} either body or result is kept, not both"
         if sent is not None and keys - sent:
             yield f"{self._task}: results that nobody sent: {keys - sent}"
         if counted != len(keys):

@@ -1,0 +1,83 @@
+"""The receiver with something altered on purpose: what controls run, and what makes rare things
+frequent. `python -m scripts.proofs.altered NAME… serve`; the product has no such options."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from unittest.mock import patch
+
+from receiver import cli, serve
+from receiver.callbacks import Arrival, Outcome, Receipt
+from receiver.store import writer
+from receiver.store.sqlite import SqliteStore, store
+
+SMALL_WAL: Final = 128 << 10  # bytes
+
+
+class HastyStore(SqliteStore):
+    """Answers first and commits afterwards, as gateways do that queue in memory."""
+
+    _unfinished: set[asyncio.Task[Receipt]]
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._unfinished = set()
+
+    async def record(self, arrival: Arrival) -> Receipt:
+        """A receipt for what is not stored yet."""
+        task = asyncio.create_task(super().record(arrival))
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return Receipt(Outcome.RECORDED, len(arrival.items))
+
+
+def _answer_before_commit() -> None:
+    patch.object(serve, "SqliteStore", HastyStore).start()
+
+
+def _sync_seldom() -> None:
+    pragmas = [pragma for pragma in store.PRAGMAS if pragma[0] != "synchronous"]
+    if len(pragmas) == len(store.PRAGMAS):
+        raise SystemExit("The table of pragmas has no line for synchronous; alter it anew.")
+    patch.object(store, "PRAGMAS", (*pragmas, ("synchronous", "NORMAL", 1))).start()
+
+
+def _checkpoint_often() -> None:
+    patch.object(writer, "LARGE_WAL", SMALL_WAL).start()
+
+
+BEFORE_COMMIT: Final = "answers-before-commit"
+NORMAL: Final = "synchronous-normal"
+OFTEN: Final = "checkpoints-often"
+
+_ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
+    BEFORE_COMMIT: _answer_before_commit,
+    NORMAL: _sync_seldom,
+    OFTEN: _checkpoint_often,
+}
+
+
+def altered(*names: str) -> Sequence[str]:
+    """The command of a receiver with these alterations, in place of `harness.SERVE`."""
+    return (sys.executable, "-m", "scripts.proofs.altered", *names, "serve")
+
+
+def alter(names: Sequence[str]) -> None:
+    """Alter the receiver in this process, before it is assembled."""
+    for name in names:
+        _ALTERATIONS[name]()
+
+
+def main() -> None:
+    """Alter, then be the `reelhook` command."""
+    names = [name for name in sys.argv[1:] if name in _ALTERATIONS]
+    alter(names)
+    sys.argv = [sys.argv[0], *sys.argv[1 + len(names) :]]
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

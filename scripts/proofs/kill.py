@@ -1,0 +1,356 @@
+"""`scripts/prove kill`: SIGKILL at any moment, and every acknowledged callback is there.
+
+Sixteen connections post the callbacks of tasks with 1-4 results, duplicates and repeats of what was
+never answered among them; one endpoint is paused, another is delivered to meanwhile. The receiver
+is killed at a random moment (under load, while it starts, while it stops), started again over the
+same data, and its file is compared with what was acknowledged. The control answers before it
+commits and must be caught.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.proofs.altered import BEFORE_COMMIT, OFTEN, altered
+from scripts.proofs.harness import (
+    SERVE,
+    Answer,
+    Callback,
+    Line,
+    NotReady,
+    Receiver,
+    Verdict,
+    callbacks_of,
+    options,
+    progress,
+    run,
+)
+from scripts.proofs.preloaded import Forked, Parent
+from scripts.proofs.sink import Sink
+from scripts.proofs.stored import integrity_of, problems_of, succeeded_of
+
+CONNECTIONS: Final = 16
+LONGEST_LOAD: Final = 0.2  # seconds until the kill
+OPEN_TASKS: Final = 12
+REPEATED: Final = 0.1  # of what is sent: a callback that was sent before
+SAMPLE: Final = 50  # acknowledged earlier, looked at again after each restart
+INTEGRITY_EVERY: Final = 100  # cycles
+
+
+class Book:
+    """What was sent to one store, and what became of it."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, set[str]] = {}
+        self.acknowledged: list[Callback] = []
+        self.fresh: list[Callback] = []  # acknowledged since the last look
+        self.in_doubt: list[Callback] = []  # sent since the last look, not answered
+        self.said: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self._open: list[list[Callback]] = []
+        self._sends: Counter[bytes] = Counter()
+        self._recorded: set[bytes] = set()
+        self._answered: set[bytes] = set()
+        self._unanswered: dict[bytes, Callback] = {}
+        self._last: Callback | None = None
+
+    def next(self) -> Callback:
+        """What is posted next: mostly new, sometimes what was posted before, answered or not."""
+        chosen = self._again() if random.random() < REPEATED else None
+        if chosen is None:
+            chosen = self._new()
+        self._sends[chosen.sha256] += 1
+        self._last = chosen
+        return chosen
+
+    def _again(self) -> Callback | None:
+        kind = random.randrange(3)
+        if kind == 0:
+            return self._last  # most likely still in flight
+        earlier = list(self._unanswered.values()) if kind == 1 else self.acknowledged
+        return random.choice(earlier) if earlier else None
+
+    def _new(self) -> Callback:
+        while len(self._open) < OPEN_TASKS:
+            made = callbacks_of(random.randint(1, 4))
+            self.sent[made[0].task] = {key for callback in made for key in callback.keys}
+            self._open.append(made)
+        place = random.randrange(OPEN_TASKS)
+        chosen = self._open[place].pop()
+        if not self._open[place]:
+            del self._open[place]
+        return chosen
+
+    def note(self, callback: Callback, answer: Answer | None) -> None:
+        """Keep what became of one request; None: no whole answer came."""
+        if answer is None:
+            self.said["unanswered"] += 1
+            self._unanswered[callback.sha256] = callback
+            self.in_doubt.append(callback)
+            return
+        said = answer.said if answer.status == 200 else str(answer.status)
+        self.said[said] += 1
+        if answer.status != 200:
+            if answer.status != 503 or "retry-after" not in answer.headers:
+                self.problems.append(f"{callback.keys} was answered {answer.status}")
+            return
+        if said == "recorded" and callback.sha256 in self._recorded:
+            self.problems.append(f"{callback.keys} was recorded twice")
+        if said == "duplicate" and self._sends[callback.sha256] == 1:
+            self.problems.append(f"{callback.keys} was sent once and is called a duplicate")
+        if said not in ("recorded", "duplicate"):
+            self.problems.append(f"{callback.keys} was answered {said}")
+        if said == "recorded":
+            self._recorded.add(callback.sha256)
+        unanswered = self._unanswered.pop(callback.sha256, None)
+        if said == "duplicate" and unanswered is not None:
+            self.said["duplicate: committed, killed before the answer"] += 1
+        self._answered.add(callback.sha256)
+        self.acknowledged.append(callback)
+        self.fresh.append(callback)
+
+    def look(self, database: Path) -> list[str]:
+        """Compare what came since the last look, and samples of what came before, with the file."""
+        earlier = random.sample(self.acknowledged, min(SAMPLE, len(self.acknowledged)))
+        wanted = [*self.fresh, *earlier]
+        doubtful = [callback for callback in self.in_doubt if callback.sha256 not in self._answered]
+        found = problems_of(database, wanted, in_doubt=doubtful, sent=self.sent)
+        self.fresh, self.in_doubt = [], []
+        return found
+
+
+@dataclass(slots=True)
+class Found:
+    """What all cycles together have seen."""
+
+    cycles: int = 0
+    stores: int = 0
+    killed: Counter[str] = field(default_factory=Counter)
+    said: Counter[str] = field(default_factory=Counter)
+    acknowledged: int = 0
+    integrity_checks: int = 0
+    delivered: int = 0
+    starts: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """For the verdict. The time from start to ready is told, never judged."""
+        ordered = sorted(self.starts) or [0.0]
+        return {
+            "cycles": self.cycles,
+            "stores": self.stores,
+            "killed": dict(self.killed),
+            "acknowledged": self.acknowledged,
+            "answers": dict(self.said),
+            "delivered_meanwhile": self.delivered,
+            "integrity_checks": self.integrity_checks,
+            "lost_or_wrong": len(self.problems),
+            "ready_after_s": {
+                "p50": round(ordered[len(ordered) // 2], 3),
+                "p99": round(ordered[int(len(ordered) * 0.99)], 3),
+                "max": round(ordered[-1], 3),
+            },
+        }
+
+
+class Store:
+    """One data directory over many lives of its receiver."""
+
+    def __init__(self, receiver: Receiver, found: Found, sink: Sink) -> None:
+        self._receiver = receiver
+        self._found = found
+        self._sink = sink
+        self._book = Book()
+
+    async def begin(self) -> None:
+        """Start it for the first time and register the endpoints."""
+        await self._receiver.start()
+        await self._receiver.add_endpoint()
+        await self._receiver.add_endpoint(self._sink.url, paused=False)
+        self._found.stores += 1
+
+    async def cycle(self) -> None:
+        """Load, kill, start, compare; the receiver runs before and after."""
+        lines = [
+            asyncio.create_task(_post(self._receiver.port, self._book)) for _ in range(CONNECTIONS)
+        ]
+        await asyncio.sleep(random.uniform(0.005, LONGEST_LOAD))
+        await self._kill()
+        await asyncio.gather(*lines)
+        await self._receiver.start()
+        self._found.starts.append(self._receiver.seconds_to_ready)
+        self._found.problems += await asyncio.to_thread(self._book.look, self._receiver.database)
+        self._found.cycles += 1
+
+    async def _kill(self) -> None:
+        chance = random.random()
+        if chance < 0.05:
+            self._found.killed["while stopping"] += 1
+            with contextlib.suppress(TimeoutError):
+                await self._receiver.end(signal.SIGTERM, random.uniform(0.001, 0.1))
+                self._found.killed["stopped before the kill"] += 1
+            return
+        await self._receiver.end(signal.SIGKILL)
+        self._found.killed["under load"] += 1
+        if chance < 0.1:
+            await self._receiver.launch()
+            await asyncio.sleep(random.uniform(0.0, 2 * self._receiver.seconds_to_ready))
+            await self._receiver.end(signal.SIGKILL)
+            self._found.killed["while starting"] += 1
+
+    async def check_integrity(self) -> None:
+        """All pages of the file, beside the running receiver."""
+        self._found.problems += await asyncio.to_thread(integrity_of, self._receiver.database)
+        self._found.integrity_checks += 1
+
+    async def finish(self) -> None:
+        """Stop it, compare everything that was ever acknowledged."""
+        await self._receiver.end()
+        await asyncio.to_thread(self._compare_all)
+        book = self._book
+        self._found.problems += book.problems
+        self._found.acknowledged += len(book.acknowledged)
+        self._found.said += book.said
+
+    def _compare_all(self) -> None:
+        database, book = self._receiver.database, self._book
+        self._found.problems += problems_of(database, book.acknowledged, sent=book.sent)
+        self._found.problems += integrity_of(database)
+        self._found.integrity_checks += 1
+        delivered = succeeded_of(database)
+        self._found.delivered += len(delivered)
+        self._found.problems += [
+            f"{event} is marked as delivered, and never came"
+            for event in delivered - self._sink.seen
+        ]
+
+
+async def _post(port: int, book: Book) -> None:
+    """Post one request after the other until the receiver is dead."""
+    try:
+        line = await Line.open(port)
+    except OSError:
+        return
+    answer: Answer | None = Answer(0, {}, b"")
+    while answer is not None:
+        callback = book.next()
+        answer = await line.ask(callback.request)
+        book.note(callback, answer)
+        if answer is not None and answer.headers.get("connection") == "close":
+            break
+    line.close()
+
+
+async def loop(
+    make: Callable[[Path, int], Receiver],
+    cycles: int,
+    *,
+    cycles_a_store: int,
+    seconds: float,
+    until_a_problem: bool = False,
+) -> Found:
+    """So many cycles, or as many as fit into the seconds."""
+    found, begun = Found(), time.monotonic()
+
+    def over() -> bool:
+        late = time.monotonic() - begun > seconds
+        return found.cycles >= cycles or late or (until_a_problem and bool(found.problems))
+
+    async with Sink() as sink:
+        while not over():
+            with tempfile.TemporaryDirectory(prefix="reelhook-kill-") as folder:
+                receiver = make(Path(folder), found.stores)
+                store = Store(receiver, found, sink)
+                try:
+                    await store.begin()
+                    for number in range(cycles_a_store):
+                        if over():
+                            break
+                        await store.cycle()
+                        if number % INTEGRITY_EVERY == INTEGRITY_EVERY - 1:
+                            await store.check_integrity()
+                    await store.finish()
+                except NotReady as error:
+                    found.problems.append(f"did not start again: {error}")
+                finally:
+                    await receiver.end(signal.SIGKILL)
+            sink.seen.clear()
+            progress(
+                f"{found.cycles} cycles, {found.acknowledged} acknowledged,"
+                f" {len(found.problems)} problems, {time.monotonic() - begun:.0f} s"
+            )
+            if found.problems:
+                break
+    return found
+
+
+@contextlib.asynccontextmanager
+async def receivers(preloaded: bool) -> AsyncIterator[Callable[..., Receiver]]:
+    """How a receiver with alterations is made: exec'd as users do, or forked."""
+    if not preloaded:
+        yield lambda folder, *names: Receiver(folder, command=altered(*names) if names else SERVE)
+        return
+    async with Parent() as parent:
+        yield lambda folder, *names: Forked(folder, parent, alterations=names)
+
+
+def _alterations(number: int) -> Iterable[str]:
+    # Every other store checkpoints all the time, so that kills lie inside checkpoints, too.
+    return (OFTEN,) if number % 2 else ()
+
+
+def _asked() -> argparse.Namespace:
+    parser = options("kill", __doc__)
+    parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--cycles-a-store", type=int, default=100, help="then a fresh one")
+    parser.add_argument("--seconds", type=float, default=1e9, help="stop after so many, at most")
+    parser.add_argument("--preloaded", action="store_true", help="fork receivers, don't exec them")
+    asked = parser.parse_args()
+    if asked.ci:
+        asked.cycles, asked.cycles_a_store, asked.seconds = 40, 20, 60.0
+    return asked
+
+
+async def main() -> int:
+    """Run the control, then the proof."""
+    asked, verdict, begun = _asked(), Verdict("kill"), time.monotonic()
+    async with receivers(asked.preloaded) as make:
+        control = await loop(
+            lambda folder, _: make(folder, BEFORE_COMMIT),
+            30,
+            cycles_a_store=10,
+            seconds=20.0,
+            until_a_problem=True,
+        )
+        verdict.control = {
+            "answers before commit": {"cycles": control.cycles, "found": control.problems[:3]}
+        }
+        verdict.control_failed = any("acknowledged" in problem for problem in control.problems)
+        found = await loop(
+            lambda folder, number: make(folder, *_alterations(number)),
+            asked.cycles,
+            cycles_a_store=asked.cycles_a_store,
+            seconds=asked.seconds,
+        )
+    verdict.problems = found.problems
+    verdict.figures = found.figures() | {
+        "preloaded": asked.preloaded,
+        "seconds": round(time.monotonic() - begun),
+    }
+    return verdict.tell()
+
+
+if __name__ == "__main__":
+    sys.exit(run(main()))
