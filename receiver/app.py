@@ -29,6 +29,7 @@ from receiver.delivery.worker import Worker
 from receiver.errors import StoreUnavailable
 from receiver.ingest import Ingest
 from receiver.ingest import Journal as RequestJournal
+from receiver.journal import PROBES, Journaled, internal_error
 from receiver.limits import FailureLimit
 from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
@@ -38,7 +39,6 @@ from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
 WEBHOOKS: Final = "/webhooks/"
-PROBES: Final = frozenset({"/healthz", "/readyz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +167,19 @@ def _uncached(body: dict[str, str], status: int = 200) -> Response:
 
 
 def _request_journal(log: Log) -> RequestJournal:
-    def journal(outcome: str, status: int, claims: Claims | None, remote: str) -> None:
+    def journal(
+        outcome: str, status: int, claims: Claims | None, remote: str, size: int, seconds: float
+    ) -> None:
         found = {} if claims is None else {"task": claims.task, "jti": claims.jti.hex()}
-        log.info("callback", outcome=str(outcome), status=status, remote=remote, **found)
+        log.info(
+            "callback",
+            outcome=str(outcome),
+            status=status,
+            remote=remote,
+            size=size,
+            duration_ms=round(seconds * 1000, 1),
+            **found,
+        )
 
     return journal
 
@@ -196,21 +206,33 @@ class FrontDoor:
     With a `public_port` (REELHOOK_ADMIN_PORT is set), that socket shows the public routes alone.
     """
 
-    def __init__(self, service: Service, public_port: int | None = None) -> None:
+    def __init__(self, service: Service, log: Log, public_port: int | None = None) -> None:
         self._app = service.app
         self._ingest = service.ingest
+        self._log = log
+        self._rest = Journaled(self._past_the_port, log)
         self._public_port = public_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is there; from outside, the rest is not."""
-        if scope["type"] == "http":
-            platform = scope["path"].removeprefix(WEBHOOKS)
-            if platform != scope["path"] and platform and "/" not in platform:
-                scope["path_params"] = {"platform": platform}
-                await self._ingest(scope, receive, send)
-                return
-            if scope["server"][1] == self._public_port and scope["path"] not in PROBES:
-                body = problem(404, "not_found", "There is nothing here.")
-                await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
-                return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        platform = scope["path"].removeprefix(WEBHOOKS)
+        if platform == scope["path"] or not platform or "/" in platform:
+            await self._rest(scope, receive, send)
+            return
+        scope["path_params"] = {"platform": platform}
+        try:
+            await self._ingest(scope, receive, send)
+        except Exception:  # a defect of ours, before it wrote its line
+            self._log.exception("callback", outcome="internal", status=500)
+            await internal_error(scope, receive, send)
+
+    async def _past_the_port(self, scope: Scope, receive: Receive, send: Send) -> None:
+        outside = self._public_port is not None and scope["server"][1] == self._public_port
+        if outside and scope["path"] not in PROBES:
+            body = problem(404, "not_found", "There is nothing here.")
+            await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
+            return
         await self._app(scope, receive, send)

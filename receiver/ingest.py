@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,9 +43,17 @@ class Failures(Protocol):
 
 
 class Journal(Protocol):
-    """Writes the one canonical line of a request. No token ever reaches it."""
+    """Writes the one canonical line of a request: bytes read and seconds taken; never a token."""
 
-    def __call__(self, outcome: str, status: int, claims: Claims | None, remote: str) -> None: ...
+    def __call__(
+        self,
+        outcome: str,
+        status: int,
+        claims: Claims | None,
+        remote: str,
+        size: int,
+        seconds: float,
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,7 @@ class Ingest:
         failures: Failures,
         journal: Journal,
         static_keys: Sequence[str] = (),
+        seconds: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._record = record
         self._tokens = tokens
@@ -142,11 +152,11 @@ class Ingest:
         self._failures = failures
         self._journal = journal
         self._static_keys = [key.encode() for key in static_keys]
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        # A proxy's word, so it has a bound; an IPv6 address has 45 characters at most.
-        remote = scope["client"][0][:64] if scope.get("client") else "-"
+        started, remote, body = self._seconds(), remote_of(scope), b""
         claims: Claims | None = None
         try:
             credential = self._admit(scope)
@@ -157,9 +167,10 @@ class Ingest:
         except Refused as refused:
             answer, outcome = self._count(refused, remote), refused.outcome
         except Gone:
-            self._journal("disconnected", 0, claims, remote)
+            self._journal("disconnected", 0, claims, remote, 0, self._seconds() - started)
             return
-        self._journal(outcome, answer.status, claims, remote)
+        taken = self._seconds() - started
+        self._journal(outcome, answer.status, claims, remote, len(body), taken)
         await _respond(send, answer)
 
     def _admit(self, scope: Scope) -> Credential:
@@ -283,6 +294,11 @@ class _Draft:
         return [
             self.arrival(task, [item for item in items if _task_of(item) == task]) for task in tasks
         ]
+
+
+def remote_of(scope: Scope) -> str:
+    """The peer's address. A proxy's word, so it has a bound; IPv6 takes 45 characters at most."""
+    return scope["client"][0][:64] if scope.get("client") else "-"
 
 
 def _task_of(item: Item) -> str | None:

@@ -84,7 +84,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
         if settings.admin_port is not None:
             public_port = listening.sockets[0].getsockname()[1]
         await serve(
-            FrontDoor(service, public_port),
+            FrontDoor(service, log, public_port),
             listening.sockets,
             forwarded_allow_ips=settings.forwarded_allow_ips,
             on_ready=lambda: announce(listening, store.instance),

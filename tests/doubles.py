@@ -17,7 +17,7 @@ import httpx
 import structlog
 from structlog.testing import LogCapture
 
-from receiver.app import Service, build
+from receiver.app import FrontDoor, Service, build
 from receiver.deliveries import Failure, Outcome
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
@@ -135,6 +135,7 @@ class Assembled:
     """The whole service in this process; nothing runs in it but what a test calls."""
 
     service: Service
+    door: FrontDoor
     store: SqliteStore
     clock: FakeClock
     client: httpx.AsyncClient  # with the admin token
@@ -163,14 +164,15 @@ async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
             log=log,
             public_url=PUBLIC_URL,
         )
-        async with reaching(service, ADMIN_TOKEN) as client, reaching(service) as stranger:
-            yield Assembled(service, store, clock, client, stranger, capture.entries)
+        door = FrontDoor(service, log)
+        async with reaching(door, ADMIN_TOKEN) as client, reaching(door) as stranger:
+            yield Assembled(service, door, store, clock, client, stranger, capture.entries)
 
 
-def reaching(service: Service, token: str | None = None) -> httpx.AsyncClient:
-    """A client of a service in this process. What its last handler re-raises stays inside."""
+def reaching(door: FrontDoor, token: str | None = None) -> httpx.AsyncClient:
+    """A client of a receiver in this process."""
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    transport = httpx.ASGITransport(service.app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(door)
     return httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=headers)
 
 

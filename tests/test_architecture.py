@@ -84,6 +84,7 @@ DRAWING: Final = """\
 
 5 assembly
     receiver.settings           pydantic platformdirs
+    receiver.journal            starlette
     receiver.app                starlette
     receiver.serve
     receiver.cli.output         typer rich pydantic

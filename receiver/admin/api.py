@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver import ids
-from receiver.admin.auth import Auth
+from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.ops import Ops, Page, Principal, Query
 from receiver.callbacks import Outcome
 from receiver.clock import from_datetime, within_reason
@@ -89,6 +89,7 @@ class Api:
     def _guarded(self, handlers: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             who = self._auth.principal(request)
+            request.scope[PRINCIPAL] = who.name
             method = "GET" if request.method == "HEAD" else request.method
             return await handlers[method](who, request)
 

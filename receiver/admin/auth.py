@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from typing import Final
 
 from starlette.requests import Request
 
 from receiver.admin.ops import Principal
 from receiver.errors import Unauthenticated
+
+PRINCIPAL: Final = "reelhook.principal"  # where a request's scope says who asked, for its line
 
 
 class Auth:

@@ -137,7 +137,7 @@ async def test_the_scheme_may_be_written_in_any_case(receiver: Assembled) -> Non
 async def test_without_an_admin_token_nobody_is_let_in(tmp_path: Path) -> None:
     async with assembled(tmp_path, REELHOOK_ADMIN_TOKEN="") as receiver:
         for token in (None, "", " ", ADMIN_TOKEN):
-            async with reaching(receiver.service, token) as client:
+            async with reaching(receiver.door, token) as client:
                 refused(await client.get("/v1/tasks"), 401, "unauthenticated")
 
 

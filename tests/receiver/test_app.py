@@ -91,7 +91,7 @@ async def test_what_runs_beside_the_app_ends_with_it(receiver: Assembled) -> Non
 async def test_a_long_poll_is_answered_when_the_receiver_stops(receiver: Assembled) -> None:
     app = receiver.service.app
     await receiver.store.register(registration())
-    async with reaching(receiver.service, ADMIN_TOKEN) as client:
+    async with reaching(receiver.door, ADMIN_TOKEN) as client:
         async with app.router.lifespan_context(app):
             waiting = asyncio.create_task(client.get(f"/v1/tasks/{TASK}?wait=30"))
             await until(lambda: receiver.service.ops.watch._waiting)

@@ -1,0 +1,104 @@
+"""Floor 5, assembly: the one canonical line of each request that is no callback. Pure ASGI.
+
+A callback's own line is written by ingest, which knows what became of it. What the parser refuses
+is no request and has no line: strangers could fill the log with it.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from receiver.admin.auth import PRINCIPAL
+from receiver.ingest import remote_of
+from receiver.log import Log
+from receiver.problems import MEDIA_TYPE, problem
+
+REQUEST_ID: Final = b"x-request-id"
+PROBES: Final = frozenset({"/healthz", "/readyz"})
+
+# What a proxy in front may call a request: it stands in our log and in our answer as it came, so
+# it is short, and too short for a token.
+_SANE: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+
+
+class Journaled:
+    """Writes a line for each request of `app`, and answers 500 when `app` fails."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        log: Log,
+        *,
+        new_id: Callable[[], str] = lambda: secrets.token_hex(16),
+        seconds: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._app = app
+        self._log = log
+        self._new_id = new_id
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on. Its id is the proxy's, or a new one, and stands in the answer."""
+        answer = _Answer(send, _given_id(scope) or self._new_id())
+        started = self._seconds()
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.status, write = 0, self._log.info  # nobody was there to be answered
+        except Exception:  # a defect of ours, whatever it is: it has its line too
+            if not answer.status:
+                await internal_error(scope, receive, answer.send)
+            write = self._log.exception
+        else:
+            write = self._log.debug if scope["path"] in PROBES else self._log.info
+        write("request", **_line(scope, answer, self._seconds() - started))
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What goes back; `status` is 0 until it begins."""
+
+    forward: Send
+    request_id: str
+    status: int = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = (REQUEST_ID, self.request_id.encode())
+            message = {**message, "headers": [*message.get("headers", ()), given]}
+        await self.forward(message)
+
+
+def _given_id(scope: Scope) -> str | None:
+    given = [value for name, value in scope["headers"] if name == REQUEST_ID]
+    return given[0].decode() if len(given) == 1 and _SANE.fullmatch(given[0]) else None
+
+
+def _line(scope: Scope, answer: _Answer, seconds: float) -> dict[str, Any]:
+    # The route and never the path: what stands in a path is the stranger's.
+    return {
+        "method": scope["method"],
+        "route": getattr(scope.get("route"), "path", None),
+        "status": answer.status,
+        "duration_ms": round(seconds * 1000, 1),
+        "request_id": answer.request_id,
+        "principal": scope.get(PRINCIPAL),
+        "remote": remote_of(scope),
+    }
+
+
+async def internal_error(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer 500; what follows on the connection may be an unread body, so it ends."""
+    body = problem(500, "internal", "That was our fault; it is in the log.")
+    headers = {"connection": "close"}
+    await Response(body, 500, headers, media_type=MEDIA_TYPE)(scope, receive, send)
