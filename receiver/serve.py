@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import sys
@@ -22,6 +23,9 @@ from receiver.store.sqlite import SqliteStore
 # The event loop and the writer's thread share the interpreter lock; a shorter turn lowers the time
 # that each statement waits to get it back (reference: docs/performance.md).
 SWITCH_INTERVAL: Final = 0.0005
+# A full collection walks every module that was ever imported, 20 to 40 ms in which nobody is
+# answered. What is alive when serving starts stays out of it, and few objects here form cycles.
+GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     log = configure(settings.log_level, settings.log_format)
     _warn(settings, log)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.set_threshold(*GC_THRESHOLDS)
     guard = Guard(settings.networks)
     listening = open_sockets(settings)
     store = await SqliteStore.open(settings.database_path, clock=wall_clock)
@@ -83,6 +88,8 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
         public_port = None
         if settings.admin_port is not None:
             public_port = listening.sockets[0].getsockname()[1]
+        gc.collect()
+        gc.freeze()
         await serve(
             FrontDoor(service, log, public_port),
             listening.sockets,
