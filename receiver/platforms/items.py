@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class Kind(StrEnum):
@@ -44,8 +43,7 @@ RETRYABLE: Final[Mapping[Category, bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Media:
+class Media(NamedTuple):
     """One file of a result; `url` may be absent where the platform uploaded it elsewhere."""
 
     kind: str
@@ -53,8 +51,7 @@ class Media:
     url: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformError:
+class PlatformError(NamedTuple):
     """A failure in the platform's words, with our category."""
 
     code: str
@@ -67,8 +64,7 @@ class PlatformError:
         return RETRYABLE[self.category]
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One item of a body. `key` identifies the result within its task; `raw` is its JSON text.
 
     `cost` is in micro-dollars, `seed` is unbounded (platforms exceed what they document).
