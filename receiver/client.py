@@ -15,10 +15,10 @@ from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.errors import ReelhookError
 from receiver.events import Event
+from receiver.results import Result
 from receiver.tasks import (
     ClaimedTask,
     RegisteredTask,
-    Result,
     SubmitState,
     Task,
     TaskClaim,

@@ -7,17 +7,18 @@ replay signs the same bytes (Standard Webhooks 1.0, "signature scheme").
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
 from receiver import ids
 from receiver.clock import to_rfc3339
 from receiver.platforms.items import Kind
-from receiver.platforms.reading import dumps
-from receiver.tasks import Changes, ResultState, TaskState
+from receiver.platforms.reading import dollars, dumps
+from receiver.results import ResultState
+from receiver.tasks import Changes, TaskState
 
 RESULT_SUCCEEDED: Final = "result.succeeded"
 RESULT_FAILED: Final = "result.failed"
@@ -27,8 +28,7 @@ TASK_OVERDUE: Final = "task.overdue"
 TYPES: Final = (RESULT_SUCCEEDED, RESULT_FAILED, TASK_COMPLETED, TASK_REVISED, TASK_OVERDUE)
 
 
-@dataclass(frozen=True, slots=True)
-class Announcement:
+class Announcement(NamedTuple):
     """An event about to be recorded."""
 
     type: str
@@ -87,44 +87,27 @@ def _render(kind: str, task: str, rest: str, now: int) -> Announcement:
 
 
 def _task(task: TaskState) -> str:
-    head = dumps(
-        {
-            "id": task.id,
-            "platform": task.platform,
-            "model": task.model,
-            "project": task.project,
-            "status": task.status.value,
-            "expected": task.expected,
-            "succeeded": task.succeeded,
-            "failed": task.failed,
-            "cost": dollars(task.cost),
-        }
+    return (
+        f'{{"id":"{task.id}","platform":{_quoted(task.platform)},"model":{_quoted(task.model)},'
+        f'"project":{_quoted(task.project)},"status":"{task.status.value}",'
+        f'"expected":{_number(task.expected)},"succeeded":{task.succeeded},"failed":{task.failed},'
+        f'"cost":{_number(dollars(task.cost))},"tags":{task.tags},"metadata":{task.metadata}}}'
     )
-    return f'{head[:-1]},"tags":{task.tags},"metadata":{task.metadata}}}'
+
+
+@lru_cache(maxsize=1_024)
+def _quoted(text: str | None) -> str:
+    return dumps(text)
+
+
+def _number(value: float | None) -> str:
+    return "null" if value is None else repr(value)
 
 
 def _result(result: ResultState, with_raw: bool) -> str:
-    told: dict[str, Any] = {"id": ids.RESULT + ids.encode(result.id), "index": result.index}
-    if not with_raw:
-        told["kind"] = result.kind.value
-    told["media"] = [
-        {"kind": part.kind, "id": part.id, "url": part.url, "expires_at": None}
-        for part in result.media
-    ]
-    told |= {"seed": result.seed, "cost": dollars(result.cost), "nsfw": result.nsfw}
-    if result.late:
-        told["late"] = True
-    if result.error is not None:
-        told["error"] = {
-            "code": result.error.code,
-            "category": result.error.category.value,
-            "message": result.error.message,
-            "retryable": result.error.retryable,
-        }
-    text = dumps(told)
-    return f'{text[:-1]},"raw":{result.raw}}}' if with_raw else text
-
-
-def dollars(micros: int | None) -> float | None:
-    """Micro-dollars as dollars."""
-    return None if micros is None else micros / 1_000_000
+    late = '"late":true,' if result.late else ""
+    raw = f',"raw":{result.raw}' if with_raw else ""
+    return (
+        f'{{"id":"{ids.RESULT}{ids.encode(result.id)}","index":{result.index},'
+        f'"kind":"{result.kind.value}",{late}{result.told[1:-1]}{raw}}}'
+    )

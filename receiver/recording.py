@@ -15,7 +15,8 @@ from receiver.callbacks import Arrival, Outcome, Receipt
 from receiver.endpoints import Subscription
 from receiver.events import Announcement, announce
 from receiver.platforms.reading import dumps
-from receiver.tasks import Changes, ResultState, TaskState, absorb, differs, facts_of
+from receiver.results import ResultState, differs
+from receiver.tasks import Changes, TaskState, absorb, facts_of
 from receiver.tokens import Source
 
 NextId = Callable[[], int]

@@ -8,17 +8,18 @@ stored by hand: it follows from its counts (`status_of`). docs/states.md draws i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from receiver.clock import HOUR, MINUTE
-from receiver.platforms.items import Category, Item, Kind, Media, PlatformError
+from receiver.platforms.items import Category, Item, Kind, PlatformError
 from receiver.platforms.reading import dumps
+from receiver.results import ResultState, differs, fill, tell
 from receiver.tokens import Source
 
 MOST_EXPECTED: Final = 100  # results that one task may owe
@@ -51,27 +52,6 @@ class SubmitState(StrEnum):
 
 
 _UNSURE: Final = frozenset({SubmitState.REGISTERED, SubmitState.UNKNOWN})
-
-
-@dataclass(slots=True)
-class ResultState:
-    """One result within the ledger. `cost` in micro-dollars, times in milliseconds."""
-
-    id: int
-    key: str
-    index: int
-    kind: Kind
-    source: Source
-    received_at: int
-    media: tuple[Media, ...] = ()
-    seed: int | None = None
-    cost: int | None = None
-    nsfw: bool | None = None
-    error: PlatformError | None = None
-    raw: str | None = None  # None when read back without it
-    late: bool = False
-    superseded: bool = False  # a placeholder that a late result has replaced
-    conflicts: int = 0
 
 
 @dataclass(slots=True)
@@ -222,11 +202,8 @@ def _add(task: TaskState, item: Item, changes: Changes, source: Source, now: int
         kind=item.kind,
         source=source,
         received_at=now,
-        media=item.media,
-        seed=item.seed,
+        told=tell(item),
         cost=item.cost,
-        nsfw=item.nsfw,
-        error=item.error,
         raw=item.raw,
         late=task.completed_at is not None,
     )
@@ -265,37 +242,11 @@ def _compare(task: TaskState, known: ResultState, item: Item, changes: Changes) 
         changes.filled.append(known)
         return
     changes.duplicates += 1
-    if _fill(task, known, item):
+    lacked = fill(known, item)
+    if "cost" in lacked:
+        task.cost = (task.cost or 0) + (item.cost or 0)
+    if lacked:
         changes.filled.append(known)
-
-
-def differs(known: ResultState, item: Item) -> bool:
-    """Whether an item contradicts the result it names, in the fields that both have (design §4)."""
-    ours, theirs = _locations(known.media), _locations(item.media)
-    if any(theirs.get(kind, url) != url for kind, url in ours.items()):
-        return True
-    pairs = ((known.seed, item.seed), (known.nsfw, item.nsfw), (known.cost, item.cost))
-    return any(None not in (mine, other) and mine != other for mine, other in pairs)
-
-
-def _locations(media: Iterable[Media]) -> dict[str, str]:
-    # Without the query: platforms sign their URLs anew each time.
-    return {part.kind: part.url.partition("?")[0] for part in media if part.url}
-
-
-def _fill(task: TaskState, known: ResultState, item: Item) -> bool:
-    filled = False
-    if known.cost is None and item.cost is not None:
-        known.cost = item.cost
-        task.cost = (task.cost or 0) + item.cost
-        filled = True
-    if known.seed is None and item.seed is not None:
-        known.seed, filled = item.seed, True
-    if known.nsfw is None and item.nsfw is not None:
-        known.nsfw, filled = item.nsfw, True
-    if not _locations(known.media) and _locations(item.media):
-        known.media, filled = item.media, True
-    return filled
 
 
 def _closes(source: Source, items: Sequence[Item], changes: Changes) -> bool:
@@ -438,45 +389,6 @@ class ClaimedTask(Task):
 
     webhook_url: str
     lease_until: datetime
-
-
-class MediaView(BaseModel):
-    """One file of a result; `expires_at` is a lower bound where it is known."""
-
-    kind: str
-    id: str | None
-    url: str | None
-    expires_at: datetime | None = None
-
-
-class ErrorView(BaseModel):
-    """A failure with the platform's code and our category."""
-
-    code: str
-    category: Category
-    message: str
-    retryable: bool
-
-
-class Result(BaseModel):
-    """A result as the API shows it. `cost` in dollars."""
-
-    id: str
-    task_id: str
-    key: str
-    index: int
-    kind: Literal[Kind.SUCCEEDED, Kind.FAILED]
-    late: bool
-    superseded: bool = False
-    conflicts: int = 0
-    media: list[MediaView]
-    seed: int | None
-    cost: float | None
-    nsfw: bool | None
-    error: ErrorView | None
-    source: Source
-    received_at: datetime
-    raw: Any = None
 
 
 def facts_of(

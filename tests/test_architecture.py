@@ -31,6 +31,7 @@ DRAWING: Final = """\
     receiver.problems
     receiver.platforms.*        pydantic_core
     receiver.tokens             itsdangerous
+    receiver.results            pydantic
     receiver.tasks              pydantic
     receiver.callbacks          pydantic
     receiver.events             pydantic

@@ -28,9 +28,10 @@ from receiver.endpoints import Endpoint, EndpointSpec
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES, Event
 from receiver.platforms.items import Category
+from receiver.results import Result
 from receiver.settings import Settings
 from receiver.store.protocol import Query
-from receiver.tasks import Result, Status, SubmitState, Task, TaskClaim, TaskSpec, status_of
+from receiver.tasks import Status, SubmitState, Task, TaskClaim, TaskSpec, status_of
 from receiver.tokens import Source
 
 ROOT: Final = Path(__file__).parents[1]

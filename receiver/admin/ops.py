@@ -23,6 +23,7 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Forbidden, Invalid, NotFound
 from receiver.events import Event
 from receiver.platforms import PARSERS
+from receiver.results import Result
 from receiver.store.protocol import (
     NewEndpoint,
     Page,
@@ -36,7 +37,6 @@ from receiver.store.protocol import (
 from receiver.tasks import (
     ClaimedTask,
     RegisteredTask,
-    Result,
     Task,
     TaskClaim,
     TaskPatch,

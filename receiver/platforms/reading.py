@@ -122,6 +122,11 @@ def micros_of(value: object) -> int | None:
     return round(value * 1_000_000)
 
 
+def dollars(micros: int | None) -> float | None:
+    """Micro-dollars as dollars."""
+    return None if micros is None else micros / 1_000_000
+
+
 def mapping_of(value: object) -> Mapping[str, Any] | None:
     """A JSON object, or None."""
     return value if isinstance(value, dict) else None

@@ -25,7 +25,9 @@ from receiver.platforms.reading import (
     text_of,
 )
 
-_MEDIA: Final = ("video", "image", "audio", "media")
+_MEDIA: Final = tuple(
+    (kind, f"{kind}UUID", f"{kind}URL") for kind in ("video", "image", "audio", "media")
+)
 MAX_ITEMS: Final = 256  # a task owes a few; thousands would hold up everybody else
 _WORKING: Final = frozenset({"processing", "pending", "queued", "progress", "running"})
 
@@ -146,10 +148,11 @@ def _read(
         ordinals[owner, error.code] += 1
         key = f"error:{error.code}:{ordinal}"
         return Item(Kind.FAILED, owner, key, raw, error=error, cost=micros_of(found.get("cost")))
-    media = () if _status(found) in _WORKING else _media(found)
+    working = _status(found) in _WORKING
+    media = () if working else _media(found)
     if media:
         return _success(found, owner, media, raw)
-    if _status(found) in _WORKING or "progress" in found:
+    if working or "progress" in found:
         return Item(Kind.PROGRESS, owner, "", raw)
     return Item(Kind.UNKNOWN, owner, "", raw)
 
@@ -191,9 +194,10 @@ def _error(found: Mapping[str, Any], is_error: bool) -> PlatformError | None:
 
 def _media(found: Mapping[str, Any]) -> tuple[Media, ...]:
     seen = []
-    for kind in _MEDIA:
-        identity = text_of(found.get(f"{kind}UUID"), 200)
-        url = text_of(found.get(f"{kind}URL"), 4_000)
-        if identity or url:
-            seen.append(Media(kind, identity, url))
+    for kind, identity_name, url_name in _MEDIA:
+        if identity_name in found or url_name in found:
+            identity = text_of(found.get(identity_name), 200)
+            url = text_of(found.get(url_name), 4_000)
+            if identity or url:
+                seen.append(Media(kind, identity, url))
     return tuple(seen)

@@ -15,7 +15,8 @@ from receiver.deliveries import Delivery, Outcome, State
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
-from receiver.tasks import Result, SubmitState, Task, TaskSpec
+from receiver.results import Result
+from receiver.tasks import SubmitState, Task, TaskSpec
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import ids
-from receiver.events import TYPES, Announcement, announce, announce_overdue, dollars
-from receiver.platforms.reading import dumps
+from receiver.events import TYPES, Announcement, announce, announce_overdue
+from receiver.platforms.reading import dollars, dumps
 from receiver.tasks import TaskState, absorb, give_up
 from receiver.tokens import Source
 from tests.doubles import START
@@ -56,6 +56,7 @@ def test_a_success_is_told_as_the_contract_shows_it() -> None:
             "result": {
                 "id": ids.RESULT + ids.encode(1),
                 "index": 0,
+                "kind": "succeeded",
                 "media": [
                     {
                         "kind": "video",

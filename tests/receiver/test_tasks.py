@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 from typing import Any
 
@@ -240,11 +241,11 @@ def test_other_content_of_the_same_result_is_a_conflict_and_changes_nothing(
     state = task(2)
     take(state, success(NSFWContent=False))
     (known,) = state.results.values()
-    before = (known.media, known.seed, known.cost, known.nsfw, counts(state))
+    before = (known.told, known.cost, counts(state))
     changes = take(state, success(**{"NSFWContent": False, **change}))
     assert (changes.conflicts, changes.duplicates, len(changes.new)) == (1, 0, 0)
     assert known.conflicts == 1
-    assert (known.media, known.seed, known.cost, known.nsfw, counts(state)) == before
+    assert (known.told, known.cost, counts(state)) == before
 
 
 def test_a_url_that_is_signed_anew_is_no_conflict() -> None:
@@ -261,11 +262,12 @@ def test_a_field_that_was_missing_is_filled_in_and_then_kept(name: str) -> None:
     take(state, {key: value for key, value in whole.items() if key != name})
     (known,) = state.results.values()
     assert [result.key for result in take(state, whole).filled] == [known.key]
+    told = json.loads(known.told)
     values = {
-        "seed": known.seed,
-        "cost": known.cost,
-        "videoURL": known.media[0].url,
-        "NSFWContent": known.nsfw,
+        "seed": told["seed"],
+        "cost": told["cost"],
+        "videoURL": told["media"][0]["url"],
+        "NSFWContent": told["nsfw"],
     }
     assert values[name] is not None
     assert state.cost == 471_500
@@ -310,10 +312,8 @@ def test_a_task_that_is_given_up_gets_a_failure_for_each_result_it_is_owed() -> 
     changes = give_up(state, LATER)
     assert changes.completed
     assert (state.succeeded, state.failed, state.missed) == (1, 2, 2)
-    errors = [result.error for result in changes.new]
-    assert {(error.code, error.category) for error in errors if error} == {
-        (MISSED, Category.TIMEOUT)
-    }
+    errors = [json.loads(result.told)["error"] for result in changes.new]
+    assert {(error["code"], error["category"]) for error in errors} == {(MISSED, Category.TIMEOUT)}
     assert {result.source for result in changes.new} == {Source.DEADLINE}
     assert state.status is Status.PARTIALLY_FAILED
 

@@ -15,22 +15,24 @@ from receiver import ids
 from receiver.callbacks import Arrival, Receipt
 from receiver.endpoints import Subscription
 from receiver.events import announce_overdue
-from receiver.platforms.items import Category, Kind, Media, PlatformError
-from receiver.platforms.reading import dumps
+from receiver.platforms.items import Kind
 from receiver.recording import NextId, Plan, Recorder
-from receiver.store.sqlite.rows import json_of
+from receiver.results import ResultState
 from receiver.store.writer import Transaction
-from receiver.tasks import DEADLINE, GIVE_UP, ResultState, SubmitState, TaskState, give_up
+from receiver.tasks import DEADLINE, GIVE_UP, SubmitState, TaskState, give_up
 from receiver.tokens import Source
 
-_TASK_FIELDS: Final = (
+_TASK_FIELDS: Final = (  # as TaskState has them
     "n, id, platform, project, expected, model, tags, metadata, succeeded, failed, missed, indexed,"
     " cost, closed, overdue, noise, duplicates, completed_at, revoked_at, reconcile_at,"
     " reconcile_lease, submit_state"
 )
+# Calling an enum's class takes longer than reading a whole row.
+_KINDS: Final = {str(kind): kind for kind in Kind}
+_SOURCES: Final = {str(source): source for source in Source}
+_SUBMIT_STATES: Final = {str(state): state for state in SubmitState}
 _RESULT_FIELDS: Final = (
-    "task_n, key, id, idx, kind, late, superseded, conflicts, source, received_at, cost, seed,"
-    " nsfw, media, error"
+    "task_n, key, id, idx, kind, late, superseded, conflicts, source, received_at, cost, told"
 )
 
 
@@ -148,48 +150,24 @@ def _load_results(
 
 
 def _task_of(row: Sequence[Any]) -> TaskState:
-    return TaskState(
-        id=ids.task_text(row[1]),
-        platform=row[2],
-        project=row[3],
-        expected=row[4],
-        model=row[5],
-        tags=row[6],
-        metadata=row[7],
-        succeeded=row[8],
-        failed=row[9],
-        missed=row[10],
-        indexed=row[11],
-        cost=row[12],
-        closed=bool(row[13]),
-        overdue=bool(row[14]),
-        noise=row[15],
-        duplicates=row[16],
-        completed_at=row[17],
-        revoked_at=row[18],
-        reconcile_at=row[19],
-        reconcile_lease=row[20],
-        submit_state=SubmitState(row[21]),
-    )
+    task = TaskState(ids.task_text(row[1]), *row[2:-1])
+    task.submit_state = _SUBMIT_STATES[row[-1]]
+    return task
 
 
 def _result_of(row: Sequence[Any]) -> ResultState:
-    error = json_of(row[14])
     return ResultState(
         id=row[2],
         key=row[1],
         index=row[3],
-        kind=Kind(row[4]),
+        kind=_KINDS[row[4]],
         late=bool(row[5]),
         superseded=bool(row[6]),
         conflicts=row[7],
-        source=Source(row[8]),
+        source=_SOURCES[row[8]],
         received_at=row[9],
         cost=row[10],
-        seed=None if row[11] is None else int(row[11]),
-        nsfw=None if row[12] is None else bool(row[12]),
-        media=tuple(Media(*part) for part in json_of(row[13])),
-        error=None if error is None else PlatformError(error[0], Category(error[1]), error[2]),
+        told=row[11],
     )
 
 
@@ -301,21 +279,19 @@ def _insert_callbacks(connection: sqlite3.Connection, plan: Plan, numbers: dict[
 
 def _insert_results(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> None:
     connection.executemany(
-        f"INSERT INTO results ({_RESULT_FIELDS}, raw) VALUES ({_marks(16)})",
+        f"INSERT INTO results ({_RESULT_FIELDS}, raw) VALUES ({_marks(13)})",
         [(numbers[task], *_result_row(result), result.raw) for task, result in plan.results],
     )
     if plan.changed_results:
         connection.executemany(
-            "UPDATE results SET superseded = ?, conflicts = ?, cost = ?, seed = ?, nsfw = ?,"
-            " media = ? WHERE task_n = ? AND key = ?",
+            "UPDATE results SET superseded = ?, conflicts = ?, cost = ?, told = ?"
+            " WHERE task_n = ? AND key = ?",
             [
                 (
                     result.superseded,
                     result.conflicts,
                     result.cost,
-                    None if result.seed is None else str(result.seed),
-                    result.nsfw,
-                    _media_text(result),
+                    result.told,
                     numbers[task],
                     result.key,
                 )
@@ -325,7 +301,6 @@ def _insert_results(connection: sqlite3.Connection, plan: Plan, numbers: dict[st
 
 
 def _result_row(result: ResultState) -> tuple[Any, ...]:
-    error = result.error
     return (
         result.key,
         result.id,
@@ -337,15 +312,8 @@ def _result_row(result: ResultState) -> tuple[Any, ...]:
         result.source,
         result.received_at,
         result.cost,
-        None if result.seed is None else str(result.seed),
-        result.nsfw,
-        _media_text(result),
-        None if error is None else dumps((error.code, error.category, error.message)),
+        result.told,
     )
-
-
-def _media_text(result: ResultState) -> str:
-    return dumps([(part.kind, part.id, part.url) for part in result.media])
 
 
 def _insert_events(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> bool:

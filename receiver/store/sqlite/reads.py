@@ -17,6 +17,7 @@ from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import Invalid, NotFound
 from receiver.events import Event
+from receiver.results import Result
 from receiver.store.protocol import Page, Query
 from receiver.store.sqlite.rows import (
     attempt_of,
@@ -28,7 +29,7 @@ from receiver.store.sqlite.rows import (
     task_key,
     task_of,
 )
-from receiver.tasks import Result, Task
+from receiver.tasks import Task
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +13,10 @@ from receiver.clock import to_datetime
 from receiver.deliveries import Attempt, Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import NotFound
-from receiver.events import Event, dollars
-from receiver.platforms.items import Category, PlatformError
-from receiver.tasks import ErrorView, MediaView, Result, Task
+from receiver.events import Event
+from receiver.platforms.reading import dollars
+from receiver.results import Result
+from receiver.tasks import Task
 
 Row = Mapping[str, Any] | Any  # sqlite3.Row, by column name
 
@@ -71,7 +72,7 @@ def task_of(row: Row, *, whole: bool) -> Task:
 
 def result_of(row: Row, task_id: str) -> Result:
     """A result with its raw item."""
-    error = json_of(row["error"])
+    told = json_of(row["told"])
     return Result(
         id=ids.RESULT + ids.encode(row["id"]),
         task_id=task_id,
@@ -81,24 +82,14 @@ def result_of(row: Row, task_id: str) -> Result:
         late=bool(row["late"]),
         superseded=bool(row["superseded"]),
         conflicts=row["conflicts"],
-        media=[MediaView(kind=kind, id=id, url=url) for kind, id, url in json_of(row["media"])],
-        seed=None if row["seed"] is None else int(row["seed"]),
-        cost=dollars(row["cost"]),
-        nsfw=None if row["nsfw"] is None else bool(row["nsfw"]),
-        error=None if error is None else _error_of(error),
+        media=told["media"],
+        seed=told["seed"],
+        cost=told["cost"],
+        nsfw=told["nsfw"],
+        error=told.get("error"),
         source=row["source"],
         received_at=to_datetime(row["received_at"]),
         raw=json_of(row["raw"]),
-    )
-
-
-def _error_of(error: Sequence[str]) -> ErrorView:
-    found = PlatformError(error[0], Category(error[1]), error[2])
-    return ErrorView(
-        code=found.code,
-        category=found.category,
-        message=found.message,
-        retryable=found.retryable,
     )
 
 

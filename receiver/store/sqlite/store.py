@@ -21,6 +21,7 @@ from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, NotFound, StoreLocked
 from receiver.events import Event
+from receiver.results import Result
 from receiver.store.migrate import check_version, migrate
 from receiver.store.protocol import (
     Claimed,
@@ -38,7 +39,7 @@ from receiver.store.sqlite import ledger, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.reads import Reads
 from receiver.store.writer import Transaction, Writer, each
-from receiver.tasks import Result, Task
+from receiver.tasks import Task
 
 Listener = Callable[[set[str], bool], None]
 

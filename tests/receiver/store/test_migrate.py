@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from receiver.errors import SchemaTooNew
+from receiver.platforms import runware
+from receiver.platforms.items import Item
+from receiver.results import tell
 from receiver.store import migrate as module
 from receiver.store.migrate import APPLICATION_ID, migrate, migrations, version_of
 from receiver.tasks import DEADLINE, GIVE_UP
+from tests.make import failure, success, uuid
 
 
 @pytest.fixture
@@ -96,3 +102,37 @@ def test_open_tasks_of_the_first_release_get_a_deadline(connection: sqlite3.Conn
     connection.executescript(second[1])
     found = connection.execute("SELECT deadline_at, give_up_at, reconcile_at FROM tasks")
     assert found.fetchall() == [(7 + DEADLINE, 7 + GIVE_UP, 5), (None, None, None)]
+
+
+def kept_by_the_second_schema(connection: sqlite3.Connection, item: Item, n: int) -> None:
+    parts = json.dumps([(part.kind, part.id, part.url) for part in item.media])
+    error = None if item.error is None else json.dumps([str(word) for word in item.error])
+    seed = None if item.seed is None else str(item.seed)
+    connection.execute(
+        "INSERT INTO results (task_n, key, id, idx, kind, late, source, received_at, cost, seed,"
+        " nsfw, media, error, raw) VALUES (?, 'k', 7, 0, ?, 0, 'callback', 1, ?, ?, ?, ?, ?, '{}')",
+        (n, item.kind, item.cost, seed, item.nsfw, parts, error),
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        success(),
+        success(NSFWContent=False, cost=None, seed=1 << 80),
+        success(NSFWContent=True, imageUUID=uuid(9), videoURL=None, seed=None),
+        failure(),
+        failure(code="invalidDuration"),
+    ],
+)
+def test_a_result_kept_in_parts_is_told_as_a_new_one_is(
+    connection: sqlite3.Connection, body: dict[str, Any]
+) -> None:
+    for _, text in migrations()[:2]:
+        connection.executescript(text)
+    connection.execute("PRAGMA user_version = 2")
+    (item,) = runware.parse(body, None)
+    kept_by_the_second_schema(connection, item, 5)
+    assert 3 in migrate(connection)
+    ((told, cost),) = connection.execute("SELECT told, cost FROM results").fetchall()
+    assert (json.loads(told), cost) == (json.loads(tell(item)), item.cost)
