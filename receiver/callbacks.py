@@ -1,4 +1,4 @@
-"""Floor 0, nouns: a callback, one inbound request on a signed URL, kept byte for byte."""
+"""Floor 0, nouns: a callback, one inbound request on a signed URL, kept byte for byte. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
+from receiver.errors import Unreadable
+from receiver.platforms import PARSERS
 from receiver.platforms.items import Item
+from receiver.platforms.reading import dumps, loads
+from receiver.shown import carries_credential, redact
 from receiver.tokens import Source
 
 
@@ -59,8 +63,42 @@ class Receipt(NamedTuple):
     results: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A callback with its exact bytes; they are None once retention has taken them."""
+
+    id: int
+    task_id: str | None
+    project: str
+    platform: str
+    source: Source
+    jti: bytes | None  # None: it came with a static key
+    received_at: int
+    remote: str
+    body: bytes | None
+
+
+def read(platform: str, body: bytes, task: str | None) -> tuple[Sequence[Item], str | None]:
+    """The items of a body, or the reason why it has none. No item carries a credential of ours.
+
+    `task`: whose items those without an id are, if the URL said so.
+    """
+    parse = PARSERS[platform]
+    try:
+        found = loads(body)
+        items = parse(found, task)
+        if any(carries_credential(item.raw) for item in items):
+            items = parse(loads(redact(dumps(found)).encode()), task)
+    except Unreadable as error:
+        return [], error.reason
+    return items, None
+
+
 class Callback(BaseModel):
-    """A callback as the API shows it. `body` only on the single object, decoded for reading."""
+    """A callback as the API shows it. `body` only on the single object, decoded for reading.
+
+    `body_exact`: whether that text is what came, byte for byte; None beside no body.
+    """
 
     id: str
     task_id: str | None
@@ -76,3 +114,4 @@ class Callback(BaseModel):
     last_received_at: datetime
     remote: str
     body: str | None = None
+    body_exact: bool | None = None

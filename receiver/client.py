@@ -217,6 +217,10 @@ class Client:
         response = await self._ask("GET", f"/v1/callbacks/{callback_id}")
         return _read(Callback, response)
 
+    async def callback_body(self, callback_id: str) -> bytes:
+        """The exact bytes of a callback."""
+        return (await self._ask("GET", f"/v1/callbacks/{callback_id}/body")).content
+
     async def events(self, **filters: Any) -> Listing[Event]:
         """One page of events."""
         return await self._list(Event, "/v1/events", filters)

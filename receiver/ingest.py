@@ -19,14 +19,13 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from receiver import ids
-from receiver.callbacks import Arrival, Outcome, Receipt
+from receiver.callbacks import Arrival, Outcome, Receipt, read
 from receiver.clock import Clock
-from receiver.errors import StoreUnavailable, TokenExpired, TokenRefused, Unreadable
+from receiver.errors import StoreUnavailable, TokenExpired, TokenRefused
 from receiver.platforms import PARSERS
 from receiver.platforms.items import Item
-from receiver.platforms.reading import loads
 from receiver.problems import MEDIA_TYPE, problem
-from receiver.tokens import MAX_QUERY, Claims, Source, TokenBox
+from receiver.tokens import DEFAULT_PROJECT, MAX_QUERY, Claims, Source, TokenBox
 
 MAX_BODY: Final = 1 << 20  # bytes
 BODY_DEADLINE: Final = 30.0  # seconds for the whole body
@@ -217,11 +216,7 @@ class Ingest:
     ) -> list[Arrival]:
         platform = scope["path_params"]["platform"]
         claims = credential.claims
-        try:
-            items = PARSERS[platform](loads(body), claims.task if claims else None)
-            unreadable = None
-        except Unreadable as error:
-            items, unreadable = [], error.reason
+        items, unreadable = read(platform, body, claims.task if claims else None)
         draft = _Draft(platform, credential, body, self._clock(), remote, unreadable)
         if claims is None:
             return draft.by_task(items)
@@ -272,7 +267,7 @@ class _Draft:
         return Arrival(
             task_id=task,
             platform=self.platform,
-            project=claims.project if claims else "default",
+            project=claims.project if claims else DEFAULT_PROJECT,
             expected=(claims.expected or None) if claims else None,
             source=claims.source if claims else Source.CALLBACK,
             issued_at=claims.issued_at if claims else self.now,

@@ -14,6 +14,7 @@ import structlog
 from pydantic_core import to_json
 
 from receiver.clock import to_rfc3339, wall_clock
+from receiver.shown import inert
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -59,13 +60,9 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
 
 def _inert(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     # A terminal acts on control characters; JSON escapes them by itself.
-    return {name: _shown(value) for name, value in event.items()}
-
-
-def _shown(value: Any) -> Any:
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in value)
+    return {
+        name: inert(value) if isinstance(value, str) else value for name, value in event.items()
+    }
 
 
 def _as_json(logger: Any, method: str, event: MutableMapping[str, Any]) -> bytes:

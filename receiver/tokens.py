@@ -33,6 +33,7 @@ MAX_QUERY: Final = 1_024  # bytes
 MIN_KEY: Final = 32  # characters
 REMEMBERED: Final = 4_096  # tokens whose signature need not be checked again
 LEEWAY: Final = 120 * SECOND
+DEFAULT_PROJECT: Final = "default"
 RESERVED_TAGS: Final = frozenset({"sig", "apiKey"})
 
 Pairs = Iterable[tuple[str, str]]

@@ -65,6 +65,7 @@ class Api:
             ("POST", "/v1/tasks/{id}/reconcile", self._reconcile_task),
             ("GET", "/v1/callbacks", self._callbacks),
             ("GET", "/v1/callbacks/{id}", self._callback),
+            ("GET", "/v1/callbacks/{id}/body", self._callback_body),
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._add_endpoint),
             ("GET", "/v1/endpoints/{id}", self._endpoint),
@@ -150,6 +151,12 @@ class Api:
     async def _callback(self, who: Principal, request: Request) -> Response:
         return _shown(await self._ops.callback(who, request.path_params["id"]))
 
+    async def _callback_body(self, who: Principal, request: Request) -> Response:
+        callback_id = request.path_params["id"]
+        body = await self._ops.callback_body(who, callback_id)
+        name = {"content-disposition": f'attachment; filename="{callback_id}"'}
+        return Response(body, 200, {**_INERT, **name}, media_type="application/octet-stream")
+
     async def _endpoints(self, who: Principal, request: Request) -> Response:
         return _listed(await self._ops.endpoints(who, _query(request, "project")))
 
@@ -196,6 +203,15 @@ class Api:
         if move is None:
             raise HTTPException(404)
         return _shown(await move(who, request.path_params["id"]))
+
+
+# Bytes that strangers sent: nothing may run them, guess what they are, or keep them on the way.
+_INERT: Final[Mapping[str, str]] = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox; default-src 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
 
 
 def _shown(

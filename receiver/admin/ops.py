@@ -44,6 +44,7 @@ from receiver.tasks import (
     TaskSpec,
 )
 from receiver.tokens import (
+    DEFAULT_PROJECT,
     Claims,
     Source,
     TokenBox,
@@ -57,7 +58,6 @@ from receiver.tokens import (
 __all__ = ["Ops", "Page", "Principal", "Query", "Watch"]
 
 MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
-DEFAULT_PROJECT: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,10 +296,16 @@ class Ops:
 
     async def callback(self, who: Principal, callback_id: str) -> Callback:
         """One callback with its body."""
-        callback = await self.store.callback(callback_id)
-        if callback.task_id is not None:
-            who.see((await self.store.task(callback.task_id)).project)
-        return callback
+        who.see((await self.store.kept_callback(callback_id)).project)
+        return await self.store.callback(callback_id)
+
+    async def callback_body(self, who: Principal, callback_id: str) -> bytes:
+        """The exact bytes of a callback, credentials in them included."""
+        kept = await self.store.kept_callback(callback_id)
+        who.see(kept.project)
+        if kept.body is None:
+            raise NotFound(f"The bytes of {callback_id} are not kept any more.")
+        return kept.body
 
     async def add_endpoint(
         self, who: Principal, spec: EndpointSpec, project: str | None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.output import TIMED_OUT, Json, Limit, fail, show, table, with_client
+from receiver.cli.output import TIMED_OUT, USAGE, Json, Limit, fail, say, show, table, with_client
 
 if TYPE_CHECKING:
     from receiver.client import Client
@@ -117,14 +118,39 @@ def callbacks_list(
 
 
 @callbacks.command("show")
-def callbacks_show(callback_id: str, as_json: Json = False) -> None:
+def callbacks_show(
+    callback_id: str,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="The exact bytes; into a file or a pipe.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show a callback with its body.
 
     reelhook callbacks show cb_…
+    reelhook callbacks show cb_… --raw > body
     """
+    if raw:
+        _write_body(callback_id)
+        return
 
     async def use(client: Client) -> None:
-        show(await client.callback(callback_id), as_json)
+        callback = await client.callback(callback_id)
+        show(callback, as_json)
+        if callback.body_exact is False:
+            say("This is not exactly what came: --raw gives the bytes.")
+
+    with_client(use)
+
+
+def _write_body(callback_id: str) -> None:
+    # A terminal would act on what a stranger sent.
+    if sys.stdout.isatty():
+        fail("These bytes may be anything. Send them into a file or a pipe.", USAGE)
+
+    async def use(client: Client) -> None:
+        sys.stdout.buffer.write(await client.callback_body(callback_id))
+        sys.stdout.buffer.flush()
 
     with_client(use)
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
+from receiver.shown import inert
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -94,7 +96,7 @@ def show(found: BaseModel, as_json: bool, columns: Sequence[str] = ()) -> None:
         return
     for name, value in found.model_dump(mode="json", exclude_none=True).items():
         if not columns or name in columns:
-            typer.echo(f"{name:<18} {value if isinstance(value, str) else _compact(value)}")
+            typer.echo(f"{name:<18} {inert(value if isinstance(value, str) else _compact(value))}")
 
 
 def _compact(value: object) -> str:
@@ -131,7 +133,7 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, datetime):
         return f"{value.astimezone():%m-%d %H:%M:%S}"
-    return escape(", ".join(value) if isinstance(value, list) else str(value))
+    return escape(inert(", ".join(value) if isinstance(value, list) else str(value)))
 
 
 def pairs_of(texts: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from receiver.callbacks import Arrival, Callback, Receipt
+from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.deliveries import Delivery, Outcome, State
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
@@ -169,6 +169,7 @@ class Store(Protocol):
     async def give_up(self, now: int) -> int: ...
 
     async def callback(self, callback_id: str) -> Callback: ...
+    async def kept_callback(self, callback_id: str) -> Kept: ...
     async def callbacks(self, query: Query) -> Page[Callback]: ...
 
     async def add_endpoint(self, new: NewEndpoint) -> Endpoint: ...

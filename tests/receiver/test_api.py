@@ -19,9 +19,22 @@ from receiver.admin.ops import Principal
 from receiver.deliveries import State
 from receiver.store.writer import Transaction
 from receiver.tasks import TaskClaim
-from receiver.tokens import TokenBox
+from receiver.tokens import TokenBox, webhook_url
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, PUBLIC_URL, START, Assembled, assembled, reaching
-from tests.make import KEY, OTHER, TASK, arrival, endpoint, registration, settled, success, uuid
+from tests.make import (
+    KEY,
+    OTHER,
+    TASK,
+    arrival,
+    claims,
+    endpoint,
+    failure,
+    registration,
+    settled,
+    success,
+    uuid,
+    wrapped,
+)
 from tests.receiver.store.suite import arrival_of, claim
 
 ABSENT = {
@@ -44,6 +57,7 @@ ROUTES = [
     ("POST", "/v1/tasks/release"),
     ("GET", "/v1/callbacks"),
     ("GET", "/v1/callbacks/{callback}"),
+    ("GET", "/v1/callbacks/{callback}/body"),
     ("GET", "/v1/endpoints"),
     ("POST", "/v1/endpoints"),
     ("GET", "/v1/endpoints/{endpoint}"),
@@ -62,6 +76,7 @@ ROUTES = [
 ]
 LISTS = ["/v1/tasks", "/v1/callbacks", "/v1/endpoints", "/v1/events", "/v1/deliveries"]
 URL = "https://example.com/hook"
+TOKEN = TokenBox([KEY]).mint(claims(expected=2))
 
 pytestmark = pytest.mark.anyio
 
@@ -522,9 +537,54 @@ async def test_a_callback_is_shown_with_its_body_alone(
     assert listed["body"] is None
     shown = (await api.get(f"/v1/callbacks/{listed['id']}")).json()
     assert '"videoUUID"' in shown["body"]
-    assert {name: shown[name] for name in listed if name != "body"} == {
-        name: value for name, value in listed.items() if name != "body"
+    assert shown["body_exact"] is True
+    assert {name: shown[name] for name in listed if "body" not in name} == {
+        name: value for name, value in listed.items() if "body" not in name
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b"\xff\x00<script>\x1b[2J", "\\xff\x00<script>\x1b[2J"),
+        (b'"%s"' % TOKEN.encode(), '"[redacted]"'),
+    ],
+)
+async def test_the_bytes_of_a_callback_are_given_exactly_and_run_by_nobody(
+    receiver: Assembled, api: httpx.AsyncClient, body: bytes, text: str
+) -> None:
+    await receiver.store.record(arrival(body=body))
+    (listed,) = (await api.get("/v1/callbacks")).json()["data"]
+    shown = (await api.get(f"/v1/callbacks/{listed['id']}")).json()
+    assert (shown["body"], shown["body_exact"]) == (text, False)
+    response = await api.get(f"/v1/callbacks/{listed['id']}/body")
+    assert (response.status_code, response.content) == (200, body)
+    headers = {
+        "content-type": "application/octet-stream",
+        "content-disposition": f'attachment; filename="{listed["id"]}"',
+        "x-content-type-options": "nosniff",
+        "content-security-policy": "sandbox; default-src 'none'",
+        "cross-origin-resource-policy": "same-origin",
+        "cache-control": "no-store",
+    }
+    assert headers.items() <= response.headers.items()
+
+
+async def test_a_platforms_echo_of_its_url_is_told_to_nobody(
+    receiver: Assembled, api: httpx.AsyncClient
+) -> None:
+    url = webhook_url(PUBLIC_URL, "runware", TOKEN, {})
+    body = wrapped(success(1, webhookURL=url), failure(message=f"could not reach {url}"))
+    assert (await receiver.stranger.post(url.removeprefix(PUBLIC_URL), content=body)).is_success
+    (listed,) = (await api.get("/v1/callbacks")).json()["data"]
+    paths = [f"/v1/callbacks/{listed['id']}", f"/v1/tasks/{TASK}/results"]
+    for event in (await api.get("/v1/events")).json()["data"]:
+        paths.append(f"/v1/events/{event['id']}")
+    for path in paths:
+        text = (await api.get(path)).text
+        assert TOKEN not in text
+        assert "[redacted]" in text
+    assert (await api.get(f"/v1/callbacks/{listed['id']}/body")).content == body
 
 
 async def test_an_event_is_shown_with_its_payload_alone(

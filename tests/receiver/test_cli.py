@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -267,6 +270,28 @@ def test_a_callback_and_an_event_are_shown_whole(served: Running) -> None:
     (_, event) = ask(served, "events", "list", "--task", task, "--json").json
     (shown,) = ask(served, "events", "show", event["id"], "--json").json
     assert shown["payload"]["data"]["result"]["raw"]["taskUUID"] == task
+
+
+def test_what_a_stranger_sent_is_inert_on_a_terminal_and_exact_in_a_file(served: Running) -> None:
+    task, body = new_task(), b"\xff\x1b]0;owned\x07{\r\n"
+    assert httpx.post(signed_url(served, task), content=body).json() == {"status": "quarantined"}
+    (callback,) = ask(served, "callbacks", "list", "--task", task, "--json").json
+    shown = ask(served, "callbacks", "show", callback["id"])
+    assert "\\xff\\x1b]0;owned\\x07{" in shown.out
+    assert not {"\x1b", "\x07", "\r"} & set(shown.out)
+    assert "--raw" in shown.err
+    raw = [sys.executable, "-m", "receiver", "callbacks", "show", callback["id"], "--raw"]
+    environ = environment(served.folder)
+    written = subprocess.run(raw, cwd=ROOT, env=environ, capture_output=True, check=True)
+    assert (written.stdout, written.stderr) == (body, b"")
+    terminal, end = pty.openpty()
+    try:
+        found = subprocess.run(raw, cwd=ROOT, env=environ, stdout=end, stderr=subprocess.PIPE)
+        assert (found.returncode, select.select([terminal], [], [], 0)[0]) == (USAGE, [])
+        assert b"into a file" in found.stderr
+    finally:
+        os.close(terminal)
+        os.close(end)
 
 
 def test_an_endpoint_is_added_listed_moved_and_removed(served: Running) -> None:

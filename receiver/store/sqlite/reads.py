@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiosqlite
 
 from receiver import ids
-from receiver.callbacks import Callback
+from receiver.callbacks import Callback, Kept
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import Invalid, NotFound
@@ -25,11 +25,13 @@ from receiver.store.sqlite.rows import (
     delivery_of,
     endpoint_of,
     event_of,
+    kept_of,
     result_of,
     task_key,
     task_of,
 )
 from receiver.tasks import Task
+from receiver.tokens import DEFAULT_PROJECT
 
 T = TypeVar("T")
 
@@ -41,8 +43,11 @@ _DELIVERY: Final = (
 )
 _PLACE: Final = ("d.event_id", "d.endpoint_id")
 _EVENT: Final = "SELECT e.*, t.id AS task_id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
+# What names no task came with a static key, whose tasks are the default project's.
+_OWNER: Final = f"coalesce(t.project, '{DEFAULT_PROJECT}')"
 _CALLBACK: Final = (
-    "SELECT c.*, t.id AS task_id, t.project FROM callbacks c LEFT JOIN tasks t ON t.n = c.task_n"
+    f"SELECT c.*, t.id AS task_id, {_OWNER} AS project FROM callbacks c"
+    " LEFT JOIN tasks t ON t.n = c.task_n"
 )
 
 
@@ -125,17 +130,23 @@ class Reads:
 
     async def callback(self, callback_id: str) -> Callback:
         """One callback with its body."""
+        return callback_of(await self._callback(callback_id), whole=True)
+
+    async def kept_callback(self, callback_id: str) -> Kept:
+        """One callback with its exact bytes."""
+        return kept_of(await self._callback(callback_id))
+
+    async def _callback(self, callback_id: str) -> Row:
         number = ids.parse(ids.CALLBACK, callback_id)
-        row = await self._one_row(
+        return await self._one_row(
             f"callback {callback_id}", f"{_CALLBACK} WHERE c.id = ?", [number]
         )
-        return callback_of(row, whole=True)
 
     async def callbacks(self, query: Query) -> Page[Callback]:
         """Callbacks, the newest first."""
         where = _Where()
         where.same("c.outcome", query.outcome)
-        where.same("t.project", query.project)
+        where.same(_OWNER, query.project)
         where.same("t.id", query.task and task_key(query.task))
         where.since_until("c.received_at", query)
         where.older(("c.id",), query)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from receiver import ids
-from receiver.callbacks import Callback
+from receiver.callbacks import Callback, Kept
 from receiver.clock import to_datetime
 from receiver.deliveries import Attempt, Delivery
 from receiver.endpoints import Endpoint
@@ -16,7 +16,9 @@ from receiver.errors import NotFound
 from receiver.events import Event
 from receiver.platforms.reading import dollars
 from receiver.results import Result
+from receiver.shown import readable
 from receiver.tasks import Task
+from receiver.tokens import Source
 
 Row = Mapping[str, Any] | Any  # sqlite3.Row, by column name
 
@@ -94,7 +96,8 @@ def result_of(row: Row, task_id: str) -> Result:
 
 
 def callback_of(row: Row, *, whole: bool) -> Callback:
-    """A callback; its body, decoded for reading, only when `whole`."""
+    """A callback; its body, as text, only when `whole` and while it is kept."""
+    text, exact = readable(row["body"]) if whole and row["body"] is not None else (None, None)
     return Callback(
         id=ids.CALLBACK + ids.encode(row["id"]),
         task_id=_task_id(row),
@@ -109,7 +112,23 @@ def callback_of(row: Row, *, whole: bool) -> Callback:
         repeats=row["repeats"],
         last_received_at=to_datetime(row["last_received_at"]),
         remote=row["remote"],
-        body=row["body"].decode("utf-8", "backslashreplace") if whole else None,
+        body=text,
+        body_exact=exact,
+    )
+
+
+def kept_of(row: Row) -> Kept:
+    """A callback with its bytes."""
+    return Kept(
+        id=row["id"],
+        task_id=_task_id(row),
+        project=row["project"],
+        platform=row["platform"],
+        source=Source(row["source"]),
+        jti=row["jti"],
+        received_at=row["received_at"],
+        remote=row["remote"],
+        body=row["body"],
     )
 
 

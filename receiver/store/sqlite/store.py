@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from receiver import ids
-from receiver.callbacks import Arrival, Callback, Receipt
+from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch
@@ -257,6 +257,10 @@ class SqliteStore:
     async def callback(self, callback_id: str) -> Callback:
         """One callback."""
         return await self._reads.callback(callback_id)
+
+    async def kept_callback(self, callback_id: str) -> Kept:
+        """One callback with its exact bytes."""
+        return await self._reads.kept_callback(callback_id)
 
     async def callbacks(self, query: Query) -> Page[Callback]:
         """A page of callbacks."""
