@@ -74,11 +74,14 @@ def parse(prefix: str, text: str) -> int:
         raise NotFound(f"There is nothing with the id {text[:60]!r}.", hint=str(cause)) from cause
 
 
+_CANONICAL: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.ASCII)
 
 
 def canonical_task(text: str) -> str:
     """A task's UUID in its one spelling: lower case, with dashes. Raises ValueError."""
+    if _CANONICAL.fullmatch(text):  # nearly always
+        return text
     lowered = text.lower()
     if not _UUID.fullmatch(lowered):
         raise ValueError("a task's id is a UUID")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
@@ -122,8 +122,7 @@ class Gone(Exception):
     """The client went away before its body was complete: nothing to store, nobody to answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """Who the URL says is calling. `claims` is None for a static key."""
 
     claims: Claims | None
@@ -228,15 +227,14 @@ class Ingest:
     async def _store(self, arrivals: Sequence[Arrival]) -> tuple[Answer, str]:
         try:
             if len(arrivals) == 1:
-                receipts = [await self._record(arrivals[0])]
+                outcome, results = await self._record(arrivals[0])
             else:
                 receipts = await asyncio.gather(*map(self._record, arrivals))
+                outcome = min((receipt.outcome for receipt in receipts), key=_RANK.__getitem__)
+                results = sum(receipt.results for receipt in receipts)
         except StoreUnavailable as error:
             return _BUSY, error.code
-        best = min(receipts, key=lambda receipt: _RANK[receipt.outcome])
-        if best.outcome is Outcome.RECORDED:
-            return _recorded(sum(receipt.results for receipt in receipts)), best.outcome
-        return _ANSWERS[best.outcome], best.outcome
+        return (_recorded(results) if results else _ANSWERS[outcome]), outcome
 
     def _count(self, refused: Refused, remote: str) -> Answer:
         if refused.answer is not _UNAUTHORIZED:
@@ -251,8 +249,7 @@ class Ingest:
 _RANK: Final = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
+class _Draft(NamedTuple):
     """What all arrivals of one request share."""
 
     platform: str

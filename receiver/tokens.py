@@ -199,7 +199,7 @@ def _dump(claims: Claims) -> bytes:
 
 
 def _load(payload: bytes) -> Claims:
-    fields: Mapping[str, Any] = json.loads(payload)
+    fields: Mapping[str, Any] = json.loads(payload.decode())
     if fields["v"] != VERSION:
         raise ValueError("a version this release does not know")
     return Claims(
