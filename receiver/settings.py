@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from receiver import directories
 from receiver.errors import SettingsRefused
 from receiver.tokens import check_keys
 
@@ -207,7 +208,7 @@ def read_local(data_dir: Path) -> dict[str, str]:
 
 def write_local(data_dir: Path, **values: str) -> None:
     """Keep values for the same user's commands, at mode 0600 from the first byte."""
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    directories.make(data_dir)
     text = json.dumps({**read_local(data_dir), **values}, indent=1)
     draft = data_dir / f"{LOCAL_FILE}.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -216,6 +217,7 @@ def write_local(data_dir: Path, **values: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.replace(data_dir / LOCAL_FILE)
+    directories.sync(data_dir)
 
 
 def local_keys(data_dir: Path) -> dict[str, str]:

@@ -50,6 +50,7 @@ DRAWING: Final = """\
 
 2 edges
     receiver.limits
+    receiver.directories
     receiver.log                structlog pydantic_core
     receiver.server             uvicorn uvloop starlette
     receiver.client             httpx pydantic

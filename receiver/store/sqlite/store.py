@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from receiver import ids
+from receiver import directories, ids
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
 from receiver.deliveries import Delivery
@@ -104,7 +104,7 @@ class SqliteStore:
     ) -> Self:
         """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart."""
         store = cls(path, clock, entropy)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directories.make(path.parent)
         store._take_lock()
         try:
             await store._writer.start()
