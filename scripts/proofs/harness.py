@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -32,6 +32,9 @@ WAIT: Final = 20.0  # seconds that a process or an answer may take before the pr
 DAY: Final = 86_400_000  # milliseconds
 
 
+T = TypeVar("T")
+
+
 # A receiver
 
 
@@ -40,7 +43,7 @@ class NotReady(Exception):
 
 
 class Receiver:
-    """`reelhook serve` over a data directory, started and ended as often as one likes.
+    """`reelhook serve` over the data in a folder, started and ended as often as one likes.
 
     `command` may put a wrapper in front (strace -D, prlimit) as long as the started process *is*
     the receiver, since signals go to it. What it writes to stderr is appended to `serve.log`.
@@ -62,7 +65,7 @@ class Receiver:
             **_foreign_environment(),
             "HOST": "127.0.0.1",
             "PORT": "0",
-            "REELHOOK_DATA_DIR": str(folder),
+            "REELHOOK_DATA_DIR": str(self.data),
             "REELHOOK_SIGNING_KEYS": KEY,
             "REELHOOK_ADMIN_TOKEN": ADMIN,
             "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
@@ -71,9 +74,14 @@ class Receiver:
         }
 
     @property
+    def data(self) -> Path:
+        """The data directory, which the receiver makes at its first start."""
+        return self.folder / "data"
+
+    @property
     def database(self) -> Path:
         """The SQLite file."""
-        return self.folder / "reelhook.db"
+        return self.data / "reelhook.db"
 
     @property
     def log(self) -> Path:
@@ -283,6 +291,7 @@ class Line:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self.writer = writer
+        self.port = int(writer.get_extra_info("sockname")[1])  # our own end's
 
     @classmethod
     async def open(cls, port: int) -> Line:
@@ -360,7 +369,7 @@ def progress(text: str) -> None:
     sys.stderr.flush()
 
 
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a proof on uvloop; its exit code."""
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

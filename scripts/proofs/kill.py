@@ -24,15 +24,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.proofs.altered import BEFORE_COMMIT, OFTEN, altered
+from scripts.proofs.book import Book, post_until_dead
 from scripts.proofs.harness import (
     SERVE,
-    Answer,
-    Callback,
-    Line,
     NotReady,
     Receiver,
     Verdict,
-    callbacks_of,
     options,
     progress,
     run,
@@ -43,92 +40,7 @@ from scripts.proofs.stored import integrity_of, problems_of, succeeded_of
 
 CONNECTIONS: Final = 16
 LONGEST_LOAD: Final = 0.2  # seconds until the kill
-OPEN_TASKS: Final = 12
-REPEATED: Final = 0.1  # of what is sent: a callback that was sent before
-SAMPLE: Final = 50  # acknowledged earlier, looked at again after each restart
 INTEGRITY_EVERY: Final = 100  # cycles
-
-
-class Book:
-    """What was sent to one store, and what became of it."""
-
-    def __init__(self) -> None:
-        self.sent: dict[str, set[str]] = {}
-        self.acknowledged: list[Callback] = []
-        self.fresh: list[Callback] = []  # acknowledged since the last look
-        self.in_doubt: list[Callback] = []  # sent since the last look, not answered
-        self.said: Counter[str] = Counter()
-        self.problems: list[str] = []
-        self._open: list[list[Callback]] = []
-        self._sends: Counter[bytes] = Counter()
-        self._recorded: set[bytes] = set()
-        self._answered: set[bytes] = set()
-        self._unanswered: dict[bytes, Callback] = {}
-        self._last: Callback | None = None
-
-    def next(self) -> Callback:
-        """What is posted next: mostly new, sometimes what was posted before, answered or not."""
-        chosen = self._again() if random.random() < REPEATED else None
-        if chosen is None:
-            chosen = self._new()
-        self._sends[chosen.sha256] += 1
-        self._last = chosen
-        return chosen
-
-    def _again(self) -> Callback | None:
-        kind = random.randrange(3)
-        if kind == 0:
-            return self._last  # most likely still in flight
-        earlier = list(self._unanswered.values()) if kind == 1 else self.acknowledged
-        return random.choice(earlier) if earlier else None
-
-    def _new(self) -> Callback:
-        while len(self._open) < OPEN_TASKS:
-            made = callbacks_of(random.randint(1, 4))
-            self.sent[made[0].task] = {key for callback in made for key in callback.keys}
-            self._open.append(made)
-        place = random.randrange(OPEN_TASKS)
-        chosen = self._open[place].pop()
-        if not self._open[place]:
-            del self._open[place]
-        return chosen
-
-    def note(self, callback: Callback, answer: Answer | None) -> None:
-        """Keep what became of one request; None: no whole answer came."""
-        if answer is None:
-            self.said["unanswered"] += 1
-            self._unanswered[callback.sha256] = callback
-            self.in_doubt.append(callback)
-            return
-        said = answer.said if answer.status == 200 else str(answer.status)
-        self.said[said] += 1
-        if answer.status != 200:
-            if answer.status != 503 or "retry-after" not in answer.headers:
-                self.problems.append(f"{callback.keys} was answered {answer.status}")
-            return
-        if said == "recorded" and callback.sha256 in self._recorded:
-            self.problems.append(f"{callback.keys} was recorded twice")
-        if said == "duplicate" and self._sends[callback.sha256] == 1:
-            self.problems.append(f"{callback.keys} was sent once and is called a duplicate")
-        if said not in ("recorded", "duplicate"):
-            self.problems.append(f"{callback.keys} was answered {said}")
-        if said == "recorded":
-            self._recorded.add(callback.sha256)
-        unanswered = self._unanswered.pop(callback.sha256, None)
-        if said == "duplicate" and unanswered is not None:
-            self.said["duplicate: committed, killed before the answer"] += 1
-        self._answered.add(callback.sha256)
-        self.acknowledged.append(callback)
-        self.fresh.append(callback)
-
-    def look(self, database: Path) -> list[str]:
-        """Compare what came since the last look, and samples of what came before, with the file."""
-        earlier = random.sample(self.acknowledged, min(SAMPLE, len(self.acknowledged)))
-        wanted = [*self.fresh, *earlier]
-        doubtful = [callback for callback in self.in_doubt if callback.sha256 not in self._answered]
-        found = problems_of(database, wanted, in_doubt=doubtful, sent=self.sent)
-        self.fresh, self.in_doubt = [], []
-        return found
 
 
 @dataclass(slots=True)
@@ -184,7 +96,8 @@ class Store:
     async def cycle(self) -> None:
         """Load, kill, start, compare; the receiver runs before and after."""
         lines = [
-            asyncio.create_task(_post(self._receiver.port, self._book)) for _ in range(CONNECTIONS)
+            asyncio.create_task(post_until_dead(self._receiver.port, self._book))
+            for _ in range(CONNECTIONS)
         ]
         await asyncio.sleep(random.uniform(0.005, LONGEST_LOAD))
         await self._kill()
@@ -235,22 +148,6 @@ class Store:
             f"{event} is marked as delivered, and never came"
             for event in delivered - self._sink.seen
         ]
-
-
-async def _post(port: int, book: Book) -> None:
-    """Post one request after the other until the receiver is dead."""
-    try:
-        line = await Line.open(port)
-    except OSError:
-        return
-    answer: Answer | None = Answer(0, {}, b"")
-    while answer is not None:
-        callback = book.next()
-        answer = await line.ask(callback.request)
-        book.note(callback, answer)
-        if answer is not None and answer.headers.get("connection") == "close":
-            break
-    line.close()
 
 
 async def loop(

@@ -121,6 +121,12 @@ class _Kept:
         self._results = self._all("SELECT key, idx FROM results WHERE task_n = ?", number)
         self._events = self._all("SELECT id, type, payload FROM events WHERE task_n = ?", number)
 
+        self._deliveries = self._all(
+            "SELECT event_id, endpoint_id FROM deliveries"
+            " WHERE event_id IN (SELECT id FROM events WHERE task_n = ?)",
+            number,
+        )
+
     def _all(self, query: str, value: int) -> list[Any]:
         return self._connection.execute(query, (value,)).fetchall()
 
@@ -170,12 +176,14 @@ class _Kept:
 
     def deliveries(self, endpoints: Iterable[tuple[int, list[str]]]) -> Iterator[str]:
         """One delivery for every event and endpoint that wants it."""
+        found: dict[int, set[int]] = defaultdict(set)
+        for event, endpoint in self._deliveries:
+            found[event].add(endpoint)
         for event, kind, _ in self._events:
             wanting = {
                 endpoint
                 for endpoint, patterns in endpoints
                 if any(fnmatchcase(kind, pattern) for pattern in patterns)
             }
-            rows = self._all("SELECT endpoint_id FROM deliveries WHERE event_id = ?", event)
-            if {row[0] for row in rows} != wanting:
-                yield f"{self._task}: {kind} goes to {len(rows)} endpoints, {len(wanting)} want it"
+            if found[event] != wanting:
+                yield f"{self._task}: {kind} for {found[event]}, and {wanting} want it"

@@ -43,7 +43,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Callback]
     folder = tmp_path_factory.mktemp("kept")
     callbacks = callbacks_of(1) + callbacks_of(2)
 
-    async def post_all() -> None:
+    async def post_all() -> Path:
         async with Receiver(folder) as receiver:
             await receiver.add_endpoint()
             line = await Line.open(receiver.port)
@@ -53,9 +53,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Callback]
                 assert answer.said == "recorded"
             line.close()
             assert await receiver.end(signal.SIGKILL) == -signal.SIGKILL
+            return receiver.database
 
-    asyncio.run(post_all())
-    return folder / "reelhook.db", callbacks
+    return asyncio.run(post_all()), callbacks
 
 
 def sent_of(callbacks: list[Callback]) -> dict[str, set[str]]:
