@@ -26,6 +26,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ CONNECTIONS: Final = 16
 ENDPOINTS: Final = 2
 WEIGHTS: Final = {Kept.NOTHING: 10, Kept.SOME: 5, Kept.TORN: 4, Kept.ALL: 1}
 REOPENED: Final = 0.03  # of the images are opened by the receiver's own store, too
+FEWEST_CHECKPOINTS: Final = 5  # a trace
 DATABASE: Final = "data/reelhook.db"
 MEMORY: Final = Path("/dev/shm")
 
@@ -56,7 +58,13 @@ class Trace:
     acknowledged: list[tuple[int, Callback]] = field(default_factory=list)  # (after so many steps,)
     sent: dict[str, set[str]] = field(default_factory=dict)
     callbacks: dict[bytes, Callback] = field(default_factory=dict)
+    in_checkpoints: list[int] = field(default_factory=list)  # steps with the database unsynced
     problems: list[str] = field(default_factory=list)
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The step at which each checkpoint began."""
+        return [step for last, step in pairwise([0, *self.in_checkpoints]) if step > last + 1]
 
 
 class Recording:
@@ -129,14 +137,18 @@ class Recording:
         if len(trace.acknowledged) < len(book.acknowledged):
             trace.problems.append("the log shows fewer answers than came")
         disk = Disk(trace.root)
-        for step in trace.steps:
+        for number, step in enumerate(trace.steps, 1):
             disk.follow(step)
+            if disk.unsynced.get("reelhook.db"):
+                trace.in_checkpoints.append(number)
         told = disk.image(Kept.ALL, random.Random())
         found = {
             str(path.relative_to(self._folder)): path.read_bytes()
             for path in sorted((self._folder / "data").iterdir())
             if not path.name.endswith(("-shm", ".lock"))
         }
+        if len(trace.checkpoints) < FEWEST_CHECKPOINTS:
+            trace.problems.append(f"only {len(trace.checkpoints)} checkpoints: too few to see them")
         if told != found:
             differing = [
                 name for name in told.keys() | found.keys() if told.get(name) != found.get(name)
@@ -178,7 +190,7 @@ def cutoffs(trace: Trace, count: int, kept: Sequence[Kept] = ()) -> list[Cutoff]
     """Moments to look at: anywhere, right after an answer, inside checkpoints, a third each."""
     anywhere = range(1, len(trace.steps) + 1)
     answers = [steps for steps, _ in trace.acknowledged]
-    pools = [anywhere, answers, _checkpoints(trace) or anywhere]
+    pools = [anywhere, answers, trace.in_checkpoints or anywhere]
     kinds = [kept for kept, weight in WEIGHTS.items() for _ in range(weight)]
     found = [
         Cutoff(
@@ -189,15 +201,6 @@ def cutoffs(trace: Trace, count: int, kept: Sequence[Kept] = ()) -> list[Cutoff]
         for number in range(count)
     ]
     return sorted(found, key=lambda cutoff: cutoff.steps)
-
-
-def _checkpoints(trace: Trace) -> list[int]:
-    disk, found = Disk(trace.root), []
-    for number, step in enumerate(trace.steps, 1):
-        disk.follow(step)
-        if disk.unsynced.get("reelhook.db"):
-            found.append(number)
-    return found
 
 
 def survey(trace: Trace, chosen: Iterable[Cutoff]) -> Findings:
@@ -348,15 +351,18 @@ def main() -> int:
     asked, verdict, begun = _asked(), Verdict("power"), time.monotonic()
     verdict.control = {"synchronous=NORMAL": control(asked)}
     verdict.control_failed = verdict.control["synchronous=NORMAL"]["images_that_lost"] > 0
-    found, acknowledged, traces, steps = Findings(), 0, 0, 0
+    found, sums = Findings(), Counter[str]()
     while found.images.total() < asked.images and not found.problems:
         trace = record((OFTEN,), asked.acknowledged)
         count = min(asked.images_a_trace, asked.images - found.images.total())
         found += look(trace, cutoffs(trace, count), asked.workers)
         found.problems += trace.problems
-        acknowledged += len(trace.acknowledged)
-        steps += len(trace.steps)
-        traces += 1
+        sums += Counter(
+            traces=1,
+            steps=len(trace.steps),
+            checkpoints=len(trace.checkpoints),
+            acknowledged=len(trace.acknowledged),
+        )
         progress(
             f"{found.images.total()} images, {found.bad} bad, {time.monotonic() - begun:.0f} s"
         )
@@ -367,9 +373,7 @@ def main() -> int:
         "inside_checkpoints": found.in_checkpoint,
         "reopened_by_the_store": found.reopened,
         "bad": found.bad,
-        "traces": traces,
-        "steps": steps,
-        "acknowledged": acknowledged,
+        **sums,
         "acknowledged_over_all_images": found.checked,
         "sqlite": sqlite3.sqlite_version,
         "seconds": round(time.monotonic() - begun),
