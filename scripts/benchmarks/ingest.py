@@ -31,6 +31,7 @@ from scripts.benchmarks.load import Measured, drive, post
 KEY = "a-signing-key-for-benchmarks-only-0123456789"
 ADMIN = "an-admin-token-for-benchmarks-only"
 RESULTS = 4  # a task
+DATABASE = "reelhook.db"
 
 
 def callbacks(count: int) -> list[bytes]:
@@ -107,7 +108,8 @@ def _ask(url: str, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return found
 
 
-def _add_endpoint(url: str, target: str, paused: bool) -> None:
+def add_endpoint(url: str, target: str, paused: bool) -> None:
+    """Register an endpoint that wants every result."""
     spec = {"url": target, "event_types": ["result.*"], "concurrency": 64}
     endpoint = _ask(f"{url}/v1/endpoints", "POST", spec)
     if paused:
@@ -125,26 +127,34 @@ async def ingest_arm(
 ) -> tuple[Measured, dict[str, int]]:
     """The receiver as users start it, and what its store holds afterwards."""
     with tempfile.TemporaryDirectory(prefix="reelhook-bench-") as folder:
-        env = {
-            "HOST": "127.0.0.1",
-            "PORT": "0",
-            "REELHOOK_DATA_DIR": folder,
-            "REELHOOK_SIGNING_KEYS": KEY,
-            "REELHOOK_ADMIN_TOKEN": ADMIN,
-            "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-        }
-        async with running(["receiver", "serve"], env) as url:
-            await asyncio.to_thread(_add_endpoint, url, target, paused)
+        async with receiving(Path(folder)) as url:
+            await asyncio.to_thread(add_endpoint, url, target, paused)
             measured = await drive(urlsplit(url).port or 0, requests, connections)
-        return measured, _held(Path(folder) / "reelhook.db")
+        return measured, held(Path(folder) / DATABASE)
 
 
-def _held(path: Path) -> dict[str, int]:
+@asynccontextmanager
+async def receiving(folder: Path) -> AsyncIterator[str]:
+    """The receiver as users start it, over the store in `folder`."""
+    env = {
+        "HOST": "127.0.0.1",
+        "PORT": "0",
+        "REELHOOK_DATA_DIR": str(folder),
+        "REELHOOK_SIGNING_KEYS": KEY,
+        "REELHOOK_ADMIN_TOKEN": ADMIN,
+        "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+    }
+    async with running(["receiver", "serve"], env) as url:
+        yield url
+
+
+def held(path: Path) -> dict[str, int]:
+    """How many rows of each kind the store has."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("callbacks", "results", "deliveries")
+            for table in ("callbacks", "results", "deliveries", "endpoints")
         }
     finally:
         connection.close()
@@ -159,7 +169,8 @@ async def measure(connections: int, count: int) -> tuple[dict[str, Any], bool]:
         target = f"{sink}/webhooks/sink"
         delivering, kept = await ingest_arm(requests, connections, target, False)
     agrees = all(
-        arm.statuses == {200: count} and set(found.values()) == {count}
+        arm.statuses == {200: count}
+        and all(found[table] == count for table in ("callbacks", "results", "deliveries"))
         for arm, found in ((paused, held), (delivering, kept))
     )
     ratio = (count / paused.seconds) / (count / bare.seconds)
