@@ -104,7 +104,8 @@ class Doors:
             is_dry_run=request.headers.get("x-runware-dry-run") == "1",
         )
         reply = await self._desk.answer(call, self.courier.start)
-        return JSONResponse(reply.body(), reply.status)
+        headers = {"retry-after": reply.retry_after} if reply.retry_after else None
+        return JSONResponse(reply.body(), reply.status, headers)
 
     async def video(self, request: Request) -> Response:
         """The sample clip under any id; 410 when the task's ttl is over."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 FAULTS, TIMING, ANSWERS, BODIES = "Faults", "Timing", "Submit answers", "Bodies"
+POLLS = "Poll answers"
 NOT_STARTED = 3
 
 
@@ -98,6 +99,21 @@ def simulate(
     ] = None,
     submit_hang_s: Annotated[
         float | None, _knob("Seconds to wait with the answer of an accepted submit (0).", ANSWERS)
+    ] = None,
+    poll_faults: Annotated[
+        int | None, _knob("How many polls are refused or hang (all).", POLLS)
+    ] = None,
+    poll_status: Annotated[
+        int | None, _knob("Refuse polls: 400 401 403 429 500 502 503 504.", POLLS)
+    ] = None,
+    poll_retry_after: Annotated[
+        str | None, _knob("Retry-After of refused polls: seconds, or a date.", POLLS)
+    ] = None,
+    poll_hang_s: Annotated[
+        float | None, _knob("Seconds to wait with the answer of a poll (0).", POLLS)
+    ] = None,
+    archive_after_s: Annotated[
+        float | None, _knob("Seconds until only the archive knows a finished task.", POLLS)
     ] = None,
 ) -> None:
     """Play Runware on this machine: takes video tasks and calls their webhookURLs back for real.

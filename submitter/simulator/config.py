@@ -11,7 +11,7 @@ Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
 class Knobs(BaseModel):
-    """How future tasks are treated; what each knob does is said in the command's help.
+    """How future tasks are treated, and polls; the command's help says what each knob does.
 
     Names that end in `_s` are seconds, `failures`, `duplicates` and `drop` are probabilities a
     result. A value out of range, or a name that is no knob, is a `pydantic.ValidationError`.
@@ -48,6 +48,13 @@ class Knobs(BaseModel):
     submit_code: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     submit_refusals: Annotated[int, Field(ge=1)] | None = None
     submit_hang_s: Seconds = 0.0
+
+    # The first so many polls, those for the archive included; None is all of them.
+    poll_faults: Annotated[int, Field(ge=1)] | None = None
+    poll_status: Literal[400, 401, 403, 429, 500, 502, 503, 504] | None = None
+    poll_retry_after: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    poll_hang_s: Seconds = 0.0
+    archive_after_s: Seconds | None = None
 
     media_ttl_s: Seconds | None = None
 

@@ -17,11 +17,13 @@ Json = dict[str, Any]
 Check = Callable[[Json], Json | None]
 
 DOCUMENTATION = "https://runware.ai/docs/en/video-inference/api-reference"
+POLLS = ("getResponse", "getTaskDetails")
 MEDIA = {"videoInference": "video", "imageInference": "image"}
 DURATIONS = {"pixverse:1@2": (5, 8), "pixverse:1@6": (5, 8, 10)}
 MESSAGES = {
     "timeoutProvider": "The provider gave no answer in time, and the request was ended.",
     "taskNotFound": "No task has this taskUUID.",
+    "taskExpired": "The response of this task is not kept here any more.",
     "conflictTaskUUID": "A task with this taskUUID exists already.",
     "unsupportedDuration": "The model can't make videos of this duration.",
     "insufficientCredits": "The account has too few credits for this task.",
@@ -36,6 +38,7 @@ STATUS_CODES = {
     403: "forbidden",
     429: "rateLimitExceeded",
     500: "internalServerError",
+    502: "providerBadGateway",
     503: "serviceUnavailable",
     504: "timeout",
 }

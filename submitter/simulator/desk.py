@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Reply:
     """`data` and `errors` of an answer; `refused` counts the tasks that were turned down."""
 
     status: int = 200
+    retry_after: str | None = None
     data: list[Json] = field(default_factory=list)
     errors: list[Json] = field(default_factory=list)
     refused: int = 0
@@ -65,6 +66,7 @@ class Desk:
         self._sleep = sleep
         self._ordinal = 0
         self._refusals = 0
+        self._poll_faults = 0
         self._closing = anyio.Event()
 
     def close(self) -> None:
@@ -81,6 +83,8 @@ class Desk:
         self._refusals = (
             0 if patch.keys() & {"submit_status", "submit_refusals"} else self._refusals
         )
+        faults = self._poll_faults
+        self._poll_faults = 0 if any(name.startswith("poll_") for name in patch) else faults
         return self.knobs
 
     async def answer(self, call: Call, start: Callable[[Job], None]) -> Reply:
@@ -92,8 +96,11 @@ class Desk:
         if fault := contract.authenticate(call.authorization, tasks, self._config.api_key):
             return _failed(401, fault)
         work = [task for task in tasks if not _is(task, "authentication")]
+        self._ledger.counts.update(each["taskType"] for each in work if _is(each, *contract.POLLS))
         if self._refuses(work):
             return self._refusal(work)
+        if await self._fails_poll(work):
+            return self._failed_poll(work)
         reply = self._handle_all(work, call)
         await self._hand_over(reply, start)
         return reply
@@ -111,10 +118,8 @@ class Desk:
         kind = task.get("taskType") if isinstance(task, dict) else None
         if kind in contract.MEDIA:
             self._submit(task, reply, call)
-        elif kind == "getResponse":
-            self._poll(task, reply)
-        elif kind == "getTaskDetails":
-            self._details(task, reply)
+        elif kind in contract.POLLS:
+            (self._poll if kind == "getResponse" else self._details)(task, reply)
         elif kind == "ping":
             reply.data.append({"taskType": "ping", "pong": True})
         else:
@@ -148,7 +153,9 @@ class Desk:
         key = str(task.get("taskUUID")).lower()
         if key in self._ledger.ghosts:
             reply.data.append(self._ledger.ghosts[key])
-        elif job := self._ledger.jobs.get(key):
+        elif (job := self._ledger.jobs.get(key)) and job.is_archived(self._clock()):
+            reply.refuse(contract.error("taskExpired", task))
+        elif job:
             data, errors = job.snapshot()
             reply.data.extend(data)
             reply.errors.extend(errors)
@@ -166,6 +173,28 @@ class Desk:
         reply.data.append(
             {**contract.acknowledge(task), "request": [job.task], "response": response}
         )
+
+    async def _fails_poll(self, work: list[Any]) -> bool:
+        """Whether a poll of these is refused; one that hangs does so first."""
+        limit, knobs = self.knobs.poll_faults, self.knobs
+        spent = limit is not None and self._poll_faults >= limit
+        if spent or not any(_is(task, *contract.POLLS) for task in work):
+            return False
+        self._poll_faults += 1
+        if knobs.poll_hang_s:
+            await self._wait(lambda: self._sleep(knobs.poll_hang_s))
+        return knobs.poll_status is not None
+
+    def _failed_poll(self, work: list[Any]) -> Reply:
+        status = self.knobs.poll_status or 500
+        reply = Reply(status=status, retry_after=self.knobs.poll_retry_after)
+        code = contract.STATUS_CODES[status]
+        for task in filter(lambda each: _is(each, *contract.POLLS), work):
+            # What concerns the key names no task (platforms.md §1.3).
+            about = {"taskType": "authentication"} if status == 401 else task
+            reply.refuse(contract.error(code, about))
+        self._ledger.counts["refused"] += reply.refused
+        return reply
 
     def _refuses(self, work: list[Any]) -> bool:
         limit = self.knobs.submit_refusals
@@ -193,9 +222,13 @@ class Desk:
     async def _hand_over(self, reply: Reply, start: Callable[[Job], None]) -> None:
         for job in reply.accepted:
             start(job)
+        await self._wait(lambda: self._hold(reply))
+
+    async def _wait(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait for something, or for the end."""
         async with anyio.create_task_group() as group:
             group.start_soon(self._cancel_on_close, group.cancel_scope)
-            await self._hold(reply)
+            await wait()
             group.cancel_scope.cancel()
 
     async def _cancel_on_close(self, scope: anyio.CancelScope) -> None:

@@ -78,6 +78,14 @@ class Job:
         items = [each.outcome.item if each.ready_at else processing for each in self.results]
         return [i for i in items if "code" not in i], [i for i in items if "code" in i]
 
+    def is_archived(self, now: datetime) -> bool:
+        """True when only the archive still has the response: so long after the last result."""
+        after, ready = self.knobs.archive_after_s, [each.ready_at for each in self.results]
+        times = [moment for moment in ready if moment is not None]
+        if after is None or len(times) < len(ready):
+            return False
+        return now >= max(times) + timedelta(0, after)
+
     def expires(self, result: Result) -> datetime | None:
         """When the media of `result` is deleted: its `ttl`, or the knob that replaces it."""
         ttl = self.task.get("ttl") if self.knobs.media_ttl_s is None else self.knobs.media_ttl_s
@@ -120,6 +128,7 @@ class Ledger:
         states = Counter(callback.state for callback in callbacks)
         return {
             **{name: self.counts[name] for name in ("requests", "refused")},
+            "polls": {name: self.counts[name] for name in contract.POLLS},
             "tasks": len(self.jobs),
             "results": {name: statuses[name] for name in ("processing", "success", "error")},
             "callbacks": {name: states[name] for name in ("waiting", "delivered", "lost")},
