@@ -9,6 +9,7 @@
     ├── LedgerUnavailable     the receiver did not register the task; nothing was sent
     ├── PlatformRejected      the platform answered no
     ├── PlatformUnavailable   the platform certainly did not accept; trying again is safe
+    │   └── KeyRefused        it refuses our API key, whatever is asked
     ├── AmbiguousSubmit       it may have been accepted; trying again may be billed twice
     └── WaitTimedOut          results are still owed
 
@@ -147,6 +148,14 @@ class PlatformUnavailable(SubmitterError):
     http_status: int | None = None
     retry_after_s: float | None = None
     code: str = field(default="platform_unavailable", init=False)
+
+
+@dataclass(kw_only=True, eq=False)
+class KeyRefused(PlatformUnavailable):
+    """{platform} refuses the API key ({reason}). Set {setting} to one that is valid."""
+
+    setting: str
+    code: str = field(default="key_refused", init=False)
 
 
 @dataclass(kw_only=True, eq=False)

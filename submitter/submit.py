@@ -44,6 +44,7 @@ from submitter.errors import (
 )
 from submitter.handle import SubmittedTask
 from submitter.platforms.runware import Rejection, Runware, request_of
+from submitter.platforms.snapshots import Standing
 from submitter.rules import check_task
 from submitter.tasks import GenerationTask, new_task_id, task_id_for_key
 from submitter.webhook import Minter
@@ -253,8 +254,8 @@ class Submitter:
         if not snapshot.known:
             return False
         await self._note(task.id, SubmitState.SUBMITTED)
-        if snapshot.has_results:
-            await self._report(task, project, Source.POLL, snapshot.body)
+        if snapshot.has_results and snapshot.standing is Standing.WHOLE:
+            await self._report(task, project, Source.POLL, snapshot.content)
         return True
 
     async def _send(self, task: GenerationTask, handle: SubmittedTask, project: str) -> None:
@@ -285,7 +286,7 @@ class Submitter:
             return  # the task stays findable as `registered`, and `resume` asks the platform
 
     async def _report(
-        self, task: GenerationTask, project: str, source: Source, body: Mapping[str, Any]
+        self, task: GenerationTask, project: str, source: Source, body: Mapping[str, Any] | bytes
     ) -> None:
         """Post what we learned to the task's own URL: one door for whatever is known of it."""
         try:

@@ -16,12 +16,12 @@ from typing import Any, Final, Self
 import httpx
 import stamina
 
-from receiver.platforms.items import Category, Kind
-from receiver.platforms.runware import MAX_ITEMS, categorise, parse
+from receiver.platforms.items import Category
+from receiver.platforms.runware import categorise
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable
+from submitter.platforms.snapshots import NAME, Snapshot, read, retry_after, snapshot_of, unseen
 from submitter.tasks import GenerationTask
 
-NAME: Final = "runware"
 BASE_URL: Final = "https://api.runware.ai/v1"
 TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
 ATTEMPTS: Final = 3
@@ -29,10 +29,8 @@ LONGEST_WAIT: Final = 30.0  # seconds that a Retry-After may ask for before we g
 
 # The platform has this taskUUID already: an earlier try of ours arrived.
 _ALREADY: Final = "conflictTaskUUID"
-_NOT_FOUND: Final = "taskNotFound"
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
-_NO_SNAPSHOT: Final = frozenset({401, 403, 429})  # and 5xx: they speak of the question, not a task
 
 # Not one byte of a request has reached the platform.
 _NOT_SENT: Final = (
@@ -63,19 +61,6 @@ class SubmitAnswer:
 
     accepted: frozenset[str]
     rejected: Mapping[str, Rejection]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All the platform says of a task now; `known` is False when it never had it.
-
-    `content` is the body as it came, for whoever passes it on.
-    """
-
-    known: bool
-    has_results: bool
-    body: Json
-    content: bytes
 
 
 @dataclass(slots=True)
@@ -149,26 +134,30 @@ class Runware:
         return _judge(self._body(response, first), response.status_code, asked)
 
     async def fetch(self, task_id: str) -> Snapshot:
-        """What the platform says of a task (`getResponse`). Raises PlatformUnavailable."""
+        """What the platform says of a task (`getResponse`).
+
+        Raises KeyRefused, and PlatformUnavailable for whatever else says nothing of the task.
+        """
         response = await self._ask("getResponse", task_id)
-        return _snapshot(response, self._without_key(response), task_id)
+        return snapshot_of(response, self._without_key(response), task_id)
 
     async def fetch_archived(self, task_id: str) -> Snapshot:
         """The same from its archive (`getTaskDetails`): the response within, as it was."""
         response = await self._ask("getTaskDetails", task_id)
         content = self._without_key(response)
-        for found in _objects(_read(content).get("data")):
+        body = read(content)
+        for found in _objects(body.get("data") if isinstance(body, dict) else None):
             if _owner(found) == task_id and not _is_failed(found):
                 archived = json.dumps(found.get("response")).encode()
-                return _snapshot(response, archived, task_id, owner=task_id)
-        return _snapshot(response, content, task_id)
+                return snapshot_of(response, archived, task_id, owner=task_id)
+        return snapshot_of(response, content, task_id)
 
     async def _ask(self, kind: str, task_id: str) -> httpx.Response:
         question = [{"taskType": kind, "taskUUID": task_id}]
         try:
             return await self._http.post(self.base_url, json=question)
         except httpx.RequestError as error:
-            raise _unseen(task_id, type(error).__name__) from None
+            raise unseen(task_id, type(error).__name__) from None
 
     def _without_key(self, response: httpx.Response) -> bytes:
         # A platform may quote our key back at us; what is passed on must not.
@@ -189,7 +178,7 @@ class Runware:
         except _NOT_SENT as error:
             raise _TryLater(f"no connection ({type(error).__name__})") from None
         if self._refused_for_now(response, str(tasks[0]["taskUUID"])):
-            raise _TryLater("it is busy", response.status_code, _retry_after(response))
+            raise _TryLater("it is busy", response.status_code, retry_after(response))
         return response
 
     def _refused_for_now(self, response: httpx.Response, first: str) -> bool:
@@ -221,54 +210,6 @@ def _wait_before(error: Exception) -> bool | float:
     if error.after is None:
         return True
     return error.after if error.after <= LONGEST_WAIT else False
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    text = response.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
-
-
-def _read(content: bytes) -> Json:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
-def _snapshot(
-    response: httpx.Response, content: bytes, task_id: str, *, owner: str | None = None
-) -> Snapshot:
-    """What an answer says of the task; never what it says of the question itself.
-
-    Items that name no task are of `owner`.
-    """
-    status, body = response.status_code, _read(content)
-    found = [*_objects(body.get("data")), *_errors(body)]
-    if status in _NO_SNAPSHOT or status >= 500 or not 0 < len(found) <= MAX_ITEMS:
-        raise _unseen(task_id, f"HTTP {status}", status, _retry_after(response))
-    items = parse(body, owner)
-    codes = {item.error.code for item in items if item.error is not None}
-    if codes == {_NOT_FOUND} and len(items) == 1:
-        return Snapshot(False, False, body, content)
-    if not any(item.task_id == task_id for item in items):
-        raise _unseen(task_id, f"HTTP {status} does not speak of it", status)
-    has_results = any(item.kind in (Kind.SUCCEEDED, Kind.FAILED) for item in items)
-    return Snapshot(True, has_results, body, content)
-
-
-def _unseen(
-    task_id: str, reason: str, status: int | None = None, after: float | None = None
-) -> PlatformUnavailable:
-    said = f"{NAME} did not say what became of task {task_id} ({reason}). Ask again later."
-    return PlatformUnavailable(
-        said,
-        platform=NAME,
-        task_id=task_id,
-        reason=reason,
-        http_status=status,
-        retry_after_s=after,
-    )
 
 
 def _judge(body: Json, status: int, asked: Sequence[str]) -> SubmitAnswer:
