@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
@@ -148,11 +148,17 @@ def _run(use: Any) -> None:
 @contextmanager
 def _exit_codes() -> Iterator[None]:
     from receiver.client import ApiRefused, Unreachable
-    from submitter.errors import LedgerUnavailable, MissingKey, SubmitterError, WaitTimedOut
+    from submitter.errors import (
+        KeyRefused,
+        LedgerUnavailable,
+        MissingKey,
+        SubmitterError,
+        WaitTimedOut,
+    )
 
     try:
         yield
-    except MissingKey as error:
+    except (MissingKey, KeyRefused) as error:
         _fail(str(error), AUTH)
     except WaitTimedOut as error:
         _fail(str(error), TIMED_OUT)
@@ -242,8 +248,8 @@ def validate(
 
 @app.command()
 def reconcile(
-    once: Annotated[bool, typer.Option("--once", help="One batch, then exit.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Tasks a batch.")] = 20,
+    once: Annotated[bool, typer.Option("--once", help="Poll what is due, then exit.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Tasks in work at once.")] = 8,
     rate: Annotated[
         float, typer.Option(min=0.1, max=1000, help="Questions to the platform a second.")
     ] = 5.0,
@@ -251,13 +257,17 @@ def reconcile(
 ) -> None:
     """Fetch results whose callback never came, until it is stopped.
 
+    Without --once it never ends by itself, so that it can stand beside the receiver in a Procfile:
+    it waits for a receiver that does not answer, and idles without RUNWARE_API_KEY.
+
     reelhook reconcile
-    reelhook reconcile --once --limit 100
+    reelhook reconcile --once --json
     """
     import asyncio
     from collections import Counter
 
     from submitter.reconcile import Found
+    from submitter.reconciler import drain, keep_on
 
     counts: Counter[Found] = Counter()
 
@@ -265,42 +275,18 @@ def reconcile(
         counts[polled.found] += 1
         _tell_polled(polled, as_json)
 
+    def note(text: str) -> None:
+        typer.echo(text, err=True)
+
     with _exit_codes():
-        asyncio.run(_reconcile(once, limit, rate, tell))
-    failed = counts[Found.UNAVAILABLE] + counts[Found.REFUSED]
-    if once and not as_json and not counts:
-        typer.echo("Nothing is due.", err=True)
-    if once and failed:
-        raise typer.Exit(SOME_FAILED if failed < counts.total() else FAILED)
-
-
-async def _reconcile(once: bool, limit: int, rate: float, tell: Any) -> None:
-    import asyncio
-    import signal
-    import time
-
-    from receiver.client import Client
-    from submitter.environment import read
-    from submitter.errors import MissingKey
-    from submitter.platforms.runware import Runware
-    from submitter.reconcile import Pace, run, tick
-
-    found = read(os.environ)
-    if not found.api_key:
-        raise MissingKey(platform="runware", setting="RUNWARE_API_KEY")
-    pace = Pace(rate, clock=time.monotonic, sleep=asyncio.sleep)
-    async with (
-        Runware(found.api_key, found.base_url) as platform,
-        Client(found.ledger_url, found.ledger_token) as ledger,
-    ):
-        if once:
-            await tick(platform, ledger, pace=pace, limit=limit, tell=tell)
+        if not once:
+            asyncio.run(keep_on(os.environ, limit=limit, rate=rate, tell=tell, note=note))
             return
-        running = run(platform, ledger, pace=pace, sleep=asyncio.sleep, limit=limit, tell=tell)
-        loop = asyncio.ensure_future(running)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, loop.cancel)
-        with suppress(asyncio.CancelledError):  # what it had leased is due again later
-            await loop
+        asyncio.run(drain(os.environ, limit=limit, rate=rate, tell=tell))
+    if not as_json and not counts:
+        typer.echo("Nothing is due.", err=True)
+    if failed := counts.total() - counts[Found.POSTED] - counts[Found.UNKNOWN]:
+        raise typer.Exit(SOME_FAILED if failed < counts.total() else FAILED)
 
 
 def _tell_polled(polled: Polled, as_json: bool) -> None:

@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import httpx
 
-TIMEOUT: Final = 10.0  # seconds
+TIMEOUT: Final = 10.0  # seconds for the whole answer
 _JSON: Final = {"content-type": "application/json"}
 
 
-async def post(webhook_url: str, body: Mapping[str, Any] | bytes) -> int:
-    """Post what is known of a task to its own URL; the HTTP status. Raises OSError."""
-    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT) as http:
+class Door:
+    """Connections to the door, for who posts often. Use as an async context manager."""
+
+    def __init__(self) -> None:
+        self._http = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._http.aclose()
+
+    async def post(self, webhook_url: str, body: Mapping[str, Any] | bytes) -> int:
+        """Post what is known of a task to its own URL; the HTTP status. Raises OSError."""
+        sent: dict[str, Any] = {"json": body}
+        if isinstance(body, bytes):  # as it came
+            sent = {"content": body, "headers": _JSON}
         try:
-            if isinstance(body, bytes):  # as it came
-                response = await http.post(webhook_url, content=body, headers=_JSON)
-            else:
-                response = await http.post(webhook_url, json=body)
-            return response.status_code
+            async with asyncio.timeout(TIMEOUT):
+                return (await self._http.post(webhook_url, **sent)).status_code
         except httpx.RequestError as error:
             # The URL carries the token, so the cause is not passed on.
             raise OSError(type(error).__name__) from None
+        except TimeoutError:
+            raise OSError(f"no answer within {TIMEOUT:g} s") from None
+
+
+async def post(webhook_url: str, body: Mapping[str, Any] | bytes) -> int:
+    """Post once. Raises OSError."""
+    async with Door() as door:
+        return await door.post(webhook_url, body)
 
 
 async def instance_at(base_url: str) -> str:

@@ -3,26 +3,42 @@
 The ledger says which tasks are due and leases them to us; the platform is asked within one rate;
 its answer goes through the same door as a callback. What became of it is the receiver's to decide,
 and when to ask again is the ledger's: a task that gets no answer here comes back by itself.
+
+    claim ── getResponse ── whole? ──────────────────────────────────> post
+      │            └ lacking, over, absent ── getTaskDetails ── so? ──> post
+      └ <── hand back what was not posted, at the latest before the lease lapses
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from receiver.client import ApiRefused, ClaimedTask, Client, Unreachable
-from submitter import door
-from submitter.errors import PlatformUnavailable
-from submitter.platforms.runware import LONGEST_WAIT, Runware, Snapshot
+from submitter.errors import KeyRefused, PlatformUnavailable
+from submitter.pace import Pace, Sleep, pause_after
+from submitter.platforms.runware import LONGEST_WAIT, Runware
+from submitter.platforms.snapshots import Snapshot, Standing, conclusion, unseen
 
-LIMIT: Final = 20  # tasks a batch
+LIMIT: Final = 8  # tasks in work at once
 RATE: Final = 5.0  # questions to the platform a second
-IDLE: Final = 5.0  # seconds before we ask the ledger again when little was due
+IDLE: Final = 2.0  # seconds before we ask the ledger again when nothing was due
 
-Sleep = Callable[[float], Awaitable[None]]
+# A platform that hangs must not outlast the lease: each poll has an end of its own, whatever waits.
+LEASE_S: Final = 60
+POLL_S: Final = 45.0  # for all of a poll: the turns, both questions, the door
+QUESTION_S: Final = 12.0  # for one answer of the platform
+PATIENCE_S: Final = 15.0  # for a turn; a longer hold puts the task off
+HAND_BACK_S: Final = 2.0
+TURNS_S: Final = 4.0  # seconds' worth of turns that a batch may take for its first questions
+KEY_PAUSE_S: Final = 600.0  # before a platform that refuses our key is asked again
+
+Post = Callable[[str, bytes], Awaitable[int]]
 _OK: Final = 200
 _TOO_MANY: Final = 429
 
@@ -31,8 +47,9 @@ class Found(StrEnum):
     """What one poll found."""
 
     POSTED = "posted"  # the platform's answer is in the ledger
-    UNKNOWN = "unknown"  # the platform has no such task
+    UNKNOWN = "unknown"  # neither the platform nor its archive has such a task
     UNAVAILABLE = "unavailable"  # the platform did not say
+    PUT_OFF = "put_off"  # nothing may be asked now; it is due again at once
     REFUSED = "refused"  # the receiver's door did not take the answer
 
 
@@ -45,105 +62,165 @@ class Polled:
     detail: str = ""
 
 
-class Pace:
-    """One rate over all questions. `clock` in seconds; a Retry-After holds everything back."""
-
-    def __init__(self, rate: float, *, clock: Callable[[], float], sleep: Sleep) -> None:
-        self.interval = 1 / rate
-        self._clock = clock
-        self._sleep = sleep
-        self._free_at = clock()
-
-    async def turn(self) -> None:
-        """Wait until the next question may be asked."""
-        while (wait := self._free_at - self._clock()) > 0:
-            await self._sleep(wait)
-        self._free_at = self._clock() + self.interval
-
-    def hold(self, seconds: float) -> None:
-        """Ask nothing for so long."""
-        self._free_at = max(self._free_at, self._clock() + seconds)
+class _NoTurn(Exception):  # ends one poll, never leaves this module
+    """There is no turn for a question soon."""
 
 
-def _ignore(_polled: Polled) -> None:
-    """For who does not want to hear of each poll."""
+def _ignore(_told: object) -> None:
+    """For who does not want to hear of it."""
 
 
-async def tick(
-    platform: Runware,
-    ledger: Client,
-    *,
-    pace: Pace,
-    limit: int = LIMIT,
-    tell: Callable[[Polled], None] = _ignore,
-) -> int:
-    """Claim a batch and poll each of its tasks; how many there were. `tell` hears of every poll.
+class Reconciler:
+    """Polls a platform for one ledger. `tell` hears of every poll."""
 
-    Raises Unreachable and ApiRefused when the ledger gives nothing out.
-    """
-    await pace.turn()  # a platform that asked for patience gets it before we lease
-    claimed = await ledger.claim_tasks(limit=limit, lease_s=_lease(limit, pace))
-    for task in claimed:
+    def __init__(
+        self,
+        platform: Runware,
+        ledger: Client,
+        post: Post,
+        *,
+        pace: Pace,
+        limit: int = LIMIT,
+        tell: Callable[[Polled], None] = _ignore,
+    ) -> None:
+        self._platform = platform
+        self._ledger = ledger
+        self._post = post
+        self._pace = pace
+        self._tell = tell
+        # Of a slow rate, fewer: whoever is leased must get its turn while the lease holds.
+        self._at_once = max(1, min(limit, int(TURNS_S / pace.interval)))
+        self._refusal: KeyRefused | None = None
+
+    async def drain(self) -> None:
+        """Poll what is due now, batch after batch, each task once.
+
+        Raises Unreachable and ApiRefused when the ledger gives nothing out, KeyRefused when the
+        platform does not let us ask. Ends early when it asks for much patience.
+        """
+        due_by: datetime | None = None
+        while claimed := await self.batch(due_by):
+            # By the ledger's own clock.
+            due_by = due_by or claimed[0].lease_until - timedelta(seconds=LEASE_S)
+            if self._pace.held > LONGEST_WAIT:
+                return
+
+    async def batch(self, due_by: datetime | None = None) -> Sequence[ClaimedTask]:
+        """Claim some tasks and poll them all at once; which they were. Raises as `drain` does."""
+        await self._pace.over_hold()  # a platform that asked for patience gets it before we lease
+        claimed = await self._ledger.claim_tasks(
+            limit=self._at_once, lease_s=LEASE_S, due_by=due_by
+        )
+        polled: dict[str, Polled] = {}
         try:
-            snapshot = await _look(platform, task.id, pace)
+            await asyncio.gather(*(self._poll(task, polled) for task in claimed))
+        finally:
+            await self._hand_back(claimed, polled)
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
+        return claimed
+
+    async def _poll(self, task: ClaimedTask, polled: dict[str, Polled]) -> None:
+        try:
+            async with asyncio.timeout(POLL_S):
+                found = await self._look(task)
+        except TimeoutError:
+            found = Polled(task.id, Found.UNAVAILABLE, f"not done within {POLL_S:g} s")
+        polled[task.id] = found
+        self._tell(found)
+
+    async def _look(self, task: ClaimedTask) -> Polled:
+        try:
+            found: Snapshot | None = await self._ask(self._platform.fetch, task.id)
+            if found is not None and found.standing is not Standing.WHOLE:
+                found = conclusion(found, await self._ask(self._platform.fetch_archived, task.id))
+        except _NoTurn:
+            return Polled(task.id, Found.PUT_OFF, "the platform asks for patience")
         except PlatformUnavailable as error:
-            tell(Polled(task.id, Found.UNAVAILABLE, error.reason))
-            if _hold(pace, error) > LONGEST_WAIT:
-                break  # the rest is due again when the lease lapses
-        else:
-            tell(await _posted(task, snapshot))
-    return len(claimed)
+            return self._unavailable(task, error)
+        return await self._concluded(task, found)
+
+    async def _ask(self, question: Callable[[str], Awaitable[Snapshot]], task_id: str) -> Snapshot:
+        if not await self._pace.turn(PATIENCE_S):
+            raise _NoTurn
+        try:
+            async with asyncio.timeout(QUESTION_S):
+                found = await question(task_id)
+        except TimeoutError:
+            raise unseen(task_id, f"no answer within {QUESTION_S:g} s") from None
+        self._pace.note_answer()
+        return found
+
+    def _unavailable(self, task: ClaimedTask, error: PlatformUnavailable) -> Polled:
+        if isinstance(error, KeyRefused):
+            self._refusal = error
+            self._pace.hold(KEY_PAUSE_S)
+            return Polled(task.id, Found.PUT_OFF, error.reason)
+        status, after = error.http_status, error.retry_after_s
+        if status is None or status == _TOO_MANY or status >= 500:
+            self._pace.note_trouble(after)
+        # It did not look at the task at all, so the task's own backoff does not grow.
+        put_off = status == _TOO_MANY or after is not None
+        return Polled(task.id, Found.PUT_OFF if put_off else Found.UNAVAILABLE, error.reason)
+
+    async def _concluded(self, task: ClaimedTask, snapshot: Snapshot | None) -> Polled:
+        if snapshot is None:
+            return Polled(task.id, Found.UNKNOWN)
+        try:
+            status = await self._post(task.webhook_url, snapshot.content)
+        except OSError as error:
+            return Polled(task.id, Found.REFUSED, f"its door does not answer ({error})")
+        if status != _OK:
+            return Polled(task.id, Found.REFUSED, f"its door answered {status}")
+        return Polled(task.id, Found.POSTED)
+
+    async def _hand_back(self, claimed: Sequence[ClaimedTask], polled: dict[str, Polled]) -> None:
+        """End the leases of what was not posted; also when we are told to stop."""
+        outcomes = {task.id: found.found for task in claimed if (found := polled.get(task.id))}
+        unasked = [t.id for t in claimed if outcomes.get(t.id, Found.PUT_OFF) is Found.PUT_OFF]
+        asked = [
+            task for task, found in outcomes.items() if found not in (Found.POSTED, Found.PUT_OFF)
+        ]
+        # What can't be handed back comes back by itself, when the lease lapses.
+        with suppress(Unreachable, ApiRefused, TimeoutError):
+            async with asyncio.timeout(HAND_BACK_S):
+                for tasks, was_polled in ((unasked, False), (asked, True)):
+                    if tasks:
+                        await self._ledger.release_tasks(
+                            tasks, lease_until=claimed[0].lease_until, polled=was_polled
+                        )
 
 
 async def run(
-    platform: Runware,
-    ledger: Client,
+    connect: Callable[[], Client],
+    reconciler_of: Callable[[Client], Reconciler],
     *,
-    pace: Pace,
     sleep: Sleep,
-    limit: int = LIMIT,
-    tell: Callable[[Polled], None] = _ignore,
+    note: Callable[[str], None] = _ignore,
 ) -> None:
-    """Tick until canceled. Raises ApiRefused when the ledger will never let us."""
+    """Reconcile until canceled, whatever the ledger and the platform say.
+
+    `connect` gives the ledger's client, anew after each trouble: a receiver that starts later, or
+    elsewhere, is found. `note` hears of a trouble once, and of its end.
+    """
+    failures, noted = 0, ""
     while True:
         try:
-            claimed = await tick(platform, ledger, pace=pace, limit=limit, tell=tell)
-        except Unreachable:
-            claimed = 0
-        except ApiRefused as error:
-            if error.status < 500:
-                raise
-            claimed = 0
-        if claimed < limit:
-            await sleep(IDLE)
-
-
-def _lease(limit: int, pace: Pace) -> int:
-    # Two questions a task, and as much again for slow answers.
-    return min(max(60, math.ceil(4 * limit * pace.interval)), 600)
-
-
-def _hold(pace: Pace, error: PlatformUnavailable) -> float:
-    after = error.retry_after_s or (1.0 if error.http_status == _TOO_MANY else 0.0)
-    pace.hold(after)
-    return after
-
-
-async def _look(platform: Runware, task_id: str, pace: Pace) -> Snapshot | None:
-    for ask in (platform.fetch, platform.fetch_archived):
-        await pace.turn()
-        if (snapshot := await ask(task_id)).known:
-            return snapshot
-    return None
-
-
-async def _posted(task: ClaimedTask, snapshot: Snapshot | None) -> Polled:
-    if snapshot is None:
-        return Polled(task.id, Found.UNKNOWN)
-    try:
-        status = await door.post(task.webhook_url, snapshot.content)
-    except OSError as error:
-        return Polled(task.id, Found.REFUSED, f"its door does not answer ({error})")
-    if status != _OK:
-        return Polled(task.id, Found.REFUSED, f"its door answered {status}")
-    return Polled(task.id, Found.POSTED)
+            async with connect() as ledger:
+                reconciler = reconciler_of(ledger)
+                while True:
+                    claimed = await reconciler.batch()
+                    if noted:
+                        note(f"The receiver at {ledger.url} answers.")
+                    failures, noted = 0, ""
+                    if not claimed:
+                        await sleep(IDLE)
+        except KeyRefused as error:
+            note(f"{error} It is asked again in {KEY_PAUSE_S / 60:.0f} minutes.")
+        except (Unreachable, ApiRefused) as error:
+            failures += 1
+            if str(error) != noted:
+                note(f"Waiting for the receiver. {error}")
+            noted = str(error)
+            await sleep(pause_after(failures))

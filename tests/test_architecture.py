@@ -47,6 +47,7 @@ DRAWING: Final = """\
     receiver.recording
     receiver.reconciling
     submitter.rules.*
+    submitter.pace
 
 2 edges
     receiver.limits
@@ -96,6 +97,7 @@ DRAWING: Final = """\
     receiver.cli                typer
     receiver.__main__
     submitter.demo              httpx
+    submitter.reconciler
     submitter.cli               typer rich anyio stamina
     submitter
 """

@@ -83,6 +83,40 @@ def tasks_watch(
     with_client(use)
 
 
+@tasks.command("reconcile")
+def tasks_reconcile(task_id: str, as_json: Json = False) -> None:
+    """Make a task due for a poll now, also a complete one; `reelhook reconcile` asks for it.
+
+    reelhook tasks reconcile 24cd5dff-cb81-4db5-8506-b72a9425f9d1
+    """
+
+    async def use(client: Client) -> None:
+        task = await client.reconcile_task(task_id)
+        if as_json:
+            show(task, as_json)
+        say(f"{task.id} is due: `reelhook reconcile` asks the platform after it. Is it running?")
+
+    with_client(use)
+
+
+@tasks.command("revoke")
+def tasks_revoke(task_id: str, as_json: Json = False) -> None:
+    """Refuse every webhookURL of a task that was issued so far.
+
+    What the platform still posts to them is answered with 410; a poll can fetch it.
+
+    reelhook tasks revoke 24cd5dff-cb81-4db5-8506-b72a9425f9d1
+    """
+
+    async def use(client: Client) -> None:
+        task = await client.revoke_task(task_id)
+        if as_json:
+            show(task, as_json)
+        say(f"The URLs of {task.id} are refused from now on. `reelhook url` prints a fresh one.")
+
+    with_client(use)
+
+
 async def _follow(client: Client, task_id: str, as_json: bool) -> None:
     revision: int | None = None
     complete = False

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,10 +37,19 @@ pytestmark = [pytest.mark.anyio, pytest.mark.process]
 MODEL = "pixverse:1@2"
 
 
+def seconds_from_now(seconds: float) -> datetime:
+    """A deadline."""
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
 class World:
     """A receiver, a simulator and a sink, and the commands that find them."""
 
-    def __init__(self, port: int, simulator_url: str, sink: Sink, client: Client) -> None:
+    def __init__(
+        self, folder: Path, port: int, simulator_url: str, sink: Sink, client: Client
+    ) -> None:
+        self.folder = folder
+        self.said: list[str] = []
         self.simulator = simulator_url
         self.sink = sink
         self.client = client
@@ -52,13 +61,36 @@ class World:
             "RUNWARE_API_KEY": "a-key",
         }
 
-    async def start(self, *options: str) -> asyncio.subprocess.Process:
+    async def start(self, *options: str, **environ: str) -> asyncio.subprocess.Process:
+        """`reelhook reconcile`, which somebody has to end."""
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "receiver", "reconcile", *options),
-            env=self.environ,
+            env={**self.environ, **environ},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
+
+    @asynccontextmanager
+    async def reconciling(
+        self, *options: str, **environ: str
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The same, ended by SIGTERM; it has to end well. `said` gets what nobody read of it."""
+        process = await self.start(*options, **environ)
+        try:
+            yield process
+            process.terminate()
+            out, err = await process.communicate()
+            self.said += out.decode().splitlines()
+            assert (process.returncode, b"Traceback" in err) == (0, False), err.decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    async def polls(self) -> dict[str, int]:
+        """How many questions of each kind the platform was asked."""
+        async with httpx.AsyncClient(trust_env=False) as http:
+            counters = (await http.get(f"{self.simulator}/_control")).json()["counters"]
+        return dict(counters["polls"])
 
     async def reconcile(self, *options: str) -> tuple[int | None, str]:
         """`reelhook reconcile --once`: its exit code, and what it said."""
@@ -67,23 +99,28 @@ class World:
         assert b"Traceback" not in err, err.decode()
         return process.returncode, out.decode() + err.decode()
 
-    async def made(self, expected: int, **fields: Any) -> tuple[str, str]:
+    async def made(self, expected: int, model: str = MODEL, **fields: Any) -> tuple[str, str]:
         """A task that the platform has, due soon."""
-        soon = datetime.now(UTC) + timedelta(seconds=1)
-        task_id, webhook = await register(self.client, expected, deadline_at=soon, **fields)
-        await submit(self.simulator, task_id, webhook, expected, MODEL)
+        given = {"deadline_at": seconds_from_now(1), **fields}
+        task_id, webhook = await register(self.client, expected, **given)
+        await submit(self.simulator, task_id, webhook, expected, model)
         return task_id, webhook
 
-    async def done_at_the_platform(self, tasks: dict[str, int]) -> None:
-        """Wait until the simulator has nothing in work: `getResponse` itself says so."""
+    async def snapshot(self, task_id: str) -> dict[str, list[dict[str, Any]]]:
+        """What the platform says of a task."""
+        question = [{"taskType": "getResponse", "taskUUID": task_id}]
+        headers = {"authorization": "Bearer test"}
         async with httpx.AsyncClient(trust_env=False) as http:
-            for task_id in tasks:
-                states = {"processing"}
-                while "processing" in states:
-                    question = [{"taskType": "getResponse", "taskUUID": task_id}]
-                    headers = {"authorization": "Bearer test"}
-                    answer = await http.post(f"{self.simulator}/v1", json=question, headers=headers)
-                    states = {item["status"] for item in answer.json()["data"]}
+            answer = await http.post(f"{self.simulator}/v1", json=question, headers=headers)
+        found: dict[str, list[dict[str, Any]]] = answer.json()
+        return found
+
+    async def done_at_the_platform(self, tasks: Iterable[str]) -> None:
+        """Wait until the simulator has nothing in work: `getResponse` itself says so."""
+        for task_id in tasks:
+            states = {"processing"}
+            while "processing" in states:
+                states = {item["status"] for item in (await self.snapshot(task_id))["data"]}
 
 
 @asynccontextmanager
@@ -96,7 +133,7 @@ async def world(folder: Path, *flags: str) -> AsyncIterator[World]:
         Client(f"http://127.0.0.1:{port}", ADMIN) as client,
     ):
         sink.secret = (await client.add_endpoint(EndpointSpec(url=sink.url))).secret or ""
-        yield World(port, url, sink, client)
+        yield World(folder, port, url, sink, client)
 
 
 async def until_overdue(client: Client, tasks: list[str]) -> None:
@@ -166,6 +203,7 @@ async def test_drops_and_duplicates_together_end_with_each_result_once(
             tasks[(await here.made(expected))[0]] = expected
         await here.done_at_the_platform(tasks)
         await until_overdue(here.client, list(tasks))
+        before = await here.polls()
         both = await asyncio.gather(
             *[here.reconcile("--limit", "100", "--rate", "1000") for _ in range(2)]
         )
@@ -174,6 +212,10 @@ async def test_drops_and_duplicates_together_end_with_each_result_once(
             line.split()[0] for _, said in both for line in said.splitlines() if "post" in line
         ]
         assert len(polled) == len(set(polled)) > 0
+        # Two reconcilers ask no more than one.
+        after = await here.polls()
+        assert after["getResponse"] - before["getResponse"] == len(polled)
+        assert after["getTaskDetails"] == 0
         await all_complete(here.client, list(tasks))
         await check_once(here, tasks)
 

@@ -238,6 +238,25 @@ def test_a_task_is_followed_until_it_is_complete_or_the_time_is_over(served: Run
     assert (found.code, found.json[-1]["status"]) == (OK, "succeeded")
 
 
+def test_a_task_is_made_due_and_its_urls_are_revoked(served: Running) -> None:
+    task = new_task()
+    url = signed_url(served, task)
+    due = ask(served, "tasks", "reconcile", task)
+    assert (due.code, due.out) == (OK, "")
+    assert "reelhook reconcile" in due.err
+    (due_again,) = ask(served, "tasks", "reconcile", task, "--json").json
+    assert due_again["id"] == task
+    revoked = ask(served, "tasks", "revoke", task)
+    assert (revoked.code, revoked.out) == (OK, "")
+    assert post(url, success(1, task)) == 410
+    assert post(signed_url(served, task), success(1, task)) == 200
+    (shown,) = ask(served, "tasks", "revoke", task, "--json").json
+    assert shown["status"] == "succeeded"
+    for verb in ("reconcile", "revoke"):
+        missing = ask(served, "tasks", verb, new_task())
+        assert (missing.code, missing.out) == (NOT_FOUND, "")
+
+
 def test_lists_are_lines_of_json_or_a_table(served: Running) -> None:
     task = new_task()
     url = signed_url(served, task, "--tag", f"mark={task}")
