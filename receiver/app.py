@@ -81,6 +81,7 @@ def build(
     )
     ingest = Ingest(
         store.record,
+        store.admit,
         tokens,
         clock=clock,
         failures=FailureLimit(clock),
@@ -139,7 +140,7 @@ async def _watch_deadlines(store: Store, clock: Clock, log: Log) -> None:
         try:
             overdue, given_up = await deadlines.tick(store, clock)
         except StoreUnavailable as error:
-            log.warning("deadlines", error=str(error))
+            log.debug("deadlines", error=str(error))  # the store itself says so, once
         else:
             if overdue or given_up:
                 log.info("deadlines", overdue=overdue, given_up=given_up)

@@ -11,7 +11,9 @@
     │   ├── NotFound            404
     │   └── Conflict            409
     ├── StoreUnavailable        nothing was written; try again (503)
-    │   └── StoreSaturated      the writer's queue is full
+    │   ├── StoreSaturated      the writer's queue is full
+    │   ├── StoreFull           the disk is nearly full
+    │   └── StoreBroken         no write can be trusted any more: the receiver ends
     └── CannotStart             exit code 3
         ├── SettingsRefused     a setting is missing or wrong
         ├── StoreLocked         another process holds the database
@@ -23,7 +25,7 @@ Pure layers hint (`status`), the doors decide.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 if TYPE_CHECKING:
     from receiver.tokens import Claims
@@ -114,11 +116,27 @@ class StoreUnavailable(ReelhookError):
 
     code = "store_unavailable"
 
+    def again(self) -> Self:
+        """The same for one more waiter: an exception raised twice would keep both tracebacks."""
+        return type(self)(str(self), **self.evidence)
+
 
 class StoreSaturated(StoreUnavailable):
     """The writer's queue is full; try again shortly."""
 
     code = "store_saturated"
+
+
+class StoreFull(StoreUnavailable):
+    """The disk is nearly full; callbacks are taken in again once there is room."""
+
+    code = "store_full"
+
+
+class StoreBroken(StoreUnavailable):
+    """No write can be trusted any more; the receiver ends, and goes on from disk when restarted."""
+
+    code = "store_broken"
 
 
 class CannotStart(ReelhookError):

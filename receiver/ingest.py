@@ -131,11 +131,13 @@ class Credential(NamedTuple):
 
 
 class Ingest:
-    """The door. `record` stores an arrival durably; `failures` and `journal` are the edges."""
+    """The door. `record` stores an arrival durably, `admit` says beforehand whether it would try;
+    `failures` and `journal` are the edges."""
 
     def __init__(
         self,
         record: Record,
+        admit: Callable[[], None],
         tokens: TokenBox,
         *,
         clock: Clock,
@@ -145,6 +147,7 @@ class Ingest:
         seconds: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._record = record
+        self._is_admitted = admit
         self._tokens = tokens
         self._clock = clock
         self._failures = failures
@@ -160,6 +163,7 @@ class Ingest:
             credential = self._admit(scope)
             claims = credential.claims
             _check_headers(scope["headers"])
+            self._check_store()
             body = await _read(receive)
             answer, outcome = await self._store(self._arrivals(scope, credential, body, remote))
         except Refused as refused:
@@ -209,6 +213,13 @@ class Ingest:
         if not any([hmac.compare_digest(given, known) for known in self._static_keys]):
             raise Refused(_UNAUTHORIZED, "static_key")
         return Credential(None, tags=dict(tags))
+
+    def _check_store(self) -> None:
+        # Before the body, which then is not read: what is refused for want of room must cost none.
+        try:
+            self._is_admitted()
+        except StoreUnavailable as error:
+            raise Refused(_BUSY, error.code) from None
 
     def _arrivals(
         self, scope: Scope, credential: Credential, body: bytes, remote: str

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import os
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
 from receiver.app import FrontDoor, build
 from receiver.clock import wall_clock
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
-from receiver.errors import CannotStart
+from receiver.errors import CannotStart, StoreBroken
 from receiver.log import Log, configure
 from receiver.server import listen, serve
 from receiver.settings import Settings, check_public_url, write_local
@@ -26,6 +28,8 @@ SWITCH_INTERVAL: Final = 0.0005
 # A full collection walks every module that was ever imported, 20 to 40 ms in which nobody is
 # answered. What is alive when serving starts stays out of it, and few objects here form cycles.
 GC_THRESHOLDS: Final = (50_000, 20, 100)
+BROKEN: Final = 1  # exit code when no write can be trusted any more
+LINGER: Final = 1.0  # seconds for the last answers, before it ends for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +71,63 @@ def _url_of(listening: socket.socket) -> str:
 
 
 async def run(settings: Settings, announce: Callable[[Listening, str], None]) -> None:
-    """Serve until a signal. `announce(listening, instance)` is called once all is ready."""
+    """Serve until a signal. `announce(listening, instance)` is called once all is ready.
+
+    When no write can be trusted any more (StoreBroken) the process ends here, with exit code 1.
+    """
     log = configure(settings.log_level, settings.log_format)
     _warn(settings, log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLDS)
     guard = Guard(settings.networks)
     listening = open_sockets(settings)
-    store = await SqliteStore.open(settings.database_path, clock=wall_clock)
-    async with store, Sender(guard) as sender:
-        service = build(
-            settings,
-            store=store,
-            sender=sender,
-            guard=guard,
-            clock=wall_clock,
-            log=log,
-            public_url=listening.public_url,
-        )
-        public_port = None
-        if settings.admin_port is not None:
-            public_port = listening.sockets[0].getsockname()[1]
-        gc.collect()
-        gc.freeze()
-        await serve(
-            FrontDoor(service, log, public_port),
-            listening.sockets,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
-            on_ready=lambda: announce(listening, store.instance),
-            on_stop=service.ops.watch.wake_all,
-        )
+    store = await SqliteStore.open(settings.database_path, clock=wall_clock, notice=log.warning)
+    watch = asyncio.create_task(_watch(store, log))
+    try:
+        async with store, Sender(guard) as sender:
+            service = build(
+                settings,
+                store=store,
+                sender=sender,
+                guard=guard,
+                clock=wall_clock,
+                log=log,
+                public_url=listening.public_url,
+            )
+            door = FrontDoor(service, log, _public_port(listening, settings))
+            gc.collect()
+            gc.freeze()
+            await serve(
+                door,
+                listening.sockets,
+                forwarded_allow_ips=settings.forwarded_allow_ips,
+                on_ready=lambda: announce(listening, store.instance),
+                on_stop=service.ops.watch.wake_all,
+            )
+    except StoreBroken as error:
+        _end(log, error)
+    finally:
+        watch.cancel()
+
+
+def _public_port(listening: Listening, settings: Settings) -> int | None:
+    if settings.admin_port is None:
+        return None
+    port: int = listening.sockets[0].getsockname()[1]
+    return port
+
+
+async def _watch(store: SqliteStore, log: Log) -> None:
+    error = await store.broken()
+    await asyncio.sleep(LINGER)
+    _end(log, error)
+
+
+def _end(log: Log, error: StoreBroken) -> NoReturn:
+    # At once: an orderly end would close the database, and so write to it once more.
+    log.error("the receiver ends", code=error.code, error=str(error), exit_code=BROKEN)
+    sys.stderr.flush()
+    os._exit(BROKEN)
 
 
 def _warn(settings: Settings, log: Log) -> None:

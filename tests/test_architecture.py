@@ -59,6 +59,8 @@ DRAWING: Final = """\
     receiver.delivery.sender    aiohttp yarl multidict
     receiver.store.protocol
     receiver.store.migrate      sqlite3
+    receiver.store.faults
+    receiver.store.commits      sqlite3
     receiver.store.writer       sqlite3
     receiver.store.sqlite.*     sqlite3 aiosqlite
     submitter.processes         anyio

@@ -98,7 +98,7 @@ def migrate() -> None:
     import asyncio
 
     from receiver.clock import wall_clock
-    from receiver.errors import CannotStart
+    from receiver.errors import CannotStart, StoreUnavailable
     from receiver.store.sqlite import SqliteStore
 
     path = settings_of().database_path
@@ -111,6 +111,8 @@ def migrate() -> None:
         asyncio.run(run())
     except CannotStart as error:
         fail(str(error), UNREACHABLE)
+    except StoreUnavailable as error:
+        fail(str(error), FAILED)
 
 
 @keys.command("new")

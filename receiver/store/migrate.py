@@ -6,7 +6,7 @@ import sqlite3
 from importlib import resources
 from typing import Final
 
-from receiver.errors import SchemaTooNew
+from receiver.errors import CannotStart, SchemaTooNew
 
 APPLICATION_ID: Final = 0x5265656C  # "Reel": what `file` and a stranger's eyes can check
 
@@ -34,6 +34,18 @@ def check_version(connection: sqlite3.Connection) -> int:
             known=newest,
         )
     return current
+
+
+def check_owner(connection: sqlite3.Connection) -> None:
+    """Raises SchemaTooNew, or CannotStart for a database of another program; reads only."""
+    check_version(connection)
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and owner != APPLICATION_ID:
+        raise CannotStart(
+            "The database belongs to another program. Name another file in DATABASE_URL.",
+            application_id=owner,
+        )
 
 
 def migrate(connection: sqlite3.Connection) -> list[int]:

@@ -139,6 +139,13 @@ class Store(Protocol):
 
     instance: str  # 32 hexadecimal digits, made once with the database
 
+    def admit(self) -> None:
+        """Whether a callback's body is worth reading. No I/O.
+
+        Raises StoreUnavailable, or what is more precise: StoreSaturated, StoreFull, StoreBroken.
+        """
+        ...
+
     async def record(self, arrival: Arrival) -> Receipt:
         """Keep one callback with its results, counts, events and deliveries; durable on return."""
         ...
@@ -206,7 +213,7 @@ class Store(Protocol):
         ...
 
     async def ready(self) -> None:
-        """Write and commit something. Raises StoreUnavailable when that fails."""
+        """Write and commit something. Raises StoreUnavailable when that or `admit` fails."""
         ...
 
     def on_change(self, listener: Callable[[set[str], bool], None]) -> None:

@@ -1,128 +1,170 @@
-"""Floor 2, edges: the one writer: one thread, one connection, whole batches. sqlite3 only.
+"""Floor 2, edges: the one writer, as the event loop sees it.
 
-A verb is a function `handler(transaction, payloads) -> outcomes`. Whatever was asked while the last
-commit ran, or in one turn of the event loop, becomes the next transaction (group commit): handed
-over job by job, the thread would fight the loop for the interpreter lock at every statement.
-A waiter is resumed only after COMMIT returned. If a batch fails, each of its jobs is tried alone,
-so that a poison row fails alone. Cancelling a waiter cancels nothing here: a write is never split.
+Whatever was asked while the last commit ran, or in one turn of the event loop, becomes the next
+transaction (group commit): handed over job by job, the thread would fight the loop for the
+interpreter lock at every statement. A waiter is resumed only after COMMIT returned. Cancelling a
+waiter cancels nothing here: a write is never split.
+
+While nothing can be written, everybody is refused at once and the thread alone tries, now and then.
+Nobody waits for ever: not for a disk that does not answer, not for a thread that died.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
-from receiver.errors import Refusal, StoreSaturated, StoreUnavailable
+from receiver.errors import Refusal, StoreBroken, StoreSaturated, StoreUnavailable
+from receiver.store.commits import (
+    Committer,
+    Done,
+    Files,
+    Handler,
+    Job,
+    Jobs,
+    Notice,
+    Told,
+    Transaction,
+    each,
+)
+from receiver.store.faults import Fault, unavailable
+
+__all__ = ["Transaction", "Writer", "each"]
 
 P = TypeVar("P")
 R = TypeVar("R")
 
 BATCH: Final = 256
-CAPACITY: Final = 8_192
-IDLE_WAL: Final = 1 << 20  # bytes of WAL worth a checkpoint once nobody writes
-IDLE: Final = 0.25  # seconds without a batch that count as nobody writing
-LARGE_WAL: Final = 64 << 20  # bytes at which a checkpoint no longer waits for idleness
-
-# Trying the jobs one by one would only repeat these, each after its own time-out.
-_ENVIRONMENT: Final = frozenset(
-    {"FULL", "IOERR", "BUSY", "LOCKED", "READONLY", "CANTOPEN", "CORRUPT", "NOTADB"}
-)
-
-
-@dataclass(slots=True)
-class Transaction:
-    """What a handler writes through, and what it tells the waiting world after the commit."""
-
-    connection: sqlite3.Connection
-    changed_tasks: set[str] = field(default_factory=set)
-    work: bool = False  # deliveries became due
-    after_commit: list[Callable[[], None]] = field(default_factory=list)  # on the writer's thread
-
-
-Handler = Callable[[Transaction, Sequence[P]], Sequence[R | Refusal]]
-
-
-@dataclass(slots=True)
-class _Job(Generic[P, R]):
-    handler: Handler[P, R]
-    payload: P
-    future: asyncio.Future[R]
+CAPACITY: Final = 8_192  # jobs
+HELD: Final = 64 << 20  # bytes of payload that may wait; what is parsed of it comes on top
+ADMITTED: Final = 0.5  # of both; the rest is for who is already inside: bodies being read, attempts
+STALL: Final = 10.0  # seconds after which waiters are told that a commit does not come back
+CLOSING: Final = 10.0  # seconds that closing takes at most, for the queue and again for the thread
 
 
 class Writer:
-    """Owns the thread. `connect` is called on it; `on_commit` runs on the event loop."""
+    """The event loop's side: takes jobs in and tells waiters.
+
+    `connect`, `probe` (which has to write something) and `files` are used on the thread,
+    `on_commit` on the event loop. `capacity` counts jobs, `held` the bytes of their payloads.
+    """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         *,
-        wal_path: str,
+        files: Files,
+        probe: Callable[[sqlite3.Connection], object],
         on_commit: Callable[[Transaction], None],
+        notice: Notice,
         capacity: int = CAPACITY,
+        held: int = HELD,
     ) -> None:
-        self._connect = connect
-        self._wal_path = wal_path
         self._on_commit = on_commit
+        self._notice = notice
         self._capacity = capacity
-        self._waiting: list[_Job[Any, Any]] = []
-        self._batches: SimpleQueue[list[_Job[Any, Any]] | None] = SimpleQueue()
-        self._working = False
-        self._depth = 0
+        self._most_held = held
+        self._waiting: Jobs = []
+        self._working: Jobs = []
+        self._held = 0
+        self._refusal: StoreUnavailable | None = StoreUnavailable("The store is not open.")
+        self._is_final = False  # the refusal above stays
+        self._is_failing = False  # it is told, and it passes
+        self._broken: asyncio.Future[StoreBroken]
         self._drained = asyncio.Event()
-        self._owed: list[Callable[[], None]] = []  # the thread's alone
-        self._failing = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
+        told = Told(self._settle, self._accept, self._break)
+        self._committer = Committer(connect, files, probe, notice, told)
 
     @property
     def depth(self) -> int:
         """How many jobs wait for a commit."""
-        return self._depth
+        return len(self._waiting) + len(self._working)
+
+    @property
+    def wal_size(self) -> int:
+        """Bytes of the write-ahead log at the last look."""
+        return self._committer.wal_size
 
     @property
     def healthy(self) -> bool:
-        """False from a failed commit until the next one that succeeds."""
-        return self._thread is not None and self._thread.is_alive() and not self._failing
+        """False while nothing is taken in: not open, closed, failing, broken."""
+        return self._refusal is None
 
     async def start(self) -> None:
         """Open the connection on the thread. Raises what `connect` raises."""
         self._loop = asyncio.get_running_loop()
+        self._broken = self._loop.create_future()
         opened: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, args=(opened,), name="reelhook-writer")
+        # A daemon, since a disk that never answers must not keep the process from ending.
+        self._thread = threading.Thread(
+            target=self._committer.run,
+            args=(self._loop, opened),
+            name="reelhook-writer",
+            daemon=True,
+        )
         self._thread.start()
         await opened
+        self._accept()
+
+    async def broken(self) -> StoreBroken:
+        """Wait until no write can be trusted any more; why."""
+        return await asyncio.shield(self._broken)
 
     async def close(self) -> None:
-        """Commit what was asked, checkpoint, close the connection, end the thread."""
-        thread, self._thread = self._thread, None  # from now on nothing is taken in
-        if thread is None:
-            return
-        while self._depth:
-            await self._drained.wait()
-        self._batches.put(None)
-        await self._loop.run_in_executor(None, thread.join)
+        """Commit what was asked, checkpoint, close the connection, end the thread.
 
-    async def call(self, handler: Handler[P, R], payload: P) -> R:
+        Raises StoreBroken when that was not possible, after CLOSING seconds at the latest.
+        """
+        if not self._is_final:
+            self._refusal, self._is_final = StoreUnavailable("The store is closed."), True
+        if self._thread is None:
+            return
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(self._thread))
+        await asyncio.shield(self._closing)  # whoever else closes waits for the same end
+
+    async def _close(self, thread: threading.Thread) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING):
+                while self.depth:
+                    await self._drained.wait()
+        self._committer.batches.put(None)
+        await self._loop.run_in_executor(None, thread.join, CLOSING)
+        if thread.is_alive() or self.depth:
+            self._break(StoreBroken("The disk does not answer; what waited was not stored."))
+        if self._broken.done():
+            raise self._broken.result().again()
+
+    def admit(self) -> None:
+        """Whether a callback's body is worth reading. Raises StoreUnavailable, StoreSaturated."""
+        if self._refusal is not None:
+            raise self._refusal.again()
+        if self.depth >= self._capacity * ADMITTED or self._held >= self._most_held * ADMITTED:
+            raise StoreSaturated
+
+    async def call(self, handler: Handler[P, R], payload: P, size: int = 0) -> R:
         """Run one job of `handler` in the next transaction and wait for its commit.
 
-        Raises StoreSaturated when the queue is full, StoreUnavailable when nothing was committed,
-        and the Refusal that the handler gave as this job's outcome.
+        `size`: bytes of a payload that is not small. Raises StoreSaturated when too much waits,
+        StoreUnavailable when nothing was committed, as far as the waiter can know, and the Refusal
+        that the handler gave as this job's outcome.
         """
-        if self._depth >= self._capacity:
+        if self._refusal is not None:
+            raise self._refusal.again()
+        if self.depth >= self._capacity or self._held >= self._most_held:
             raise StoreSaturated
-        if self._thread is None:
-            raise StoreUnavailable("The store is closed.")
         future: asyncio.Future[R] = self._loop.create_future()
-        self._depth += 1
+        self._held += size
         self._drained.clear()
-        self._waiting.append(_Job(handler, payload, future))
+        self._waiting.append(Job(handler, payload, future, size))
         if len(self._waiting) == 1:
             # After this turn of the loop: whatever else it brings goes along.
             self._loop.call_soon(self._hand_over)
@@ -130,147 +172,91 @@ class Writer:
         return await future
 
     def _hand_over(self) -> None:
-        if self._working or not self._waiting:
+        if self._working:
             return
-        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-        self._working = True
-        self._batches.put(batch)
-
-    def _batch_ended(self) -> None:
-        self._working = False
-        if not self._depth:
+        if not self._waiting:
             self._drained.set()
-        self._hand_over()
-
-    def _run(self, opened: asyncio.Future[None]) -> None:
-        try:
-            connection = self._connect()
-        except BaseException as error:
-            self._loop.call_soon_threadsafe(opened.set_exception, error)
             return
-        self._loop.call_soon_threadsafe(opened.set_result, None)
-        with contextlib.closing(connection):
-            while (batch := self._next_batch(connection)) is not None:
-                self._perform(connection, batch)
-                self._loop.call_soon_threadsafe(self._batch_ended)
-                self._checkpoint(connection, LARGE_WAL)
-            with contextlib.suppress(sqlite3.Error):  # a reader may hold it; nothing is lost
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._working, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        self._alarm = self._loop.call_later(STALL, self._stall)
+        self._committer.batches.put(self._working)
 
-    def _next_batch(self, connection: sqlite3.Connection) -> list[_Job[Any, Any]] | None:
-        try:
-            return self._batches.get(timeout=IDLE)
-        except Empty:
-            self._checkpoint(connection, IDLE_WAL)
-            return self._batches.get()
-
-    def _perform(self, connection: sqlite3.Connection, jobs: list[_Job[Any, Any]]) -> None:
-        transaction = Transaction(connection)
-        try:
-            outcomes = _commit(transaction, jobs)
-        except Exception as error:
-            _roll_back(connection)
-            if len(jobs) > 1 and not _is_environment(error):
-                for job in jobs:
-                    self._perform(connection, [job])
-                return
-            self._report_failure(jobs, error)
+    def _settle(self, done: Sequence[Done]) -> None:
+        if self._broken.done():
+            return
+        self._end_batch()
+        for part in done:
+            _tell(part)
+        if done[-1].fault is Fault.ENVIRONMENT and done[-1].error is not None:
+            self._refuse(unavailable(done[-1].error))
         else:
-            self._owed += transaction.after_commit
-            self._follow_up()
-            self._loop.call_soon_threadsafe(self._succeed, jobs, outcomes, transaction)
+            self._accept()
+        self._hand_over()
+        for part in done:
+            if part.committed is not None:
+                self._on_commit(part.committed)
 
-    def _follow_up(self) -> None:
-        # What was committed has happened, whatever fails now: it must not be tried a second time.
-        # A follow-up that can't read the database yet is owed to the next commit.
-        with contextlib.suppress(sqlite3.Error):
-            while self._owed:
-                self._owed[0]()
-                self._owed.pop(0)
+    def _end_batch(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._forget(self._working)
+        self._working = []
 
-    def _report_failure(self, jobs: list[_Job[Any, Any]], error: Exception) -> None:
-        reported = error
-        if isinstance(error, sqlite3.Error):
-            reported = StoreUnavailable(f"The database could not commit: {error}.")
-        self._loop.call_soon_threadsafe(self._fail, jobs, reported, _is_environment(error))
+    def _forget(self, jobs: Jobs) -> None:
+        self._held -= sum(job.size for job in jobs)
 
-    def _succeed(
-        self, jobs: list[_Job[Any, Any]], outcomes: list[Any], transaction: Transaction
-    ) -> None:
-        self._failing = False
-        self._depth -= len(jobs)
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if job.future.done():
-                continue
-            if isinstance(outcome, Refusal):
-                job.future.set_exception(outcome)
-            else:
-                job.future.set_result(outcome)
-        self._on_commit(transaction)
+    def _accept(self) -> None:
+        if self._is_final or self._refusal is None:
+            return
+        if self._is_failing:
+            self._notice("the store can write again")
+        self._refusal, self._is_failing = None, False
 
-    def _fail(self, jobs: list[_Job[Any, Any]], error: Exception, environment: bool) -> None:
-        self._failing = self._failing or environment
-        self._depth -= len(jobs)
-        for job in jobs:
-            if not job.future.done():
-                job.future.set_exception(error)
+    def _refuse(self, reason: StoreUnavailable) -> None:
+        # Whatever waits would wait for the same, each batch after its own time-out.
+        _fail(self._waiting, reason)
+        self._forget(self._waiting)
+        self._waiting = []
+        if not self._is_final:
+            self._notice("the store can't write", error=str(reason))
+            self._refusal, self._is_failing = reason, True
 
-    def _checkpoint(self, connection: sqlite3.Connection, size: int) -> None:
-        # Checkpoints are the writer's alone: SQLite before 3.51.3 can corrupt the WAL when two
-        # connections checkpoint at once (sqlite.org/wal.html, "the WAL-reset bug").
-        if _size(self._wal_path) >= size:
-            with contextlib.suppress(sqlite3.Error):  # a long reader: the next one succeeds
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def _stall(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._break(StoreBroken("The thread that writes is gone. Start the receiver again."))
+            return
+        reason = StoreUnavailable("The disk takes too long to commit.", seconds=STALL)
+        self._refuse(reason)
+        _fail(self._working, reason)  # the job stays with the thread, and may still be committed
 
-
-def _commit(transaction: Transaction, jobs: list[_Job[Any, Any]]) -> list[Any]:
-    connection = transaction.connection
-    outcomes: list[Any] = [None] * len(jobs)
-    connection.execute("BEGIN IMMEDIATE")
-    for handler, places in _grouped(jobs):
-        found = handler(transaction, [jobs[place].payload for place in places])
-        for place, outcome in zip(places, found, strict=True):
-            outcomes[place] = outcome
-    connection.execute("COMMIT")
-    return outcomes
+    def _break(self, reason: StoreBroken) -> None:
+        if self._broken.done():
+            return
+        self._broken.set_result(reason)
+        self._refusal, self._is_final = reason, True
+        self._refuse(reason)
+        _fail(self._working, reason)
+        self._end_batch()
+        self._drained.set()
 
 
-def _grouped(jobs: Sequence[_Job[Any, Any]]) -> Iterable[tuple[Handler[Any, Any], list[int]]]:
-    groups: dict[Handler[Any, Any], list[int]] = {}
-    for place, job in enumerate(jobs):
-        groups.setdefault(job.handler, []).append(place)
-    return groups.items()
+def _tell(done: Done) -> None:
+    """Let the waiters go on."""
+    if done.error is not None:
+        is_the_stores = isinstance(done.error, sqlite3.Error | OSError)
+        _fail(done.jobs, unavailable(done.error) if is_the_stores else done.error)
+        return
+    for job, outcome in zip(done.jobs, done.outcomes, strict=True):
+        if job.future.done():
+            continue
+        if isinstance(outcome, Refusal):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
 
 
-def each(verb: Callable[[Transaction, P], R]) -> Handler[P, R]:
-    """A handler out of a verb for one payload, which refuses only before it writes."""
-
-    def handler(transaction: Transaction, payloads: Sequence[P]) -> list[R | Refusal]:
-        return [_one(verb, transaction, payload) for payload in payloads]
-
-    return handler
-
-
-def _one(verb: Callable[[Transaction, P], R], transaction: Transaction, payload: P) -> R | Refusal:
-    try:
-        return verb(transaction, payload)
-    except Refusal as refusal:
-        return refusal
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with contextlib.suppress(sqlite3.Error):  # SQLite rolled back by itself
-            connection.execute("ROLLBACK")
-
-
-def _is_environment(error: Exception) -> bool:
-    name = getattr(error, "sqlite_errorname", "")
-    return any(part in _ENVIRONMENT for part in name.split("_"))
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
+def _fail(jobs: Jobs, error: Exception) -> None:
+    for job in jobs:
+        if not job.future.done():
+            fresh = error.again() if isinstance(error, StoreUnavailable) else error
+            job.future.set_exception(fresh)

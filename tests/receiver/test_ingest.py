@@ -511,7 +511,9 @@ async def test_each_request_is_one_line_with_its_outcome_task_and_jti(
     assert "jti" not in denied
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(query=st.text(max_size=MAX_QUERY), body=st.binary(max_size=300), good=st.booleans())
 def test_no_request_ever_causes_an_error_of_ours(
     tmp_path_factory: pytest.TempPathFactory, query: str, body: bytes, good: bool

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from receiver.store.protocol import Query, Settled
 from receiver.store.sqlite import SqliteStore
 from tests.doubles import START, Consumer, FakeClock, ScriptedSender, consuming, sent
 from tests.make import arrival, endpoint, success, uuid
+from tests.receiver.store.bench import no_room, until
 from tests.receiver.store.suite import arrival_of
 
 SECRET = new_secret(bytes(range(32)))
@@ -172,15 +173,16 @@ async def test_the_lease_of_a_worker_that_died_is_given_to_the_next(bench: Bench
 
 async def test_an_attempt_that_could_not_be_settled_is_made_again(bench: Bench) -> None:
     await due(bench)
+    with ExitStack() as disk:
 
-    class Closing(ScriptedSender):
-        async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
-            await bench.store._writer.close()
-            return await super().send(url, body, headers)
+        class Filling(ScriptedSender):
+            async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+                disk.enter_context(no_room(bench.store.path))
+                return await super().send(url, body, headers)
 
-    await bench.deliver(bench.worker(Closing()))
-    assert bench.settled == []
-    await bench.store._writer.start()
+        await bench.deliver(bench.worker(Filling()))
+        assert bench.settled == []
+    await until(lambda: bench.store.healthy)
     bench.clock.advance(LEASE)
     assert await bench.deliver(bench.worker()) == 1
     assert (await bench.delivery()).attempts == 2
@@ -224,15 +226,6 @@ async def test_a_wake_up_at_the_same_moment_does_not_keep_a_worker_from_ending(
     async with asyncio.timeout(LIMIT_S):
         await asyncio.wait([loop])
     assert loop.cancelled()
-
-
-async def until(condition: Any) -> None:
-    """Let others run until something holds."""
-    async with asyncio.timeout(LIMIT_S):
-        for _ in count():
-            if condition():
-                return
-            await asyncio.sleep(0)
 
 
 async def test_a_worker_that_stands_still_is_not_alive(bench: Bench) -> None:

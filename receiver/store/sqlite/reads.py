@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from sqlite3 import Row
+from sqlite3 import Error, Row
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -15,9 +15,10 @@ from receiver import ids
 from receiver.callbacks import Callback, Kept
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint
-from receiver.errors import Invalid, NotFound
+from receiver.errors import Invalid, NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
 from receiver.results import Result
+from receiver.store.faults import Fault, judge
 from receiver.store.protocol import Page, Query
 from receiver.store.sqlite.rows import (
     attempt_of,
@@ -36,6 +37,7 @@ from receiver.tokens import DEFAULT_PROJECT
 T = TypeVar("T")
 
 CONNECTIONS: Final = 2
+CLOSING: Final = 10.0  # seconds that closing them takes at most
 
 _DELIVERY: Final = (
     "SELECT d.*, e.type, e.project, t.id AS task_id FROM deliveries d"
@@ -72,9 +74,16 @@ class Reads:
             self._idle.put_nowait(connection)
 
     async def close(self) -> None:
-        """Close every connection: an aiosqlite thread left open would hang the exit."""
-        for connection in self._all:
-            await connection.close()
+        """Close every connection: an aiosqlite thread left open would hang the exit.
+
+        Raises StoreBroken when the disk does not let go of one.
+        """
+        try:
+            async with asyncio.timeout(CLOSING):
+                for connection in self._all:
+                    await connection.close()
+        except TimeoutError:
+            raise StoreBroken("The disk does not answer a reader.") from None
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiosqlite.Connection]:
@@ -86,7 +95,12 @@ class Reads:
 
     async def _all_rows(self, sql: str, values: Iterable[Any] = ()) -> Sequence[Row]:
         async with self._connection() as connection:
-            return list(await connection.execute_fetchall(sql, tuple(values)))
+            try:
+                return list(await connection.execute_fetchall(sql, tuple(values)))
+            except Error as error:
+                if judge(error) is Fault.JOB:
+                    raise
+                raise StoreUnavailable(f"The database could not be read: {error}.") from error
 
     async def _one_row(self, what: str, sql: str, values: Iterable[Any]) -> Row:
         rows = await self._all_rows(sql, values)

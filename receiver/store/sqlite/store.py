@@ -19,10 +19,11 @@ from receiver.clock import Clock
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
-from receiver.errors import CannotStart, NotFound, StoreLocked
+from receiver.errors import CannotStart, NotFound, StoreBroken, StoreLocked
 from receiver.events import Event
 from receiver.results import Result
-from receiver.store.migrate import check_version, migrate
+from receiver.store.commits import Notice
+from receiver.store.migrate import check_owner, migrate
 from receiver.store.protocol import (
     Claimed,
     NewEndpoint,
@@ -37,6 +38,7 @@ from receiver.store.protocol import (
 )
 from receiver.store.sqlite import ledger, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
+from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
 from receiver.store.writer import Transaction, Writer, each
 from receiver.tasks import Task
@@ -51,7 +53,7 @@ PRAGMAS: Final = (
     ("busy_timeout", "5000", 5000),
     ("foreign_keys", "ON", 1),
     ("wal_autocheckpoint", "0", 0),
-    ("journal_size_limit", "67108864", 67_108_864),
+    ("journal_size_limit", str(JOURNAL_LIMIT), JOURNAL_LIMIT),
     ("trusted_schema", "OFF", 0),
 )
 
@@ -59,7 +61,14 @@ PRAGMAS: Final = (
 class SqliteStore:
     """Everything that is kept, in one file. Use `open`."""
 
-    def __init__(self, path: Path, clock: Clock, entropy: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        entropy: Callable[[int], int],
+        notice: Notice,
+        least_free: int,
+    ) -> None:
         self.path = path
         self.instance = ""
         self._clock = clock
@@ -68,7 +77,14 @@ class SqliteStore:
         self._lock: int | None = None
         self._directory = Directory()
         self._reads = Reads(str(path))
-        self._writer = Writer(self._connect, wal_path=f"{path}-wal", on_commit=self._tell)
+        self._place = Place(path, least_free=least_free)
+        self._writer = Writer(
+            self._connect,
+            files=self._place,
+            probe=self._probe,
+            on_commit=self._tell,
+            notice=notice,
+        )
         self._make_handlers()
 
     def _make_handlers(self) -> None:
@@ -92,7 +108,7 @@ class SqliteStore:
         self._claim, self._settle = work.claim, work.settle
         self._release = each(queue.release_lapsed)
         self._retry, self._cancel = each(queue.retry), each(queue.cancel)
-        self._ready = each(_touch_meta)
+        self._ready = each(lambda tx, _: self._probe(tx.connection))
 
     @classmethod
     async def open(
@@ -101,10 +117,15 @@ class SqliteStore:
         *,
         clock: Clock,
         entropy: Callable[[int], int] = random.getrandbits,  # ids must differ, not be secret
+        notice: Notice = lambda event, **evidence: None,
+        least_free: int = LEAST_FREE,
     ) -> Self:
-        """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart."""
-        store = cls(path, clock, entropy)
-        directories.make(path.parent)
+        """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart.
+
+        `notice` is told what an operator should know; below `least_free` bytes of room on the disk
+        `admit` refuses.
+        """
+        store = cls(check_place(path), clock, entropy, notice, least_free)
         store._take_lock()
         try:
             await store._writer.start()
@@ -115,12 +136,14 @@ class SqliteStore:
         return store
 
     async def close(self) -> None:
-        """Commit what is queued and release the file."""
-        await self._reads.close()
-        await self._writer.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Commit what is queued and release the file. Raises StoreBroken when that failed."""
+        try:
+            await self._reads.close()
+            await self._writer.close()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -136,7 +159,11 @@ class SqliteStore:
     def _take_lock(self) -> None:
         # The lock stands beside the database: SQLite's own locks live inside it, and closing any
         # descriptor of the file would drop those (POSIX).
-        lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            directories.make(self.path.parent)
+            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._not_writable(error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -148,28 +175,44 @@ class SqliteStore:
             ) from None
         self._lock = lock
 
+    def _not_writable(self, error: OSError) -> CannotStart:
+        return CannotStart(
+            f"{error.filename or self.path} can't be written: {error.strerror}. The receiver's user"
+            f" has to be able to write {self.path.parent}; or set REELHOOK_DATA_DIR.",
+            path=str(self.path),
+        )
+
     def _connect(self) -> sqlite3.Connection:
         # Secrets and payloads are inside; SQLite gives -wal and -shm the mode of the database.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise self._not_writable(error) from error
         connection = sqlite3.connect(self.path, isolation_level=None, cached_statements=1_024)
         try:
-            check_version(
-                connection
-            )  # before the first pragma: a later release's file stays as it is
-            for name, value, expected in PRAGMAS:
-                connection.execute(f"PRAGMA {name} = {value}")
-                found = connection.execute(f"PRAGMA {name}").fetchone()[0]
-                if found != expected:
-                    raise CannotStart(f"SQLite keeps {name} at {found!r}, not {expected!r}.")
-            migrate(connection)
-            self._start(connection)
+            self._set_up(connection)
         except sqlite3.DatabaseError as error:
             connection.close()
-            raise CannotStart(f"{self.path} can't be opened: {error}.") from error
+            raise CannotStart(f"{self.path} can't be opened: {error}. {_remedy(error)}") from error
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _set_up(self, connection: sqlite3.Connection) -> None:
+        check_owner(connection)  # before the first pragma: what is not ours stays as it is
+        for name, value, expected in PRAGMAS:
+            connection.execute(f"PRAGMA {name} = {value}")
+            found = connection.execute(f"PRAGMA {name}").fetchone()[0]
+            if found != expected:
+                raise CannotStart(f"SQLite keeps {name} at {found!r}, not {expected!r}.")
+        migrate(connection)
+        self._start(connection)
+        # After a crash the log may show commits that no fsync ever confirmed. Once they are in the
+        # database, what we answer about them (`duplicate`) is true after a power cut as well.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert self._lock is not None  # noqa: S101
+        self._place.begin(self._lock)
 
     def _start(self, connection: sqlite3.Connection) -> None:
         self._directory.reload(connection)
@@ -186,6 +229,12 @@ class SqliteStore:
     def _next_id(self) -> int:
         return self._source.next(self._clock())
 
+    def _probe(self, connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO meta (name, value) VALUES ('ready_at', ?)",
+            (str(self._clock()),),
+        )
+
     def _tell(self, transaction: Transaction) -> None:
         for listener in self._listeners:
             listener(transaction.changed_tasks, transaction.work)
@@ -199,11 +248,25 @@ class SqliteStore:
         """False while commits fail."""
         return self._writer.healthy
 
+    @property
+    def wal_size(self) -> int:
+        """Bytes of the write-ahead log at the last look."""
+        return self._writer.wal_size
+
+    def admit(self) -> None:
+        """Whether a callback's body is worth reading."""
+        self._writer.admit()
+        self._place.admit()
+
+    async def broken(self) -> StoreBroken:
+        """Wait until no write can be trusted any more; why. The process has to end then."""
+        return await self._writer.broken()
+
     async def record(self, arrival: Arrival) -> Receipt:
         """Keep one callback with everything that follows from it."""
         if arrival.task_id is not None:
             arrival.task_id = ids.canonical_task(arrival.task_id)
-        return await self._writer.call(self._record, arrival)
+        return await self._writer.call(self._record, arrival, len(arrival.body))
 
     async def register(self, asked: Registration) -> bool:
         """Create or complete a task."""
@@ -336,7 +399,8 @@ class SqliteStore:
 
     async def ready(self) -> None:
         """Write and commit something."""
-        await self._writer.call(self._ready, str(self._clock()))
+        self.admit()
+        await self._writer.call(self._ready, None)
 
 
 def _canonical(task_id: str) -> str:
@@ -346,10 +410,13 @@ def _canonical(task_id: str) -> str:
         raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
 
 
-def _touch_meta(tx: Transaction, now: str) -> None:
-    tx.connection.execute(
-        "INSERT OR REPLACE INTO meta (name, value) VALUES ('ready_at', ?)", (now,)
-    )
+def _remedy(error: sqlite3.DatabaseError) -> str:
+    name = str(getattr(error, "sqlite_errorname", ""))
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return "Another program holds it; end that first."
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+        return "Look after the disk: the room that is left, and what dmesg says of it."
+    return "Restore a backup; or move the file away, with its -wal file, to begin anew."
 
 
 def _is_store(store: SqliteStore) -> Store:

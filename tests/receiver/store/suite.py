@@ -15,7 +15,7 @@ from receiver.clock import DAY, SECOND, to_datetime
 from receiver.deliveries import Attempt, State
 from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
-from receiver.errors import Conflict, Invalid, NotFound
+from receiver.errors import Conflict, Invalid, NotFound, StoreUnavailable
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.reconciling import BACKOFF
@@ -132,6 +132,21 @@ class StoreSuite:
         store = await open_store()
         yield store
         await store.close()
+
+    # What is let in
+
+    async def test_a_store_that_works_lets_callbacks_in(self, store: Store) -> None:
+        store.admit()
+        await store.ready()
+
+    async def test_a_closed_store_is_unavailable(self, store: Store) -> None:
+        for _ in range(2):
+            await store.close()
+        with pytest.raises(StoreUnavailable):
+            store.admit()
+        for refused in (store.record(arrival(success())), store.ready()):
+            with pytest.raises(StoreUnavailable):
+                await refused
 
     # Callbacks
 

@@ -1,12 +1,11 @@
-"""The one writer: batches, poison, cancellation, saturation, and an environment that fails."""
+"""The one writer: batches, poison, cancellation, saturation, and how it closes."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,84 +13,11 @@ import pytest
 
 from receiver.errors import Conflict, StoreSaturated, StoreUnavailable
 from receiver.store import writer as module
-from receiver.store.writer import CAPACITY, IDLE_WAL, LARGE_WAL, Transaction, Writer, each
-
-LIMIT_S = 30.0
+from receiver.store.commits import IDLE_WAL, LARGE_WAL
+from receiver.store.writer import Transaction, each
+from tests.receiver.store.bench import LIMIT_S, Bench, gathered, held
 
 pytestmark = pytest.mark.anyio
-
-
-def connecting(path: Path, factory: type[sqlite3.Connection]) -> Callable[[], sqlite3.Connection]:
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None, factory=factory)
-        connection.execute("PRAGMA journal_mode = wal")
-        connection.execute("PRAGMA busy_timeout = 1")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, more)")
-        return connection
-
-    return connect
-
-
-class Bench:
-    """A writer over a real file, with what it told and the batches it made."""
-
-    def __init__(
-        self,
-        path: Path,
-        factory: type[sqlite3.Connection] = sqlite3.Connection,
-        capacity: int = CAPACITY,
-    ) -> None:
-        self.path = path
-        self.told: list[set[str]] = []
-        self.batches: list[list[Any]] = []
-        self.writer = Writer(
-            connecting(path, factory),
-            wal_path=f"{path}-wal",
-            on_commit=lambda tx: self.told.append(set(tx.changed_tasks)),
-            capacity=capacity,
-        )
-
-    def put(self, tx: Transaction, payloads: Sequence[int]) -> list[int]:
-        """Insert numbers; a number that is there already is poison."""
-        self.batches.append(list(payloads))
-        for number in payloads:
-            tx.connection.execute("INSERT INTO kept (number) VALUES (?)", (number,))
-            tx.changed_tasks.add(str(number))
-        return [number * 10 for number in payloads]
-
-    def kept(self) -> list[int]:
-        with closing(sqlite3.connect(self.path)) as connection:
-            return [row[0] for row in connection.execute("SELECT number FROM kept ORDER BY 1")]
-
-
-class Gate:
-    """Holds the writer's thread inside a transaction until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self._open = threading.Event()
-
-    def handler(self, tx: Transaction, payloads: Sequence[None]) -> list[None]:
-        self.entered.set()
-        assert self._open.wait(LIMIT_S)
-        return [None for _ in payloads]
-
-    def open(self) -> None:
-        self._open.set()
-
-
-@asynccontextmanager
-async def held(bench: Bench) -> AsyncIterator[Gate]:
-    """While inside, whatever is called waits for the same next batch."""
-    gate = Gate()
-    call = asyncio.create_task(bench.writer.call(gate.handler, None))
-    assert await asyncio.to_thread(gate.entered.wait, LIMIT_S)
-    try:
-        yield gate
-    finally:
-        gate.open()
-        await call
 
 
 @pytest.fixture
@@ -100,11 +26,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     await found.writer.start()
     yield found
     await found.writer.close()
-
-
-async def gathered(bench: Bench, numbers: Sequence[int]) -> list[Any]:
-    calls = [bench.writer.call(bench.put, number) for number in numbers]
-    return await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_a_call_gives_back_what_its_handler_found(bench: Bench) -> None:
@@ -253,68 +174,6 @@ async def test_a_full_queue_is_saturated_and_drains(tmp_path: Path) -> None:
         assert await asyncio.gather(*calls) == [0, 10]
     assert await bench.writer.call(bench.put, 9) == 90
     await bench.writer.close()
-
-
-async def test_a_full_disk_fails_the_whole_batch_once_and_passes(bench: Bench) -> None:
-    def limit(tx: Transaction, payloads: Sequence[int]) -> list[Any]:
-        return [tx.connection.execute(f"PRAGMA max_page_count = {n}").fetchone() for n in payloads]
-
-    attempts = []
-
-    def bulky(tx: Transaction, payloads: Sequence[int]) -> list[None]:
-        attempts.append(len(payloads))
-        for number in payloads:
-            tx.connection.execute("INSERT INTO kept VALUES (?, zeroblob(20000))", (number,))
-        return [None for _ in payloads]
-
-    await bench.writer.call(limit, 4)
-    async with held(bench) as gate:
-        calls = asyncio.gather(
-            *[bench.writer.call(bulky, number) for number in range(5)], return_exceptions=True
-        )
-        await asyncio.sleep(0)
-        gate.open()
-        found = await calls
-    assert {type(one) for one in found} == {StoreUnavailable}
-    assert attempts == [5]  # one by one would only fail five times more
-    assert bench.kept() == []
-    healthy = [bench.writer.healthy]
-    await bench.writer.call(limit, 100_000)
-    await bench.writer.call(bulky, 1)
-    assert [*healthy, bench.writer.healthy] == [False, True]
-    assert bench.kept() == [1]
-
-
-async def test_a_foreign_lock_is_unavailable_and_passes(bench: Bench) -> None:
-    await bench.writer.call(bench.put, 1)
-    with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailable, match="locked"):
-            await bench.writer.call(bench.put, 2)
-        assert not bench.writer.healthy
-        other.execute("ROLLBACK")
-    assert await bench.writer.call(bench.put, 2) == 20
-    assert bench.writer.healthy
-
-
-async def test_a_database_that_breaks_is_unavailable(bench: Bench) -> None:
-    def read_other(tx: Transaction, payloads: Sequence[str]) -> list[Any]:
-        tx.connection.execute("COMMIT")
-        tx.connection.execute("ATTACH ? AS broken", payloads)
-        tx.connection.execute("BEGIN IMMEDIATE")
-        return [tx.connection.execute("SELECT * FROM broken.kept").fetchall() for _ in payloads]
-
-    broken = bench.path.with_name("broken")
-    with closing(sqlite3.connect(broken)) as connection:
-        connection.execute("CREATE TABLE kept (number)")
-        connection.execute("INSERT INTO kept VALUES (1)")
-        connection.commit()
-    content = bytearray(broken.read_bytes())
-    content[4096:] = b"\xff" * (len(content) - 4096)
-    broken.write_bytes(content)
-    with pytest.raises(StoreUnavailable):
-        await bench.writer.call(read_other, str(broken))
-    assert not bench.writer.healthy
 
 
 async def test_what_waits_at_closing_is_still_committed(tmp_path: Path) -> None:

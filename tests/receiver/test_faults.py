@@ -1,0 +1,264 @@
+"""A real receiver on ground that gives way: how it starts, goes on or ends, and what it answers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.clock import DAY, wall_clock
+from receiver.tokens import TokenBox, webhook_url
+from tests.doubles import ENVIRON, LIMIT_S, ROOT, Answer, Running, environment, running, wire
+from tests.make import KEY, claims, success, uuid, wrapped
+
+pytestmark = pytest.mark.process
+
+_numbers = count(1)
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path) as found:
+        yield found
+
+
+def database(receiver: Running) -> Path:
+    return receiver.folder / "data" / "reelhook.db"
+
+
+def path_of(task: str) -> str:
+    now = wall_clock()
+    minted = claims(task=task, issued_at=now, expires_at=now + DAY)
+    return webhook_url("", "runware", TokenBox([KEY]).mint(minted), {})
+
+
+def post(receiver: Running, task: str | None = None) -> httpx.Response:
+    """A callback of a task of its own."""
+    task = task or uuid(next(_numbers))
+    body = wrapped(success(1, task))
+    return httpx.post(receiver.ready["url"] + path_of(task), content=body, timeout=LIMIT_S)
+
+
+def ready(receiver: Running) -> int:
+    return httpx.get(receiver.ready["url"] + "/readyz", timeout=LIMIT_S).status_code
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that a receiver does of itself."""
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came")
+
+
+def assert_unavailable(answer: httpx.Response | Answer) -> None:
+    found = answer.status_code if isinstance(answer, httpx.Response) else answer.status
+    assert (found, answer.headers["retry-after"]) == (503, "2")
+    assert answer.headers["connection"] == "close"
+
+
+async def refused_without_its_body(receiver: Running) -> Answer:
+    """The answer to a callback of which nothing but the head was sent."""
+    async with wire(receiver.port) as found:
+        head = f"POST {path_of(uuid(next(_numbers)))} HTTP/1.1\r\nhost: x\r\n"
+        await found.send(f"{head}content-length: 100000\r\n\r\n".encode())
+        answer = await found.answer()
+        assert await found.ended() == b""
+    return answer
+
+
+@contextmanager
+def no_room(receiver: Running) -> Iterator[None]:
+    """While inside, the receiver can write nothing more to its log."""
+    size = Path(f"{database(receiver)}-wal").stat().st_size
+    pid = receiver.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+
+
+# While it runs
+
+
+@pytest.mark.anyio
+async def test_a_disk_without_room_is_answered_with_503_and_passes(receiver: Running) -> None:
+    assert post(receiver).status_code == 200
+    with no_room(receiver):
+        task = uuid(next(_numbers))
+        assert_unavailable(post(receiver, task))
+        assert ready(receiver) == 503
+        assert_unavailable(await refused_without_its_body(receiver))
+    until(lambda: ready(receiver) == 200)
+    assert post(receiver, task).json() == {"status": "recorded", "results": 1}
+    assert "store_unavailable" in receiver.stderr()
+
+
+@pytest.mark.anyio
+async def test_a_foreign_lock_is_answered_with_503_and_passes(receiver: Running) -> None:
+    assert post(receiver).status_code == 200
+    with closing(sqlite3.connect(database(receiver), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor() as threads:
+            for answer in threads.map(lambda _: post(receiver), range(20)):
+                assert_unavailable(answer)
+        assert ready(receiver) == 503
+        assert_unavailable(await refused_without_its_body(receiver))
+        other.execute("ROLLBACK")
+    until(lambda: ready(receiver) == 200)
+    assert post(receiver).json() == {"status": "recorded", "results": 1}
+
+
+def test_a_database_that_was_deleted_ends_it_and_is_not_silently_replaced(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as receiver:
+        assert post(receiver).status_code == 200
+        database(receiver).unlink()
+        assert receiver.process.wait(LIMIT_S) == 1
+        (line,) = [
+            json.loads(line)
+            for line in receiver.stderr().splitlines()
+            if '"the receiver ends"' in line
+        ]
+        assert (line["level"], line["code"], line["exit_code"]) == ("error", "store_broken", 1)
+        assert "restore a backup" in line["error"]
+    code, said = started(tmp_path)
+    assert code == 3
+    assert "reelhook.db-wal is there" in said
+
+
+def test_it_is_unready_and_refuses_until_it_ends(receiver: Running) -> None:
+    with ThreadPoolExecutor() as threads:
+        database(receiver).with_name("reelhook.db.lock").unlink()
+        answers = threads.submit(until_gone, receiver).result(LIMIT_S)
+    assert receiver.process.wait(LIMIT_S) == 1
+    later = answers[[answer.status_code for answer in answers].index(503) :]
+    assert later
+    for answer in later:
+        assert_unavailable(answer)
+        assert answer.json()["code"] == "store_unavailable"
+
+
+def until_gone(receiver: Running) -> list[httpx.Response]:
+    answers = []
+    while True:
+        try:
+            answers.append(post(receiver))
+        except httpx.TransportError:
+            return answers
+
+
+def test_a_signal_ends_it_also_while_nothing_can_be_written(receiver: Running) -> None:
+    assert post(receiver).status_code == 200
+    with no_room(receiver):
+        assert_unavailable(post(receiver))
+        receiver.process.send_signal(signal.SIGTERM)
+        assert receiver.process.wait(LIMIT_S) == 0
+    assert "Traceback" not in receiver.stderr()
+
+
+def test_it_says_that_more_processes_than_one_are_not_to_be_had(tmp_path: Path) -> None:
+    with running(tmp_path, WEB_CONCURRENCY="4") as receiver:
+        (line,) = [json.loads(line) for line in receiver.stderr().splitlines() if "asked" in line]
+    assert line["asked"] == 4
+    assert "WEB_CONCURRENCY is clamped to 1" in line["event"]
+
+
+# How it refuses to start
+
+
+def started(folder: Path, **environ: str) -> tuple[int, str]:
+    """The exit code of a receiver that should not start, and its last words."""
+    found = subprocess.run(
+        [sys.executable, "-m", "receiver", "serve"],
+        cwd=ROOT,
+        env=environment(folder, **{**ENVIRON, **environ}),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert found.stdout == ""
+    assert "Traceback" not in found.stderr
+    return found.returncode, found.stderr
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def a_log_alone(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    Path(f"{path}-wal").write_bytes(b"what was acknowledged last")
+
+
+def rubbish(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no database " * 1_000)
+
+
+def theirs(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+
+
+def later(path: Path) -> None:
+    theirs(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 999")
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (a_directory, "is a directory"),
+        (a_log_alone, "Put the database back"),
+        (rubbish, "Restore a backup"),
+        (theirs, "another program"),
+        (later, "Install the release"),
+    ],
+)
+def test_what_stands_in_the_databases_place_is_refused_and_left_alone(
+    tmp_path: Path, made: Callable[[Path], None], said: str
+) -> None:
+    path = tmp_path / "data" / "reelhook.db"
+    made(path)
+    before = content_of(path)
+    code, words = started(tmp_path)
+    assert (code, said in words) == (3, True), words
+    assert content_of(path) == before
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    found = [path, Path(f"{path}-wal")]
+    return {one.name: one.read_bytes() if one.is_file() else one.exists() for one in found}
+
+
+@pytest.mark.parametrize(
+    "environ", [{"REELHOOK_DATA_DIR": "/proc/nowhere"}, {"DATABASE_URL": "sqlite:////proc/db"}]
+)
+def test_a_directory_that_can_not_be_written_is_refused(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    code, said = started(tmp_path, **environ)
+    assert (code, "can't be written" in said) == (3, True), said
+    assert "REELHOOK_DATA_DIR" in said
