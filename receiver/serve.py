@@ -138,12 +138,24 @@ def _warn(settings: Settings, log: Log) -> None:
         )
 
 
+def _leave_address(settings: Settings, listening: Listening) -> None:
+    """Where the same user's commands, and a reconciler beside us, look for the API."""
+    found = {"url": listening.admin_url, "public_url": listening.public_url}
+    try:
+        write_local(settings.data_dir, **found)
+    except OSError as error:
+        # On a server the data directory may be nowhere to write to; there REELHOOK_URL is set.
+        sys.stderr.write(
+            f"{settings.data_dir} can't be written to ({error.strerror}): commands need"
+            f" REELHOOK_URL={listening.admin_url}.\n"
+        )
+
+
 def announce(settings: Settings) -> Callable[[Listening, str], None]:
     """Tells a waiting program on stdout, a person on stderr, and the user's commands by file."""
 
     def tell(listening: Listening, instance: str) -> None:
-        if settings.on_loopback:
-            write_local(settings.data_dir, url=listening.admin_url, public_url=listening.public_url)
+        _leave_address(settings, listening)
         ready = {
             "event": "ready",
             "url": listening.url,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -14,6 +16,9 @@ from typing import Final
 
 import httpx
 import pytest
+
+from receiver.client import Client
+from tests.flows.test_spine import all_complete, register, simulator, submit
 
 ROOT: Final = Path(__file__).parents[1]
 COULD_NOT_START: Final = 3
@@ -35,14 +40,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def honcho(folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """`honcho start web` over our Procfile; ended by force if the test did not."""
+def honcho(
+    folder: Path, environment: Mapping[str, str], *processes: str
+) -> Iterator[subprocess.Popen[str]]:
+    """`honcho start` over our Procfile; ended by force if the test did not."""
     empty = folder / "empty.env"
     empty.touch()
     command = [
-        *(sys.executable, "-m", "honcho", "--no-colour", "--no-prefix"),
+        *(sys.executable, "-m", "honcho", "--no-colour"),
         *("--env", str(empty), "--procfile", str(ROOT / "Procfile"), "--app-root", str(folder)),
-        *("start", "web"),
+        *("start", *processes),
     ]
     scripts = Path(sys.executable).parent
     path = f"{scripts}{os.pathsep}{os.environ['PATH']}"
@@ -76,7 +83,7 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 def test_web_answers_on_the_platforms_port_and_stops_when_told(tmp_path: Path) -> None:
     port = free_port()
-    with honcho(tmp_path, {**NEEDED, "RENDER": "true", "PORT": str(port)}) as process:
+    with honcho(tmp_path, {**NEEDED, "RENDER": "true", "PORT": str(port)}, "web") as process:
         assert '"event": "ready"' in until(process, '"event": "ready"')
 
         answer = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
@@ -92,7 +99,7 @@ def test_web_answers_on_the_platforms_port_and_stops_when_told(tmp_path: Path) -
 
 def test_web_refuses_a_disk_that_is_wiped(tmp_path: Path) -> None:
     environment = {**NEEDED, "DYNO": "web.1", "PORT": str(free_port())}
-    with honcho(tmp_path, environment) as process:
+    with honcho(tmp_path, environment, "web") as process:
         told, _ = process.communicate(timeout=30)
 
     assert process.returncode == COULD_NOT_START
@@ -104,8 +111,66 @@ def test_web_refuses_a_disk_that_is_wiped(tmp_path: Path) -> None:
 def test_web_names_the_setting_that_is_missing(tmp_path: Path, missing: str) -> None:
     given = {name: value for name, value in NEEDED.items() if name != missing}
     environment = {**given, "RENDER": "true", "PORT": str(free_port())}
-    with honcho(tmp_path, environment) as process:
+    with honcho(tmp_path, environment, "web") as process:
         told, _ = process.communicate(timeout=30)
 
     assert process.returncode == COULD_NOT_START
     assert f"{missing} is not set" in told
+
+
+def stopped(process: subprocess.Popen[str]) -> str:
+    """What is said from the SIGTERM to the end."""
+    process.send_signal(signal.SIGTERM)
+    rest, _ = process.communicate(timeout=30)
+    assert "Traceback" not in rest
+    return rest
+
+
+async def due_task(client: Client, simulator_url: str) -> str:
+    """A task that the simulator has and calls nobody about, due."""
+    task_id, webhook = await register(client, 1)
+    await submit(simulator_url, task_id, webhook, 1, "pixverse:1@2")
+    await client.reconcile_task(task_id)
+    return task_id
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("hosted", [False, True], ids=["on loopback", "hosted"])
+async def test_the_reconciler_finds_the_receiver_beside_it(tmp_path: Path, hosted: bool) -> None:
+    """Each process has a PORT of its own; the receiver's address is in the data directory."""
+    port = free_port()
+    async with asyncio.timeout(60), simulator("--drop", "1", "--delay-s", "0") as url:
+        environment = {
+            "PORT": str(port),
+            "RUNWARE_API_KEY": "any",
+            "RUNWARE_BASE_URL": f"{url}/v1",
+        }
+        if hosted:
+            public = {"REELHOOK_PUBLIC_URL": f"http://127.0.0.1:{port}", "RENDER": "true"}
+            environment |= {**NEEDED, **public}
+        with honcho(tmp_path, environment) as process:
+            until(process, '"event": "ready"')
+            kept = json.loads((tmp_path / "data" / "local.json").read_text())
+            assert kept["url"] == f"http://127.0.0.1:{port}"
+            assert ("signing_keys" in kept) != hosted  # what is set needs no copy
+            token = NEEDED["REELHOOK_ADMIN_TOKEN"] if hosted else kept["admin_token"]
+            async with Client(kept["url"], token) as client:
+                task_id = await due_task(client, url)
+                await all_complete(client, [task_id])
+            assert f"{task_id}  posted" in until(process, f"{task_id}  posted")
+            stopped(process)
+
+
+def test_without_a_platforms_key_web_runs_on(tmp_path: Path) -> None:
+    port = free_port()
+    with honcho(tmp_path, {"PORT": str(port)}) as process:
+        told = until(process, "RUNWARE_API_KEY is not set")
+        if '"event": "ready"' not in told:
+            until(process, '"event": "ready"')
+        # A runner that had seen one of its processes end would be ending the other by now.
+        answer = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+        assert answer.status_code == 200
+        assert process.poll() is None
+        rest = stopped(process)
+    assert "RUNWARE_API_KEY" not in rest
+    assert "reconciler.1 stopped" in rest
