@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from receiver import ids
 from receiver.errors import Unreadable
 from receiver.platforms import PARSERS
 from receiver.platforms.items import Item
@@ -63,6 +64,15 @@ class Receipt(NamedTuple):
     results: int = 0
 
 
+def together(receipts: Sequence[Receipt]) -> Receipt:
+    """What one body brought to several tasks: the best outcome, and all new results."""
+    best = min(receipts, key=lambda receipt: _RANK[receipt.outcome])
+    return Receipt(best.outcome, sum(receipt.results for receipt in receipts))
+
+
+_RANK: Final = {outcome: rank for rank, outcome in enumerate(Outcome)}
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """A callback with its exact bytes; they are None once retention has taken them."""
@@ -94,6 +104,29 @@ def read(platform: str, body: bytes, task: str | None) -> tuple[Sequence[Item], 
     return items, None
 
 
+class Reprocess(BaseModel):
+    """`POST /v1/callbacks/{id}/reprocess`; a dry run only says what would come of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dry_run: bool = False
+
+
+def by_task(items: Sequence[Item]) -> Mapping[str | None, Sequence[Item]]:
+    """The items of each task that a body names, for who has no word of the task; None: of none."""
+    found: dict[str | None, list[Item]] = {}
+    for item in items:
+        found.setdefault(_task_of(item), []).append(item)
+    return found or {None: []}
+
+
+def _task_of(item: Item) -> str | None:
+    try:
+        return None if item.task_id is None else ids.canonical_task(item.task_id)
+    except ValueError:
+        return None
+
+
 class Callback(BaseModel):
     """A callback as the API shows it. `body` only on the single object, decoded for reading.
 
@@ -115,3 +148,10 @@ class Callback(BaseModel):
     remote: str
     body: str | None = None
     body_exact: bool | None = None
+
+
+class Reprocessed(Callback):
+    """A callback after its bytes were taken once more: what they brought, and how many results."""
+
+    status: Outcome
+    results: int

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from receiver.callbacks import Callback
+from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.errors import ReelhookError
@@ -220,6 +220,15 @@ class Client:
     async def callback_body(self, callback_id: str) -> bytes:
         """The exact bytes of a callback."""
         return (await self._ask("GET", f"/v1/callbacks/{callback_id}/body")).content
+
+    async def reprocess(self, callback_id: str, *, dry_run: bool = False) -> Reprocessed:
+        """Take a callback's bytes once more, or see what would come of it."""
+        response = await self._ask(
+            "POST",
+            f"/v1/callbacks/{callback_id}/reprocess",
+            content=Reprocess(dry_run=dry_run).model_dump_json(),
+        )
+        return _read(Reprocessed, response)
 
     async def events(self, **filters: Any) -> Listing[Event]:
         """One page of events."""

@@ -18,8 +18,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from receiver import ids
-from receiver.callbacks import Arrival, Outcome, Receipt, read
+from receiver.callbacks import Arrival, Outcome, Receipt, by_task, read, together
 from receiver.clock import Clock
 from receiver.errors import StoreUnavailable, TokenExpired, TokenRefused
 from receiver.platforms import PARSERS
@@ -241,8 +240,7 @@ class Ingest:
                 outcome, results = await self._record(arrivals[0])
             else:
                 receipts = await asyncio.gather(*map(self._record, arrivals))
-                outcome = min((receipt.outcome for receipt in receipts), key=_RANK.__getitem__)
-                results = sum(receipt.results for receipt in receipts)
+                outcome, results = together(receipts)
         except StoreUnavailable as error:
             return _BUSY, error.code
         return (_recorded(results) if results else _ANSWERS[outcome]), outcome
@@ -255,9 +253,6 @@ class Ingest:
             return refused.answer
         retry = (b"retry-after", str(wait).encode())
         return _refusal(429, "too_many", "Too many credentials that open nothing.", retry)
-
-
-_RANK: Final = {outcome: rank for rank, outcome in enumerate(Outcome)}
 
 
 class _Draft(NamedTuple):
@@ -293,22 +288,12 @@ class _Draft(NamedTuple):
 
     def by_task(self, items: Sequence[Item]) -> list[Arrival]:
         """A static key says nothing of the task, so the items do."""
-        tasks = dict.fromkeys(_task_of(item) for item in items) or {None: None}
-        return [
-            self.arrival(task, [item for item in items if _task_of(item) == task]) for task in tasks
-        ]
+        return [self.arrival(task, found) for task, found in by_task(items).items()]
 
 
 def remote_of(scope: Scope) -> str:
     """The peer's address. A proxy's word, so it has a bound; IPv6 takes 45 characters at most."""
     return scope["client"][0][:64] if scope.get("client") else "-"
-
-
-def _task_of(item: Item) -> str | None:
-    try:
-        return None if item.task_id is None else ids.canonical_task(item.task_id)
-    except ValueError:
-        return None
 
 
 def _check_headers(headers: Headers) -> None:

@@ -63,9 +63,13 @@ class Plan:
 # A body's outcome is the first of these that one of its items has (design §4).
 _PRECEDENCE: Final = (Outcome.RECORDED, Outcome.CONFLICT, Outcome.DUPLICATE, Outcome.PROGRESS)
 
+# Why a body is quarantined that could be parsed; the other reasons are the parser's.
+NAMES_NO_TASK: Final = "names_no_task"
+FOREIGN: Final = "foreign_items"  # items of other tasks, beside own ones
+UNKNOWN: Final = "unknown_items"  # beside known ones
 
 # What somebody has to look at; it may fill no disk.
-_NOISE: Final = frozenset({Outcome.CONFLICT, Outcome.QUARANTINED, Outcome.EXPIRED})
+NOISE: Final = frozenset({Outcome.CONFLICT, Outcome.QUARANTINED, Outcome.EXPIRED})
 
 
 class Recorder:
@@ -108,7 +112,7 @@ class Recorder:
         return self._take(task, arrival)
 
     def _keep_orphan(self, arrival: Arrival) -> Receipt:
-        reason = arrival.unreadable or "names_no_task"
+        reason = arrival.unreadable or NAMES_NO_TASK
         row = CallbackRow(self._next_id(), None, Outcome.QUARANTINED, reason, arrival)
         self.plan.callbacks.append(row)
         return Receipt(Outcome.QUARANTINED)
@@ -135,7 +139,7 @@ class Recorder:
         self._touch(task)
         task.confirm_submit(arrival.source)
         if arrival.foreign or changes.unknown:
-            self._keep_part(task, arrival, "foreign_items" if arrival.foreign else "unknown_items")
+            self._keep_part(task, arrival, FOREIGN if arrival.foreign else UNKNOWN)
         self._keep_by(outcome, task, arrival)
         self._write_changes(task, changes, now)
         return Receipt(outcome, len(changes.new))
@@ -202,7 +206,7 @@ class Recorder:
             self.plan.repeats.append((task.id, arrival))
             return
         self._kept.add(digest)
-        if outcome in _NOISE:
+        if outcome in NOISE:
             task.noise += 1
         self.plan.callbacks.append(CallbackRow(self._next_id(), task.id, outcome, reason, arrival))
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.receiver.store.suite")
+pytest.register_assert_rewrite("tests.receiver.store.suite", "tests.receiver.store.reprocess_suite")
 
 STRICT = os.environ.get("REELHOOK_CI") == "1"
 OURS = ("REELHOOK_", "RUNWARE_", "NANOGPT_")

@@ -45,6 +45,7 @@ DRAWING: Final = """\
     receiver.delivery.policy
     receiver.delivery.signing   cryptography
     receiver.recording
+    receiver.reprocessing
     receiver.reconciling
     submitter.rules.*
     submitter.pace
@@ -95,6 +96,7 @@ DRAWING: Final = """\
     receiver.serve
     receiver.cli.output         typer rich pydantic
     receiver.cli.ledger         typer
+    receiver.cli.inbound        typer
     receiver.cli.outbound       typer
     receiver.cli                typer
     receiver.__main__

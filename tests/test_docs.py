@@ -18,8 +18,9 @@ import pytest
 from pydantic import BaseModel
 from typer.main import get_command
 
+from receiver import recording
 from receiver.admin import api
-from receiver.callbacks import Callback, Outcome
+from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
 from receiver.deliveries import MOVES, Attempt, Delivery, Failure
 from receiver.delivery.guard import UrlRefused
@@ -218,7 +219,20 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
 
 @pytest.mark.parametrize(
     "shape",
-    [Task, TaskSpec, TaskClaim, Result, Callback, Endpoint, EndpointSpec, Event, Delivery, Attempt],
+    [
+        Task,
+        TaskSpec,
+        TaskClaim,
+        Reprocess,
+        Reprocessed,
+        Result,
+        Callback,
+        Endpoint,
+        EndpointSpec,
+        Event,
+        Delivery,
+        Attempt,
+    ],
     ids=lambda shape: shape.__name__,
 )
 def test_every_field_of_the_api_is_documented(shape: type[BaseModel]) -> None:
@@ -246,6 +260,14 @@ def test_every_filter_of_the_lists_is_documented() -> None:
 )
 def test_every_word_of_the_code_is_explained(name: str, words: list[str]) -> None:
     assert [word for word in words if not said(page(name), word)] == []
+
+
+def test_every_reason_of_a_quarantine_says_what_to_do() -> None:
+    found = {recording.NAMES_NO_TASK, recording.FOREIGN, recording.UNKNOWN, "bad_json", "empty"}
+    for path in (ROOT / "receiver" / "platforms").glob("*.py"):
+        found |= set(re.findall(r'Unreadable\(\s*"(\w+)"', path.read_text()))
+    assert len(found) > 9
+    assert [word for word in sorted(found) if not said(page("troubleshooting.md"), word)] == []
 
 
 def test_the_page_of_events_names_no_type_that_is_never_sent() -> None:

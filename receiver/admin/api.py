@@ -17,7 +17,7 @@ from starlette.routing import Route
 from receiver import ids
 from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.ops import Ops, Page, Principal, Query
-from receiver.callbacks import Outcome
+from receiver.callbacks import Outcome, Reprocess
 from receiver.clock import from_datetime, within_reason
 from receiver.deliveries import State as DeliveryState
 from receiver.endpoints import EndpointPatch, EndpointSpec
@@ -66,6 +66,7 @@ class Api:
             ("GET", "/v1/callbacks", self._callbacks),
             ("GET", "/v1/callbacks/{id}", self._callback),
             ("GET", "/v1/callbacks/{id}/body", self._callback_body),
+            ("POST", "/v1/callbacks/{id}/reprocess", self._reprocess),
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._add_endpoint),
             ("GET", "/v1/endpoints/{id}", self._endpoint),
@@ -156,6 +157,10 @@ class Api:
         body = await self._ops.callback_body(who, callback_id)
         name = {"content-disposition": f'attachment; filename="{callback_id}"'}
         return Response(body, 200, {**_INERT, **name}, media_type="application/octet-stream")
+
+    async def _reprocess(self, who: Principal, request: Request) -> Response:
+        asked = await _body(request, Reprocess)
+        return _shown(await self._ops.reprocess(who, request.path_params["id"], asked))
 
     async def _endpoints(self, who: Principal, request: Request) -> Response:
         return _listed(await self._ops.endpoints(who, _query(request, "project")))

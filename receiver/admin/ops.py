@@ -14,21 +14,23 @@ from datetime import datetime
 from typing import Final, Protocol, Self
 
 from receiver import ids
-from receiver.callbacks import Callback
+from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime, within_reason
 from receiver.deliveries import Delivery
 from receiver.delivery.signing import new_secret
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
 from receiver.endpoints import State as EndpointState
-from receiver.errors import Forbidden, Invalid, NotFound
+from receiver.errors import Conflict, Forbidden, Invalid, NotFound
 from receiver.events import Event
 from receiver.platforms import PARSERS
+from receiver.reprocessing import arrivals_of
 from receiver.results import Result
 from receiver.store.protocol import (
     NewEndpoint,
     Page,
     Query,
     Registration,
+    Reprocessing,
     Store,
     TaskChange,
     TasksAsked,
@@ -306,6 +308,19 @@ class Ops:
         if kept.body is None:
             raise NotFound(f"The bytes of {callback_id} are not kept any more.")
         return kept.body
+
+    async def reprocess(self, who: Principal, callback_id: str, asked: Reprocess) -> Reprocessed:
+        """Take a callback's bytes once more. Raises Conflict when they may not, or are gone."""
+        kept, now = await self.store.kept_callback(callback_id), self._clock()
+        who.see(kept.project)
+        if kept.body is None:
+            raise Conflict(f"The bytes of {callback_id} are not kept any more: poll the task.")
+        arrivals = arrivals_of(kept, kept.body, now)
+        receipt = await self.store.reprocess(
+            Reprocessing(kept.id, arrivals, now, dry_run=asked.dry_run)
+        )
+        shown = (await self.store.callback(callback_id)).model_dump(exclude={"body", "body_exact"})
+        return Reprocessed(**shown, status=receipt.outcome, results=receipt.results)
 
     async def add_endpoint(
         self, who: Principal, spec: EndpointSpec, project: str | None

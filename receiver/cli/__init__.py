@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.ledger import callbacks, events, tasks
+from receiver.cli.inbound import callbacks
+from receiver.cli.ledger import events, tasks
 from receiver.cli.outbound import deliveries, endpoints
 from receiver.cli.output import (
     FAILED,

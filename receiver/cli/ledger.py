@@ -1,19 +1,17 @@
-"""Floor 5, assembly: `reelhook tasks`, `callbacks` and `events`: what came in and what was told."""
+"""Floor 5, assembly: `reelhook tasks` and `events`: what is owed and what was told."""
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.output import TIMED_OUT, USAGE, Json, Limit, fail, say, show, table, with_client
+from receiver.cli.output import TIMED_OUT, Json, Limit, fail, say, show, table, with_client
 
 if TYPE_CHECKING:
     from receiver.client import Client
 
 tasks = typer.Typer(no_args_is_help=True, help="The ledger of submitted tasks.")
-callbacks = typer.Typer(no_args_is_help=True, help="What platforms posted, byte for byte.")
 events = typer.Typer(no_args_is_help=True, help="What was told downstream.")
 
 
@@ -129,64 +127,6 @@ async def _follow(client: Client, task_id: str, as_json: bool) -> None:
             typer.echo(task.model_dump_json(exclude_none=True))
         else:
             typer.echo(f"{task.status.value:<17} {task.received} of {task.expected or '?'}")
-
-
-@callbacks.command("list")
-def callbacks_list(
-    outcome: Annotated[str | None, typer.Option(help="quarantined, conflict, …")] = None,
-    task: Annotated[str | None, typer.Option()] = None,
-    limit: Limit = 50,
-    as_json: Json = False,
-) -> None:
-    """List inbound callbacks, the newest first.
-
-    reelhook callbacks list --outcome quarantined
-    """
-    columns = ("id", "outcome", "reason", "task_id", "size", "repeats", "received_at")
-
-    async def use(client: Client) -> None:
-        page = await client.callbacks(outcome=outcome, task=task, limit=limit)
-        table(page.data, as_json, columns, "No callbacks yet.")
-
-    with_client(use)
-
-
-@callbacks.command("show")
-def callbacks_show(
-    callback_id: str,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The exact bytes; into a file or a pipe.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Show a callback with its body.
-
-    reelhook callbacks show cb_…
-    reelhook callbacks show cb_… --raw > body
-    """
-    if raw:
-        _write_body(callback_id)
-        return
-
-    async def use(client: Client) -> None:
-        callback = await client.callback(callback_id)
-        show(callback, as_json)
-        if callback.body_exact is False:
-            say("This is not exactly what came: --raw gives the bytes.")
-
-    with_client(use)
-
-
-def _write_body(callback_id: str) -> None:
-    # A terminal would act on what a stranger sent.
-    if sys.stdout.isatty():
-        fail("These bytes may be anything. Send them into a file or a pipe.", USAGE)
-
-    async def use(client: Client) -> None:
-        sys.stdout.buffer.write(await client.callback_body(callback_id))
-        sys.stdout.buffer.flush()
-
-    with_client(use)
 
 
 @events.command("list")

@@ -67,6 +67,16 @@ class TasksReleased:
 
 
 @dataclass(frozen=True, slots=True)
+class Reprocessing:
+    """A kept callback's bytes as they are read now; `now` in milliseconds."""
+
+    callback: int
+    arrivals: Sequence[Arrival]
+    now: int
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NewEndpoint:
     """An endpoint to add, with its first secret."""
 
@@ -177,6 +187,10 @@ class Store(Protocol):
 
     async def callback(self, callback_id: str) -> Callback: ...
     async def kept_callback(self, callback_id: str) -> Kept: ...
+    async def reprocess(self, asked: Reprocessing) -> Receipt:
+        """Record what kept bytes say now, in their own row. Raises Conflict when they may not."""
+        ...
+
     async def callbacks(self, query: Query) -> Page[Callback]: ...
 
     async def add_endpoint(self, new: NewEndpoint) -> Endpoint: ...

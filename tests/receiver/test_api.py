@@ -58,6 +58,7 @@ ROUTES = [
     ("GET", "/v1/callbacks"),
     ("GET", "/v1/callbacks/{callback}"),
     ("GET", "/v1/callbacks/{callback}/body"),
+    ("POST", "/v1/callbacks/{callback}/reprocess"),
     ("GET", "/v1/endpoints"),
     ("POST", "/v1/endpoints"),
     ("GET", "/v1/endpoints/{endpoint}"),
@@ -568,6 +569,23 @@ async def test_the_bytes_of_a_callback_are_given_exactly_and_run_by_nobody(
         "cache-control": "no-store",
     }
     assert headers.items() <= response.headers.items()
+
+
+async def test_a_callback_is_taken_once_more(receiver: Assembled, api: httpx.AsyncClient) -> None:
+    # As if an earlier release had not been able to read it.
+    await receiver.store.record(arrival(body=wrapped(success()), unreadable="unknown_shape"))
+    (listed,) = (await api.get("/v1/callbacks?outcome=quarantined")).json()["data"]
+    path = f"/v1/callbacks/{listed['id']}/reprocess"
+    refused(await api.post(path, json={"dry": True}), 422, "invalid")
+    dry = (await api.post(path, json={"dry_run": True})).json()
+    assert dry == listed | {"status": "recorded", "results": 1}
+    done = (await api.post(path)).json()
+    assert done == dry | {"outcome": "recorded", "reason": None}
+    again = (await api.post(path)).json()
+    assert again == done | {"status": "duplicate", "results": 0}
+    assert (await api.get(f"/v1/tasks/{TASK}")).json()["status"] == "succeeded"
+    await api.post(f"/v1/tasks/{TASK}/revoke")
+    refused(await api.post(path), 409, "conflict")
 
 
 async def test_a_platforms_echo_of_its_url_is_told_to_nobody(

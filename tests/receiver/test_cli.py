@@ -24,7 +24,7 @@ from tests.make import processing, success, uuid, wrapped
 
 pytestmark = pytest.mark.process
 
-OK, FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT = range(7)
+OK, FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(8)
 
 _numbers = count(1_000)
 
@@ -311,6 +311,43 @@ def test_what_a_stranger_sent_is_inert_on_a_terminal_and_exact_in_a_file(served:
     finally:
         os.close(terminal)
         os.close(end)
+
+
+def test_callbacks_are_taken_once_more_alone_or_by_what_became_of_them(served: Running) -> None:
+    task = new_task()
+    url = signed_url(served, task)
+    assert post(url, success(1, task)) == 200
+    for body in (b"[", b"{"):
+        assert httpx.post(url, content=body).json() == {"status": "quarantined"}
+    asked = ("callbacks", "reprocess", "--outcome", "quarantined", "--task", task)
+    dry = ask(served, *asked, "--dry-run", "--json")
+    assert (dry.code, dry.err) == (OK, "2 would be reprocessed: 2 quarantined, 0 refused.\n")
+    assert [one["size"] for one in dry.json] == [1, 1]
+    assert dry.json[0]["received_at"] < dry.json[1]["received_at"]
+    done = ask(served, *asked, "--limit", "1")
+    assert (done.code, "older ones" in done.err) == (OK, True)
+    assert "bad_json" in done.out
+    (recorded,) = ask(
+        served, "callbacks", "list", "--outcome", "recorded", "--task", task, "--json"
+    ).json
+    (one,) = ask(served, "callbacks", "reprocess", recorded["id"], "--json").json
+    assert (one["status"], one["outcome"], one["results"]) == ("duplicate", "recorded", 0)
+    httpx.post(
+        f"{served.ready['url']}/v1/tasks/{task}/revoke", headers=authorized(served)
+    ).raise_for_status()
+    refused = ask(served, *asked)
+    assert (refused.code, refused.out) == (SOME_FAILED, "")
+    assert refused.err.endswith("2 reprocessed: none, 2 refused.\n")
+    assert refused.err.count("revoked") == 2
+    assert ask(served, "callbacks", "reprocess", recorded["id"]).code == FAILED
+    for wrong in ([], [recorded["id"], "--task", task]):
+        assert ask(served, "callbacks", "reprocess", *wrong).code == USAGE
+
+
+def authorized(served: Running) -> dict[str, str]:
+    """The admin token that the receiver made for itself."""
+    local = json.loads((served.folder / "data" / "local.json").read_text())
+    return {"authorization": f"Bearer {local['admin_token']}"}
 
 
 def test_an_endpoint_is_added_listed_moved_and_removed(served: Running) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from receiver import ids
 from receiver.admin.ops import Ops, Principal, Watch
+from receiver.callbacks import Reprocess
 from receiver.deliveries import State
 from receiver.endpoints import EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
@@ -64,6 +65,8 @@ def asked_by(
         "results": lambda: ops.results(who, TASK),
         "change": lambda: ops.change_task(who, TASK, TaskPatch(platform_id="x")),
         "reconcile": lambda: ops.reconcile_task(who, TASK),
+        "body": lambda: ops.callback_body(who, of["callback"]),
+        "reprocess": lambda: ops.reprocess(who, of["callback"], Reprocess()),
         "revoke": lambda: ops.revoke_task(who, TASK),
         "callback": lambda: ops.callback(who, of["callback"]),
         "event": lambda: ops.event(who, of["event"]),
@@ -96,6 +99,18 @@ async def test_ones_own_project_and_an_admin_get_an_answer(
         await ask()
     with pytest.raises(NotFound):
         await receiver.store.task(TASK)
+
+
+async def test_what_names_no_task_is_the_default_projects(receiver: Assembled) -> None:
+    ops, owner = receiver.service.ops, Principal("owner", "default")
+    await receiver.store.record(arrival(task_id=None, jti=None, body=b"{"))
+    (listed,) = (await ops.callbacks(owner, Query())).data
+    assert (await ops.callbacks(STRANGER, Query())).data == []
+    of = {"callback": listed.id}
+    for name in ("callback", "body", "reprocess"):
+        assert await asked_by(ops, owner, of)[name]()
+        with pytest.raises(NotFound):
+            await asked_by(ops, STRANGER, of)[name]()
 
 
 async def test_lists_show_ones_own_project_alone(

@@ -1,0 +1,26 @@
+"""Kept callbacks taken once more, with the SQLite store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from receiver.store.protocol import Store
+from receiver.store.sqlite import SqliteStore
+from tests.doubles import Dice, FakeClock
+from tests.receiver.store.reprocess_suite import ReprocessSuite
+from tests.receiver.store.suite import Opener
+
+
+class TestSqliteReprocess(ReprocessSuite):
+    """The behaviour that every store has."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path, clock: FakeClock) -> Opener:
+        dice = Dice()
+
+        async def open_it() -> Store:
+            return await SqliteStore.open(tmp_path / "db", clock=clock, entropy=dice.bits)
+
+        return open_it
