@@ -303,7 +303,7 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running until Ctrl-C.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the main job on this machine alone: receiver, simulator and a checking consumer.
+    """Run the main job on this machine alone: receiver, simulator, reconciler, checking consumer.
 
     reelhook demo
     """

@@ -1,7 +1,8 @@
-"""Floor 5, assembly: `reelhook demo`: the main job as three real processes, told as it happens.
+"""Floor 5, assembly: `reelhook demo`: the main job as four real processes, told as it happens.
 
-Receiver, simulator and consumer run on free loopback ports with a data directory of their own. At
-the end nothing is believed: what the simulator says it sent, what the ledger holds and what the
+Receiver, simulator, reconciler and consumer run on this machine with a data directory of their own.
+The simulator sends some callbacks twice and some never; the reconciler fetches what never came. At
+the end nothing is believed: what the simulator says it made, what the ledger holds and what the
 consumer verified are compared, and only if all agree is the exit code 0. No key is ever read.
 """
 
@@ -19,12 +20,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from typing import Any, Final
 
 import httpx
 
-from receiver.client import Client, EndpointSpec, Result
+from receiver.client import Client, EndpointSpec, Result, Source
 from submitter.handle import SubmittedTask
 from submitter.platforms.runware import Runware
 from submitter.processes import Child
@@ -34,8 +36,14 @@ READY: Final = 30.0  # seconds for a process to listen
 PATIENCE: Final = 60.0  # seconds for all that follows
 INTERRUPTED: Final = 130
 LOOK: Final = 0.2  # seconds between looks at what is still under way
+OVERDUE: Final = timedelta(seconds=2.2)  # the last callback is sent after 1.9 s
 SCHEDULE: Final = "0,1,2,5"
+KNOBS: Final = (
+    *("--delay-s", "1", "--spread-s", "0.9", "--duplicates", "0.4", "--drop", "0.2"),
+    *("--seed", "7"),
+)
 FAILING: Final = "simulator:fail@1"
+NO_KEY: Final = "no-key-needed"
 
 _OURS: Final = ("REELHOOK_", "RUNWARE_", "NANOGPT_")
 _GENERIC: Final = frozenset({"HOST", "PORT", "DATABASE_URL", "LOG_LEVEL", "WEB_CONCURRENCY"})
@@ -44,7 +52,7 @@ _NOT_PARAMETERS: Final = frozenset({"taskType", "taskUUID", "model"})
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The three processes, and a client for each."""
+    """The processes, and a client for each that answers."""
 
     ledger: Client
     simulator: str
@@ -116,37 +124,50 @@ async def _stage() -> AsyncIterator[Stage]:
     token = secrets.token_urlsafe(32)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="reelhook-demo-"))
-        receiver = await _start(
-            stack, "receiver", _receiver_env(folder, token), "receiver", "serve"
+        # All of them import for a while, so they do it side by side.
+        serving = await _start(stack, "receiver", _receiver_env(folder, token), "receiver", "serve")
+        simulating = await _start(
+            stack, "simulator", _bare(), "submitter.simulator", "--port", "0", "--quiet", *KNOBS
         )
-        knobs = ("--delay-s", "1", "--spread-s", "0.9", "--duplicates", "0.4", "--seed", "11")
-        simulator = await _start(
-            stack, "simulator", _bare(), "submitter.simulator", "--port", "0", "--quiet", *knobs
+        consuming = await _start(stack, "consumer", _bare(), "submitter.consumer", "--port", "0")
+        simulator = await _ready(stack, simulating)
+        receiver = await _ready(stack, serving)
+        reconciling = _reconciler_env(receiver["url"], token, simulator["url"])
+        reconciler = await _start(
+            stack, "reconciler", reconciling, "receiver", "reconcile", "--json"
         )
-        consumer = await _start(stack, "consumer", _bare(), "submitter.consumer", "--port", "0")
+        _introduce(stack, reconciler, receiver["url"])
+        consumer = await _ready(stack, consuming)
         http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False, timeout=10))
         ledger = await stack.enter_async_context(Client(receiver["url"], token))
         yield Stage(ledger, simulator["url"], consumer["url"], http)
 
 
-async def _start(
-    stack: AsyncExitStack, name: str, env: Mapping[str, str], *module: str
-) -> dict[str, Any]:
+async def _start(stack: AsyncExitStack, name: str, env: Mapping[str, str], *module: str) -> Child:
     argv = [sys.executable, "-m", *module]
-    child = await stack.enter_async_context(Child.start(argv, name=name, env=env))
+    return await stack.enter_async_context(Child.start(argv, name=name, env=env))
+
+
+async def _ready(stack: AsyncExitStack, child: Child) -> dict[str, Any]:
     ready = await child.ready(READY)
-    _say(f"    {name:<10} {ready['url']}  (process {child.pid})")
-    narrator = asyncio.create_task(_narrate(child))
-    stack.callback(narrator.cancel)
+    _introduce(stack, child, ready["url"])
     return ready
 
 
+def _introduce(stack: AsyncExitStack, child: Child, url: str) -> None:
+    _say(f"    {child.name:<10} {url}  (process {child.pid})")
+    narrator = asyncio.create_task(_narrate(child))
+    stack.callback(narrator.cancel)
+
+
 async def _narrate(child: Child) -> None:
-    """Tell what a process tells: the consumer says each delivery that it verified."""
+    """Tell what a process tells: deliveries that were verified, tasks that were asked after."""
     async for line in child.lines:
         told = json.loads(line)
         if told.get("event") == "delivery":
             _say(f"==> delivered  {told['task'][:8]}  {told['type']}, signature verified")
+        elif "found" in told:
+            _say(f"??? overdue    {told['task'][:8]}  asked after: {told['found']}")
 
 
 def _bare() -> dict[str, str]:
@@ -170,11 +191,21 @@ def _receiver_env(folder: str, token: str) -> dict[str, str]:
     }
 
 
+def _reconciler_env(receiver: str, token: str, simulator: str) -> dict[str, str]:
+    return {
+        **_bare(),
+        "REELHOOK_URL": receiver,
+        "REELHOOK_ADMIN_TOKEN": token,
+        "RUNWARE_BASE_URL": f"{simulator}/v1",
+        "RUNWARE_API_KEY": NO_KEY,
+    }
+
+
 async def _play(stage: Stage) -> Report:
     spec = EndpointSpec(url=f"{stage.consumer}/hooks", description="the demo's consumer")
     endpoint = await stage.ledger.add_endpoint(spec)
     await stage.http.post(f"{stage.consumer}/secret", json={"secret": endpoint.secret})
-    platform = Runware("no-key-needed", f"{stage.simulator}/v1")
+    platform = Runware(NO_KEY, f"{stage.simulator}/v1")
     async with platform:
         submitter = Submitter(platform, stage.ledger)
         tasks = [await _submit(submitter, wanted) for wanted in _wanted()]
@@ -201,6 +232,7 @@ async def _submit(submitter: Submitter, wanted: dict[str, Any]) -> SubmittedTask
         number_results=count,
         task_id=wanted.get("taskUUID"),
         tags={"projectId": "proj_789"},
+        deadline_at=datetime.now(UTC) + OVERDUE,
     )
     _say(f"--> submitted  {task.id[:8]}  {wanted['model']:<17} × {count}")
     return task
@@ -208,7 +240,8 @@ async def _submit(submitter: Submitter, wanted: dict[str, Any]) -> SubmittedTask
 
 async def _follow(task: SubmittedTask) -> None:
     async for result in task.results():
-        _say(f"<-- callback   {task.id[:8]}  result {result.index + 1}  {_outcome(result)}")
+        way = "fetched " if result.source is Source.POLL else "callback"
+        _say(f"<-- {way}   {task.id[:8]}  result {result.index + 1}  {_outcome(result)}")
     done = await task.wait()
     _say(f"=== {done.status.value:<10} {task.id[:8]}  {done.received} of {done.expected}")
 
@@ -239,16 +272,31 @@ async def _compare(stage: Stage, tasks: list[SubmittedTask]) -> Report:
     sent = (await stage.simulator_says("/_control/tasks"))["data"]
     results = {task.id: await stage.ledger.results(task.id) for task in tasks}
     events = (await stage.ledger.events(limit=200)).data
-    callbacks = (await stage.ledger.callbacks(limit=200)).data
+    callbacks = [
+        callback
+        for callback in (await stage.ledger.callbacks(limit=200)).data
+        if callback.source == Source.CALLBACK
+    ]
     seen = await stage.consumer_saw()
 
     held = Counter(_name(found) for listed in results.values() for found in listed)
-    told = Counter(result["media"] or result["code"] for task in sent for result in task["results"])
-    report.check("every result that the platform sent is recorded once", held == told)
+    made = [result for task in sent for result in task["results"]]
+    told = Counter(_made(result) for result in made)
+    report.check("every result of the platform is recorded once", held == told)
+    dropped = {_made(result) for result in made if result["dropped"]}
+    polled = {
+        _name(found)
+        for listed in results.values()
+        for found in listed
+        if found.source is Source.POLL
+    }
+    fetched = bool(dropped) and dropped <= polled
+    report.check("some were never called back, and were fetched", fetched)
     acknowledged = sum(_acknowledged(task) for task in sent)
     kept = sum(1 + callback.repeats for callback in callbacks)
     report.check("every callback that was acknowledged is counted", acknowledged == kept)
-    report.check("some came twice, and were told once", kept > sum(held.values()))
+    by_callback = sum(held.values()) - len(polled)
+    report.check("some came twice, and were told once", kept > by_callback)
     report.check("the published results are as published", _as_published(results))
     completed = Counter(event.task_id for event in events if event.type == "task.completed")
     once = completed == Counter({task.id: 1 for task in tasks})
@@ -261,7 +309,8 @@ async def _compare(stage: Stage, tasks: list[SubmittedTask]) -> Report:
         "tasks": len(tasks),
         "callbacks": kept,
         "results": sum(held.values()),
-        "duplicates": kept - sum(held.values()),
+        "duplicates": kept - by_callback,
+        "fetched": len(polled),
         "events": len(events),
         "deliveries_verified": sum(seen["times"].values()),
     }
@@ -270,6 +319,11 @@ async def _compare(stage: Stage, tasks: list[SubmittedTask]) -> Report:
 
 def _name(result: Result) -> str | None:
     return result.error.code if result.error else result.media[0].id
+
+
+def _made(result: dict[str, Any]) -> str | None:
+    found: str | None = result["media"] or result["code"]
+    return found
 
 
 def _acknowledged(task: dict[str, Any]) -> int:

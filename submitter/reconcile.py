@@ -27,7 +27,7 @@ from submitter.platforms.snapshots import Snapshot, Standing, conclusion, unseen
 
 LIMIT: Final = 8  # tasks in work at once
 RATE: Final = 5.0  # questions to the platform a second
-IDLE: Final = 2.0  # seconds before we ask the ledger again when nothing was due
+IDLE: Final = 1.0  # seconds before we ask the ledger again when nothing was due
 
 # A platform that hangs must not outlast the lease: each poll has an end of its own, whatever waits.
 LEASE_S: Final = 60

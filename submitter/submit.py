@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -137,8 +138,13 @@ class Submitter:
         idempotency_key: str | None = None,
         task_id: str | None = None,
         strict: bool = False,
+        deadline_at: datetime | None = None,
+        give_up_at: datetime | None = None,
     ) -> SubmittedTask:
         """Submit one task; its handle has the id at once.
+
+        At `deadline_at` (after 15 minutes) what is missing is overdue and polled, at `give_up_at`
+        (after a day) it is recorded as failed.
 
         Raises InvalidTask, LedgerUnavailable, PublicUrlRefused or IdempotencyConflict before
         anything is sent; PlatformRejected and PlatformUnavailable when the platform did not take
@@ -154,7 +160,8 @@ class Submitter:
             metadata=metadata,
         )
         warnings = _check(task, strict)
-        registered = await self._register(task, idempotency_key, self._project)
+        times = {"deadline_at": deadline_at, "give_up_at": give_up_at}
+        registered = await self._register(task, idempotency_key, self._project, **times)
         if registered and registered.request not in (None, _as_kept(request_of(task))):
             raise IdempotencyConflict(key=idempotency_key or task.id, task_id=task.id)
         handle = SubmittedTask(task.id, warnings, _client=self._ledger)
@@ -192,14 +199,15 @@ class Submitter:
         return new_task_id(self._random(16))
 
     async def _register(
-        self, task: GenerationTask, key: str | None, project: str
+        self, task: GenerationTask, key: str | None, project: str, **times: datetime | None
     ) -> RegisteredTask | None:
         if self._ledger is None:
             if self._require_ledger:
                 raise LedgerUnavailable(task_id=task.id, reason="no receiver is configured")
             return None
         try:
-            return await self._ledger.register_task(task.id, _spec(task, key, project))
+            spec = _spec(task, key, project, **times)
+            return await self._ledger.register_task(task.id, spec)
         except Unreachable as error:
             if self._require_ledger:
                 raise _unregistered(task.id, error) from None
@@ -333,7 +341,9 @@ class Submitter:
             raise PublicUrlRefused(url=base, reason="another receiver answers there.")
 
 
-def _spec(task: GenerationTask, key: str | None, project: str) -> TaskSpec:
+def _spec(
+    task: GenerationTask, key: str | None, project: str, **times: datetime | None
+) -> TaskSpec:
     try:
         return TaskSpec(
             platform=task.platform,
@@ -344,6 +354,7 @@ def _spec(task: GenerationTask, key: str | None, project: str) -> TaskSpec:
             metadata=task.metadata,
             request=request_of(task),
             client_ref=key,
+            **times,
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

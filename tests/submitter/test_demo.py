@@ -47,8 +47,12 @@ def test_the_demo_checks_what_it_shows(tmp_path: Path) -> None:
     assert all(check["holds"] for check in report["checks"])
     assert (report["tasks"], report["results"]) == (11, 14)
     assert report["duplicates"] > 0
+    assert report["fetched"] > 0
     told = found.stderr
-    for step in ("--> submitted", "<-- callback", "==> delivered", "=== succeeded", "=== failed"):
+    for step in (
+        *("--> submitted", "<-- callback", "??? overdue", "<-- fetched", "==> delivered"),
+        *("=== succeeded", "=== failed"),
+    ):
         assert step in told
     assert not leftovers(tmp_path)
 
@@ -66,7 +70,7 @@ async def test_a_signal_ends_the_demo_and_its_processes(tmp_path: Path) -> None:
                 break
         os.kill(demo.pid, signal.SIGTERM)
         assert await demo.wait() == 130
-    assert len(pids) == 3
+    assert len(pids) == 4
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -122,6 +123,14 @@ async def test_the_ledger_knows_a_task_before_the_platform_does(receiver: Runnin
         assert kept is not None
         assert (kept.submit_state, kept.client_ref) == (SubmitState.SUBMITTED, key)
         assert (kept.metadata, kept.tags) == ({"order": 17}, {"projectId": "proj_789"})
+
+
+async def test_a_task_may_have_times_of_its_own(receiver: Running) -> None:
+    deadline, end = datetime(2100, 1, 1, tzinfo=UTC), datetime(2100, 1, 2, tzinfo=UTC)
+    async with stage(receiver) as scene, scene.submitter() as submitter:
+        task = await submitter.submit(MODEL, PARAMETERS, deadline_at=deadline, give_up_at=end)
+        found = await task.wait(LIMIT_S)
+        assert (found.deadline_at, found.give_up_at) == (deadline, end)
 
 
 async def test_a_task_that_the_rules_refuse_is_told_to_nobody(receiver: Running) -> None:
