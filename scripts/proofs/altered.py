@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from receiver import cli, serve
 from receiver.callbacks import Arrival, Outcome, Receipt
-from receiver.store import writer
+from receiver.store import commits
 from receiver.store.sqlite import SqliteStore, store
 
 SMALL_WAL: Final = 128 << 10  # bytes
@@ -46,7 +46,7 @@ def _sync_seldom() -> None:
 
 
 def _checkpoint_often() -> None:
-    patch.object(writer, "LARGE_WAL", SMALL_WAL).start()
+    patch.object(commits, "LARGE_WAL", SMALL_WAL).start()
 
 
 BEFORE_COMMIT: Final = "answers-before-commit"

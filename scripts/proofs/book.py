@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from typing import Final
 from scripts.proofs.harness import Answer, Callback, Line, callbacks_of
 from scripts.proofs.stored import problems_of
 
+CONNECTIONS: Final = 16
 OPEN_TASKS: Final = 12
 REPEATED: Final = 0.1  # of what is sent: a callback that was sent before
 SAMPLE: Final = 50  # acknowledged earlier, looked at again with each look
@@ -98,13 +101,33 @@ class Book:
         return found
 
 
-async def post_until_dead(
-    port: int, book: Book, on_sent: Callable[[int, Callback], None] = lambda *_: None
-) -> None:
-    """Post one request after the other until the receiver is dead.
+async def load(
+    port: int,
+    book: Book,
+    more: int,
+    within: float,
+    on_sent: Callable[[int, Callback], None] = lambda *_: None,
+) -> list[asyncio.Task[None]]:
+    """Post over many connections; return when so many more are acknowledged, or after the seconds.
 
-    `on_sent(own port, callback)` is called before each.
+    The posting goes on until the receiver is dead; wait for the tasks then. The load is counted and
+    not timed, so that a slow machine sees as much of it. `on_sent(own port, callback)` is called
+    before each request.
     """
+    enough, target = asyncio.Event(), len(book.acknowledged) + more
+
+    def note(own_port: int, callback: Callback) -> None:
+        on_sent(own_port, callback)
+        if len(book.acknowledged) >= target:
+            enough.set()
+
+    tasks = [asyncio.create_task(_post_until_dead(port, book, note)) for _ in range(CONNECTIONS)]
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(enough.wait(), within)
+    return tasks
+
+
+async def _post_until_dead(port: int, book: Book, on_sent: Callable[[int, Callback], None]) -> None:
     try:
         line = await Line.open(port)
     except OSError:

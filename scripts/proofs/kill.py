@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scripts.proofs.altered import BEFORE_COMMIT, OFTEN, altered
-from scripts.proofs.book import Book, post_until_dead
+from scripts.proofs.book import Book, load
 from scripts.proofs.harness import (
     SERVE,
     NotReady,
@@ -38,8 +38,9 @@ from scripts.proofs.preloaded import Forked, Parent
 from scripts.proofs.sink import Sink
 from scripts.proofs.stored import integrity_of, problems_of, succeeded_of
 
-CONNECTIONS: Final = 16
-LONGEST_LOAD: Final = 0.2  # seconds until the kill
+MOST_LOAD: Final = 250  # callbacks acknowledged before a kill
+LONGEST_LOAD: Final = 2.0  # seconds
+LAST_MOMENTS: Final = 0.01  # seconds
 INTEGRITY_EVERY: Final = 100  # cycles
 
 
@@ -95,11 +96,9 @@ class Store:
 
     async def cycle(self) -> None:
         """Load, kill, start, compare; the receiver runs before and after."""
-        lines = [
-            asyncio.create_task(post_until_dead(self._receiver.port, self._book))
-            for _ in range(CONNECTIONS)
-        ]
-        await asyncio.sleep(random.uniform(0.005, LONGEST_LOAD))
+        more = random.randint(0, MOST_LOAD)
+        lines = await load(self._receiver.port, self._book, more, LONGEST_LOAD)
+        await asyncio.sleep(random.uniform(0.0, LAST_MOMENTS))
         await self._kill()
         await asyncio.gather(*lines)
         await self._receiver.start()

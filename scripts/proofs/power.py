@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -33,14 +34,14 @@ from typing import Any, Final
 from receiver.clock import wall_clock
 from receiver.store.sqlite import SqliteStore
 from scripts.proofs.altered import NORMAL, OFTEN, altered
-from scripts.proofs.book import Book, post_until_dead
+from scripts.proofs.book import Book, load
 from scripts.proofs.disk import Disk, Kept, write_image
 from scripts.proofs.harness import Callback, Receiver, Verdict, options, progress, run
 from scripts.proofs.sink import Sink
 from scripts.proofs.stored import integrity_of, problems_of
 from scripts.proofs.trace import Acknowledged, Reader, Step, strace, wait_for_end
 
-CONNECTIONS: Final = 16
+LONGEST_LOAD: Final = 60.0  # seconds
 ENDPOINTS: Final = 2
 WEIGHTS: Final = {Kept.NOTHING: 10, Kept.SOME: 5, Kept.TORN: 4, Kept.ALL: 1}
 REOPENED: Final = 0.03  # of the images are opened by the receiver's own store, too
@@ -102,20 +103,13 @@ class Recording:
 
     async def _load(self, end: signal.Signals) -> dict[int, list[Callback]]:
         sent: dict[int, list[Callback]] = {}
-        enough, book = asyncio.Event(), self._book
-        target = len(book.acknowledged) + self._target // 2
 
         def note(port: int, callback: Callback) -> None:
             sent.setdefault(port, []).append(callback)
             self._trace.callbacks[callback.sha256] = callback
-            if len(book.acknowledged) >= target:
-                enough.set()
 
-        lines = [
-            asyncio.create_task(post_until_dead(self._receiver.port, book, note))
-            for _ in range(CONNECTIONS)
-        ]
-        await asyncio.wait_for(enough.wait(), 60)
+        half = self._target // 2
+        lines = await load(self._receiver.port, self._book, half, LONGEST_LOAD, note)
         await self._receiver.end(end)
         await asyncio.gather(*lines)
         return sent
@@ -346,6 +340,11 @@ def control(asked: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _processor_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
 def main() -> int:
     """Run the control, then the proof."""
     asked, verdict, begun = _asked(), Verdict("power"), time.monotonic()
@@ -377,6 +376,7 @@ def main() -> int:
         "acknowledged_over_all_images": found.checked,
         "sqlite": sqlite3.sqlite_version,
         "seconds": round(time.monotonic() - begun),
+        "processor_seconds": round(_processor_seconds()),
     }
     return verdict.tell()
 

@@ -1,0 +1,48 @@
+"""What controls alter must still be where they alter it, or they would fail for another reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from receiver import serve
+from receiver.callbacks import Outcome, Receipt
+from receiver.clock import wall_clock
+from receiver.store import commits
+from receiver.store.sqlite import SqliteStore, store
+from scripts.proofs.altered import BEFORE_COMMIT, NORMAL, OFTEN, SMALL_WAL, HastyStore, alter
+from tests.make import arrival, success
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    patch.stopall()
+
+
+async def test_normal_is_what_the_writer_then_asks_for(tmp_path: Path) -> None:
+    alter([NORMAL])
+    assert ("synchronous", "NORMAL", 1) in store.PRAGMAS
+    async with await SqliteStore.open(tmp_path / "db", clock=wall_clock):
+        pass  # it reads every pragma back
+
+
+async def test_checkpoints_begin_at_a_small_log() -> None:
+    alter([OFTEN])
+    assert vars(commits)["LARGE_WAL"] == SMALL_WAL
+
+
+async def test_an_answer_comes_before_its_commit(tmp_path: Path) -> None:
+    alter([BEFORE_COMMIT])
+    assert vars(serve)["SqliteStore"] is HastyStore
+    async with await HastyStore.open(tmp_path / "db", clock=wall_clock) as hasty:
+        told: list[str] = []
+        hasty.on_change(lambda *_: told.append("committed"))
+        assert await hasty.record(arrival(success())) == Receipt(Outcome.RECORDED, 1)
+        assert told == []
+    assert told == ["committed"]
