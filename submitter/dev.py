@@ -5,6 +5,8 @@
       └ ends: opened again; when the   └ ends: started again; given up after
         URL differs, the receiver is     some quick failures (exit code 3)
         started again with it
+                                       reconciler, once it is ready and if a platform can be asked
+                                       └ ends: started again
 
 Everything that happens is one of the events below; `text` is the sentence for a person.
 """
@@ -20,6 +22,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -33,11 +36,14 @@ from submitter.notices import (
     Ready,
     ReceiverLost,
     ReceiverSays,
+    ReconcilerLost,
+    ReconcilerSays,
     Stopping,
     TunnelLost,
     TunnelOpened,
     UrlChanged,
 )
+from submitter.pace import pause_after
 from submitter.processes import Child, ChildFailed, free_port
 from submitter.tunnel import (
     CHECK_TIMEOUT_S,
@@ -66,11 +72,12 @@ DEVELOPMENT = {
     "REELHOOK_DELIVERY_SCHEDULE": "0,1,2,5",
 }
 RECEIVER = (sys.executable, "-m", "receiver", "serve")
+RECONCILER = (sys.executable, "-m", "receiver", "reconcile")
+ANY_KEY = "any"  # a simulator takes it
 
 ENDED, USAGE, NOT_STARTED = 0, 2, 3
 QUICK_S = 10.0
 QUICK_FAILURES = 4
-LONGEST_PAUSE_S = 60.0
 # A closing terminal sends SIGHUP, to us alone: the children have sessions of their own.
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -91,6 +98,7 @@ class DevOptions:
     check_timeout_s: float = CHECK_TIMEOUT_S
     ready_timeout_s: float = 30.0
     receiver: Sequence[str] = RECEIVER
+    reconciler: Sequence[str] = RECONCILER
     receiver_env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -129,11 +137,6 @@ async def first_of(*waits: Callable[[], Awaitable[T]]) -> T:
         for wait in waits:
             group.start_soon(wait_for, wait)
     return ended[0]
-
-
-def pause_s(failures: int) -> float:
-    """How long to wait after that many failures in a row."""
-    return min(LONGEST_PAUSE_S, 2.0 ** (failures - 1))
 
 
 def _program(options: DevOptions, which: Which) -> Program | None:
@@ -205,6 +208,7 @@ class _Flow:
         self._port, self._admin_port = _ports(self.options, self.environ)
         self._address = _Address()
         self._was_ready = False
+        self._ready_once = anyio.Event()
 
     async def run(self) -> int:
         """Go on until that makes no sense any more."""
@@ -213,7 +217,7 @@ class _Flow:
                 self._address.move(self._own_url())
             else:
                 await stack.enter_async_context(_outliving(partial(self._keep_open, self.program)))
-            self.notify(GaveUp(await self._keep_serving()))
+            self.notify(GaveUp(await first_of(self._keep_serving, self._keep_reconciling)))
         return NOT_STARTED
 
     def _own_url(self) -> str:
@@ -232,8 +236,8 @@ class _Flow:
                 self._address.fail(reason)
                 return
             failures = self._failures(failures, began)
-            self.notify(TunnelLost(program.kind, reason, pause_s(failures)))
-            await self.sleep(pause_s(failures))
+            self.notify(TunnelLost(program.kind, reason, pause_after(failures)))
+            await self.sleep(pause_after(failures))
 
     async def _one_opening(self, program: Program) -> str:
         try:
@@ -256,9 +260,33 @@ class _Flow:
             failures = failures + 1 if end.unready else self._failures(failures, began)
             if end.hopeless or failures >= QUICK_FAILURES:
                 return end.reason
-            self.notify(ReceiverLost(end.reason, pause_s(failures)))
-            await self.sleep(pause_s(failures))
+            self.notify(ReceiverLost(end.reason, pause_after(failures)))
+            await self.sleep(pause_after(failures))
         return self._address.failure
+
+    async def _keep_reconciling(self) -> str:
+        env = _reconciler_env(self.options, self.environ, self._admin_port)
+        if not env.get("RUNWARE_API_KEY"):
+            await anyio.sleep_forever()
+        await self._ready_once.wait()  # from then on it waits for the receiver by itself
+        failures = 0
+        while True:
+            began = self.clock()
+            reason = await self._one_reconciler(env)
+            failures = self._failures(failures, began)
+            self.notify(ReconcilerLost(reason, pause_after(failures)))
+            await self.sleep(pause_after(failures))
+
+    async def _one_reconciler(self, env: Mapping[str, str]) -> str:
+        try:
+            async with Child.start(
+                self.options.reconciler, name="The reconciler", env=env, merged=True
+            ) as child:
+                async for line in child.lines:
+                    self.notify(ReconcilerSays(line))
+                return f"The reconciler ended with exit code {await child.wait()}."
+        except ChildFailed as fault:
+            return f"{fault.name} {fault.reason}"
 
     def _failures(self, before: int, began: float) -> int:
         return before + 1 if self.clock() - began < QUICK_S else 1
@@ -296,6 +324,7 @@ class _Flow:
                 return _End(problem.text, hopeless=True)
             self.notify(NotReached(problem))
         self._was_ready = True
+        self._ready_once.set()
         self.notify(self._ready(url, said))
         while True:
             await anyio.sleep_forever()
@@ -360,4 +389,19 @@ def _receiver_env(
         "REELHOOK_PUBLIC_URL": url,
         **data_dir,
         **options.receiver_env,
+    }
+
+
+def _reconciler_env(
+    options: DevOptions, environ: Mapping[str, str], admin_port: int
+) -> dict[str, str]:
+    data_dir = {} if options.data_dir is None else {"REELHOOK_DATA_DIR": options.data_dir}
+    host = urlsplit(environ.get("RUNWARE_BASE_URL", "")).hostname
+    simulated = {"RUNWARE_API_KEY": ANY_KEY} if host in (LOOPBACK, "localhost", "::1") else {}
+    return {
+        **simulated,
+        **environ,
+        **data_dir,
+        **options.receiver_env,
+        "REELHOOK_URL": f"http://{LOOPBACK}:{admin_port}",
     }

@@ -87,6 +87,29 @@ class ReceiverLost:
 
 
 @dataclass(frozen=True, slots=True)
+class ReconcilerSays:
+    """A line of the reconciler's own, for people."""
+
+    line: str
+
+    @property
+    def text(self) -> str:
+        return f"Reconciler: {self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerLost:
+    """The reconciler ended by itself."""
+
+    reason: str
+    retry_in_s: float
+
+    @property
+    def text(self) -> str:
+        return f"{self.reason} It is started again in {self.retry_in_s:g} s."
+
+
+@dataclass(frozen=True, slots=True)
 class Checking:
     """The public URL is asked whether it leads here."""
 
@@ -152,6 +175,8 @@ Event = (
     | UrlChanged
     | ReceiverSays
     | ReceiverLost
+    | ReconcilerSays
+    | ReconcilerLost
     | Checking
     | NotReached
     | Ready

@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Final
 
 from receiver.client import ApiRefused, ClaimedTask, Client, Unreachable
+from submitter.door import base_of
 from submitter.errors import KeyRefused, PlatformUnavailable
 from submitter.pace import Pace, Sleep, pause_after
 from submitter.platforms.runware import LONGEST_WAIT, Runware
@@ -40,7 +41,9 @@ KEY_PAUSE_S: Final = 600.0  # before a platform that refuses our key is asked ag
 
 Post = Callable[[str, bytes], Awaitable[int]]
 _OK: Final = 200
+_NOT_THERE: Final = 404
 _TOO_MANY: Final = 429
+_GATEWAY: Final = 500
 
 
 class Found(StrEnum):
@@ -167,13 +170,23 @@ class Reconciler:
     async def _concluded(self, task: ClaimedTask, snapshot: Snapshot | None) -> Polled:
         if snapshot is None:
             return Polled(task.id, Found.UNKNOWN)
-        try:
-            status = await self._post(task.webhook_url, snapshot.content)
-        except OSError as error:
-            return Polled(task.id, Found.REFUSED, f"its door does not answer ({error})")
-        if status != _OK:
-            return Polled(task.id, Found.REFUSED, f"its door answered {status}")
-        return Polled(task.id, Found.POSTED)
+        refused = ""
+        for url in (task.webhook_url, self._within(task.webhook_url)):
+            try:
+                status = await self._post(url, snapshot.content)
+            except OSError as error:
+                refused = f"its door does not answer ({error})"
+                continue
+            if status == _OK:
+                return Polled(task.id, Found.POSTED)
+            refused = f"its door answered {status}"
+            if status != _NOT_THERE and status < _GATEWAY:
+                break  # the door itself said no
+        return Polled(task.id, Found.REFUSED, refused)
+
+    def _within(self, webhook_url: str) -> str:
+        """The same door at the ledger's own address."""
+        return f"{self._ledger.url}/{webhook_url.removeprefix(base_of(webhook_url))}"
 
     async def _hand_back(self, claimed: Sequence[ClaimedTask], polled: dict[str, Polled]) -> None:
         """End the leases of what was not posted; also when we are told to stop."""

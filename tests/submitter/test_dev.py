@@ -21,7 +21,7 @@ import pytest
 from anyio.abc import ObjectReceiveStream
 
 from submitter import dev as flow
-from submitter.dev import DevOptions, dev, first_of, pause_s
+from submitter.dev import DevOptions, dev, first_of
 from submitter.notices import (
     Checking,
     Event,
@@ -523,10 +523,6 @@ def test_a_port_that_is_taken_is_not_preferred() -> None:
         other = free_port(prefer=(number,))
     assert other != number
     assert free_port(prefer=(other,)) == other
-
-
-def test_pauses_double_up_to_a_minute() -> None:
-    assert [pause_s(n) for n in (1, 2, 3, 6, 7, 100)] == [1, 2, 4, 32, 60, 60]
 
 
 @pytest.mark.anyio

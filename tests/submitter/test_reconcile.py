@@ -72,11 +72,12 @@ class Scene:
 
     due: list[list[str]]
     platform: Callable[[str, str], httpx.Response | Awaitable[httpx.Response]]
-    door: int = 200
+    door: Callable[[str], int] = lambda _url: 200
     ledger_status: int = 200
     time: Time = field(default_factory=Time)
     asked: list[tuple[float, str, str]] = field(default_factory=list)
     posted: list[tuple[str, bytes]] = field(default_factory=list)
+    doors: list[str] = field(default_factory=list)
     claims: list[Json] = field(default_factory=list)
     released: list[tuple[bool, list[str]]] = field(default_factory=list)
     told: list[Polled] = field(default_factory=list)
@@ -106,9 +107,10 @@ class Scene:
 
     async def post(self, url: str, body: bytes) -> int:
         self.posted.append((url.partition("sig=")[2], body))
-        if self.door == 0:
+        self.doors.append(url.partition("?")[0])
+        if not (status := self.door(url)):
             raise OSError("ConnectError")
-        return self.door
+        return status
 
     def client(self) -> Client:
         return Client("http://ledger", "token", transport=httpx.MockTransport(self.ledger))
@@ -313,13 +315,35 @@ async def test_a_refused_key_ends_it_and_hands_everything_back() -> None:
     assert len(scene.claims) == 1
 
 
-@pytest.mark.parametrize("status", [0, 410, 503])
-async def test_a_door_that_does_not_take_it_is_told_of(status: int) -> None:
-    scene = Scene([[TASK, OTHER]], lambda _, task_id: done(task_id), door=status)
+OUTSIDE = "https://hooks.example.com/webhooks/runware"
+INSIDE = "http://ledger/webhooks/runware"
+
+
+@pytest.mark.parametrize(
+    ("status", "doors"),
+    [(0, [OUTSIDE, INSIDE]), (404, [OUTSIDE, INSIDE]), (503, [OUTSIDE, INSIDE]), (410, [OUTSIDE])],
+)
+async def test_a_door_that_does_not_take_it_is_told_of(status: int, doors: list[str]) -> None:
+    scene = Scene([[TASK]], lambda _, task_id: done(task_id), door=lambda _url: status)
     await scene.batch()
-    assert scene.found == [Found.REFUSED] * 2
+    assert (scene.found, scene.doors) == ([Found.REFUSED], doors)
     assert "sig=" not in str(scene.told)
-    assert scene.released == [(True, [TASK, OTHER])]
+    assert scene.released == [(True, [TASK])]
+
+
+@pytest.mark.parametrize("status", [0, 404, 502, 530])
+async def test_where_the_public_url_leads_nowhere_the_door_is_found_at_the_ledger(
+    status: int,
+) -> None:
+    scene = Scene(
+        [[TASK]],
+        lambda _, task_id: done(task_id),
+        door=lambda url: 200 if url.startswith(INSIDE) else status,
+    )
+    await scene.batch()
+    assert (scene.found, scene.doors) == ([Found.POSTED], [OUTSIDE, INSIDE])
+    assert scene.posted[0] == scene.posted[1]  # the same token, the same bytes
+    assert scene.released == []
 
 
 async def test_the_key_is_passed_on_to_nobody() -> None:
