@@ -27,7 +27,6 @@ from receiver.problems import MEDIA_TYPE, problem
 from receiver.tokens import DEFAULT_PROJECT, MAX_QUERY, Claims, Source, TokenBox
 
 MAX_BODY: Final = 1 << 20  # bytes
-BODY_DEADLINE: Final = 30.0  # seconds for the whole body
 RETRY_AFTER: Final = "2"  # seconds; the platforms give up within a minute
 
 Record = Callable[[Arrival], Awaitable[Receipt]]
@@ -93,7 +92,6 @@ _PLATFORM: Final = _refusal(404, "unknown_platform", "There is no platform of th
 _LARGE: Final = _refusal(413, "too_large", f"A callback has at most {MAX_BODY} bytes.")
 _ENCODED: Final = _refusal(415, "encoded", "Send the body without Content-Encoding.")
 _FORM: Final = _refusal(415, "not_json", "Send JSON, not a form.")
-_SLOW: Final = _refusal(408, "too_slow", f"The body must arrive within {BODY_DEADLINE:.0f} s.")
 _BUSY: Final = _refusal(503, "store_unavailable", "Not stored; send it again.", _RETRY)
 _FLOOD: Final = _refusal(429, "too_many", "Too many bodies that record nothing.", _RETRY)
 
@@ -307,22 +305,18 @@ def _check_headers(headers: Headers) -> None:
 
 
 async def _read(receive: Receive) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_DEADLINE):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                if size > MAX_BODY:
-                    raise Refused(_LARGE, "too_large")
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
-    except TimeoutError:
-        raise Refused(_SLOW, "too_slow") from None
+    """The whole body. Its deadline is the connection's, which then says that the client is gone."""
+    begun = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        body: bytes = message.get("body", b"")
+        if len(begun) + len(body) > MAX_BODY:
+            raise Refused(_LARGE, "too_large")
+        if not message.get("more_body", False):
+            return bytes(begun + body) if begun else body
+        begun += body
 
 
 async def _respond(send: Send, answer: Answer) -> None:

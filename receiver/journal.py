@@ -1,7 +1,7 @@
 """Floor 5, assembly: the one canonical line of each request that is no callback. Pure ASGI.
 
-A callback's own line is written by ingest, which knows what became of it. What the parser refuses
-is no request and has no line: strangers could fill the log with it.
+A callback's own line is written by ingest, which knows what became of it. What a connection refuses
+is no request and has no line of its own, only a count: strangers could fill the log with it.
 """
 
 from __future__ import annotations

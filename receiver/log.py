@@ -25,8 +25,6 @@ def configure(level: str, style: str) -> Log:
     # httpx tells whole URLs at INFO; ours carry tokens.
     for name in ("httpx", "httpcore", "aiohttp", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # A line for each request that is no HTTP would let strangers fill our log.
-    logging.getLogger("uvicorn.error").addFilter(_is_worth_telling)
     console = style == "console" or (style == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=_for_console(sys.stderr.isatty()) if console else [_as_json],
@@ -50,12 +48,6 @@ def _for_console(colors: bool) -> list[Any]:
         _inert,
         structlog.dev.ConsoleRenderer(colors=colors),
     ]
-
-
-def _is_worth_telling(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(
-        ("Invalid HTTP request", "Unsupported upgrade", "No supported WebSocket")
-    )
 
 
 def _inert(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from receiver.delivery.sender import Sender
 from receiver.errors import CannotStart, StoreBroken
 from receiver.log import Log, configure
 from receiver.server import listen, serve
-from receiver.settings import Settings, check_public_url, write_local
+from receiver.settings import Settings, check_public_url, listed, write_local
 from receiver.store.sqlite import SqliteStore
 
 # The event loop and the writer's thread share the interpreter lock; a shorter turn lowers the time
@@ -103,6 +103,8 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
                 forwarded_allow_ips=settings.forwarded_allow_ips,
                 on_ready=lambda: announce(listening, store.instance),
                 on_stop=service.ops.watch.wake_all,
+                journal=lambda counts: log.info("refused", **counts),
+                grace=settings.grace,
             )
     except StoreBroken as error:
         _end(log, error)
@@ -135,6 +137,10 @@ def _warn(settings: Settings, log: Log) -> None:
         log.warning(
             "WEB_CONCURRENCY is clamped to 1: with SQLite one process writes",
             asked=settings.web_concurrency,
+        )
+    if "*" in listed(settings.forwarded_allow_ips):
+        log.warning(
+            "FORWARDED_ALLOW_IPS=* believes whatever address a client makes up: name your proxies"
         )
 
 

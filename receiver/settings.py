@@ -31,6 +31,7 @@ _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
+Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 
 
 def _env(name: str, default: Any, meaning: str) -> Any:
@@ -71,6 +72,9 @@ class Settings(BaseModel):
     )
     forwarded_allow_ips: str = _env(
         "FORWARDED_ALLOW_IPS", "127.0.0.1", "Proxies whose X-Forwarded-* headers are believed."
+    )
+    grace: Seconds = _env(
+        "REELHOOK_GRACE", 8, "Seconds that a stop may take; less than the host grants it."
     )
     web_concurrency: int = _env(
         "WEB_CONCURRENCY", 1, "Processes; with SQLite one, whatever is asked."

@@ -54,6 +54,7 @@ DRAWING: Final = """\
     receiver.limits
     receiver.directories
     receiver.log                structlog pydantic_core
+    receiver.connection         uvicorn httptools
     receiver.server             uvicorn uvloop starlette
     receiver.client             httpx pydantic
     receiver.delivery.guard     aiohttp yarl

@@ -114,7 +114,8 @@ async def test_pipelined_callbacks_are_answered_in_order_and_all_recorded(
     ("headers", "path", "status", "code"),
     [
         ([], "/webhooks/runware", 401, "token_refused"),
-        ([], "/webhooks/runware?sig=" + "A" * 60_000, 401, "token_refused"),
+        ([], "/webhooks/runware?sig=" + "A" * 5_000, 401, "token_refused"),
+        ([], "/webhooks/runware?sig=" + "A" * 60_000, 414, "target_too_long"),
         ([], "/webhooks/other", 404, "unknown_platform"),
         ([b"Content-Encoding: gzip"], None, 415, "encoded"),
         ([b"Content-Type: multipart/form-data; boundary=x"], None, 415, "not_json"),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import resource
 import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 
+from receiver.clock import DAY, wall_clock
 from receiver.server import listen
-from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running
-from tests.make import TASK
+from receiver.tokens import TokenBox, webhook_url
+from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running, wire
+from tests.make import KEY, TASK, claims, success, uuid, wrapped
 
 HEADERS = {"authorization": f"Bearer {ADMIN_TOKEN}"}
 PUBLIC = ["/healthz", "/readyz", "/webhooks/runware"]
@@ -90,6 +97,116 @@ def test_a_long_poll_is_answered_when_the_receiver_is_told_to_stop(tmp_path: Pat
                 client.get(path, headers=HEADERS).raise_for_status()
             receiver.process.terminate()
             assert waiting.result(2 * LIMIT_S).status_code == 200
+
+
+HALF_HEAD = b"POST /webhooks/runware HTTP/1.1\r\nHo"
+
+
+def half_body(number: int) -> tuple[bytes, bytes]:
+    """An authentic callback, cut in the middle of its body."""
+    task, now = uuid(number), wall_clock()
+    minted = claims(task=task, issued_at=now, expires_at=now + DAY)
+    path = webhook_url("", "runware", TokenBox([KEY]).mint(minted), {})
+    body = wrapped(success(number, task))
+    whole = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+    return whole[:-20], whole[-20:]
+
+
+def tasks_of(folder: Path) -> set[str]:
+    """The tasks that have a result in the file."""
+    with closing(sqlite3.connect(folder / "data" / "reelhook.db")) as connection:
+        rows = connection.execute("SELECT id FROM tasks WHERE succeeded = 1").fetchall()
+    return {str(UUID(bytes=row[0])) for row in rows}
+
+
+@pytest.mark.anyio
+@pytest.mark.process
+async def test_what_was_being_sent_at_a_signal_is_answered_and_kept(tmp_path: Path) -> None:
+    with running(tmp_path, REELHOOK_GRACE="6") as receiver:
+        async with AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(wire(receiver.port)) for _ in range(51)]
+            idle, half, silent = [
+                await stack.enter_async_context(wire(receiver.port)) for _ in range(3)
+            ]
+            for number, line in enumerate(lines):
+                await line.send(half_body(number)[0])
+            await half.send(HALF_HEAD)
+            await idle.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            await idle.answer()
+            receiver.process.terminate()
+            for line in (idle, half, silent):
+                assert await line.ended() == b""
+            for number, line in enumerate(lines[:50]):
+                await line.send(half_body(number)[1])
+                found = await line.answer()
+                assert (found.status, found.json["status"], found.closes) == (200, "recorded", True)
+                assert await line.ended() == b""
+            with pytest.raises(OSError):
+                await asyncio.open_connection("127.0.0.1", receiver.port)
+            # One never sends the rest: told to come again, before the grace is over.
+            found = await lines[50].answer()
+            assert (found.status, found.json["code"]) == (503, "stopping")
+            assert receiver.process.wait(LIMIT_S) == 0
+        assert "Traceback" not in receiver.stderr()
+        assert "Cancel" not in receiver.stderr()  # the grace was not used up
+    assert "reelhook.db-wal" not in os.listdir(tmp_path / "data")
+    assert tasks_of(tmp_path) == {uuid(number) for number in range(50)}
+
+
+@pytest.mark.anyio
+@pytest.mark.process
+async def test_a_second_signal_waits_for_nobody(tmp_path: Path) -> None:
+    with running(tmp_path, REELHOOK_GRACE="3600") as receiver:
+        async with wire(receiver.port) as line:
+            await line.send(half_body(1)[0])
+            async with wire(receiver.port) as other:  # answered later, so the body is begun
+                await other.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                await other.answer()
+                receiver.process.terminate()
+                assert await other.ended() == b""
+            receiver.process.terminate()
+            assert receiver.process.wait(LIMIT_S) == 0
+            assert (await line.answer()).status == 503
+            assert await line.ended() == b""
+        assert "Traceback" not in receiver.stderr()
+
+
+@pytest.mark.anyio
+@pytest.mark.process
+async def test_more_connections_than_files_were_allowed_at_first(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        with running(tmp_path) as receiver:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            async with AsyncExitStack() as stack:
+                for _ in range(200):
+                    await stack.enter_async_context(wire(receiver.port))
+                async with wire(receiver.port) as line:
+                    await line.send(b"".join(half_body(1)))
+                    assert (await line.answer()).status == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.process
+def test_believing_every_forwarded_address_is_warned_of(tmp_path: Path) -> None:
+    with running(tmp_path, FORWARDED_ALLOW_IPS="*") as receiver:
+        assert "FORWARDED_ALLOW_IPS=*" in receiver.stderr()
+
+
+@pytest.mark.anyio
+@pytest.mark.process
+async def test_what_was_refused_is_counted_in_the_log(tmp_path: Path) -> None:
+    with running(tmp_path) as receiver:
+        for _ in range(3):
+            async with wire(receiver.port) as line:
+                await line.send(b"\x16\x03\x01")
+                assert (await line.answer()).status == 400
+    lines = [json.loads(text) for text in receiver.stderr().splitlines() if text[:1] == "{"]
+    assert sum(found["malformed"] for found in lines if found["event"] == "refused") == 3
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,470 @@
+"""Floor 2, edges: one HTTP/1.1 connection, bounded in bytes and time. uvicorn and httptools only.
+
+uvicorn bounds neither the bytes of a head nor the time that a head or a body may take, and it goes
+on reading behind an early answer. httptools takes some requests whose length or host two parsers
+may read differently (RFC 9112 §3.2, §6.1, §6.3). What can't be served is answered once, after the
+requests before it, and nothing behind it is heard.
+
+    waiting ──> head ──> body ──> answering ──> waiting
+       │          └───┬────┘           │
+       └──────────────┴──> closing <───┘       by deadline, refusal or `Connection: close`
+
+The deadlines have no timers: a sweep over all open connections looks at them, so that a request
+costs an assignment for each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http import HTTPStatus
+from math import inf
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from receiver.problems import MEDIA_TYPE, problem
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from uvicorn import Config
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+    from uvicorn.server import ServerState
+
+MAX_HEAD: Final = 16 << 10  # bytes: request line, headers and their line ends
+MAX_TARGET: Final = 8 << 10  # bytes of the request line's target
+MAX_HEADERS: Final = 64
+MAX_WAITING: Final = 16  # pipelined requests behind the one that is being answered
+# What chunks may add to a body: chunks of one byte pass, a megabyte of extensions does not.
+FRAMING: Final = 16 << 10  # bytes, and
+FRAMING_RATE: Final = 8  # for each byte of the body
+UNHEARD: Final = 64 << 10  # bytes that are read and dropped behind a refusal
+NOT_YET: Final = 0.0  # a deadline that is set if the piece that is read does not end its part
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Deadlines in seconds, and what all connections of a server may hold together."""
+
+    head: float = 10.0  # from its first byte; who says nothing at all has as long
+    body: float = 30.0  # from the end of its head
+    idle: float = 5.0  # between two requests
+    stalled: float = 30.0  # for an answer that the client does not take
+    linger: float = 1.0  # for the client to read why it was refused
+    connections: int = 4_096
+    held: int = 128 << 20  # bytes of bodies that are not complete
+
+
+class Phase(Enum):
+    """What a connection is doing; the drawing is at the top."""
+
+    WAITING = auto()
+    HEAD = auto()
+    BODY = auto()
+    ANSWERING = auto()
+    CLOSING = auto()
+
+
+# An enum's attribute takes as long as ten names of the module, and each request passes them all.
+WAITING, HEAD, BODY, ANSWERING, CLOSING = Phase
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What is answered to a request that is not served."""
+
+    status: int
+    code: str
+    answer: bytes
+
+    @classmethod
+    def of(cls, status: int, code: str, detail: str, *headers: bytes) -> Refusal:
+        """The whole answer, made once."""
+        body = problem(status, code, detail)
+        lines = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {MEDIA_TYPE}".encode(),
+            b"content-length: %d" % len(body),
+            *headers,
+            b"cache-control: no-store\r\nreferrer-policy: no-referrer\r\nconnection: close\r\n",
+            body,
+        )
+        return cls(status, code, b"\r\n".join(lines))
+
+
+_LATER: Final = b"retry-after: 2"
+MALFORMED: Final = Refusal.of(400, "malformed", "This is no request as RFC 9112 has it.")
+ONE_HOST: Final = Refusal.of(400, "host", "Send exactly one Host header.")
+VERSION: Final = Refusal.of(400, "version", "Send version 1.1 of HTTP.")
+CODING: Final = Refusal.of(400, "coding", "The only Transfer-Encoding taken is chunked, once.")
+UPGRADE: Final = Refusal.of(400, "upgrade", "Send a body without asking for an upgrade.")
+FRAMED: Final = Refusal.of(400, "framing", "The chunks hold more framing than body.")
+SLOW_HEAD: Final = Refusal.of(408, "head_too_slow", "The request's head took too long.")
+SLOW_BODY: Final = Refusal.of(408, "too_slow", "The request's body took too long.")
+TARGET_SIZE: Final = Refusal.of(414, "target_too_long", f"A target has at most {MAX_TARGET} bytes.")
+HEAD_SIZE: Final = Refusal.of(431, "head_too_large", f"A head has at most {MAX_HEAD} bytes.")
+HEADER_COUNT: Final = Refusal.of(431, "too_many_headers", f"Send at most {MAX_HEADERS} headers.")
+FULL: Final = Refusal.of(503, "too_busy", "Too much is under way; send it again.", _LATER)
+STOPPING: Final = Refusal.of(503, "stopping", "The receiver is stopping; send it again.", _LATER)
+
+
+class _Refused(Exception):  # carries a refusal out of the parser's callbacks, never further
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.code)
+        self.refusal = refusal
+
+
+class _Enough(Exception):  # ends the parser behind the last request of a connection
+    pass
+
+
+@dataclass(eq=False)
+class Gate:
+    """What all connections of a server share. `refused` counts by code what was not served."""
+
+    limits: Limits = field(default_factory=Limits)
+    stopping: bool = False
+    refused: Counter[str] = field(default_factory=Counter)
+    held: int = 0  # bytes of bodies that are not complete
+    connections: set[Connection] = field(default_factory=set)
+
+    def enter(self, connection: Connection) -> None:
+        """Take a connection in; beyond the limit, those that would time out next make room."""
+        self.connections.add(connection)
+        if len(self.connections) <= self.limits.connections:
+            return
+        waiting = sorted(
+            (found for found in self.connections if found.phase is not ANSWERING),
+            key=lambda found: found.deadline,
+        )
+        # Many at once, so that the next ones need no search.
+        for found in waiting[: 1 + len(waiting) // 16]:
+            found.abort()
+            self.refused["crowded_out"] += 1
+
+    def sweep(self, now: float) -> None:
+        """End what is past its deadline. `now` is the loop's time."""
+        for connection in [found for found in self.connections if found.deadline <= now]:
+            connection.expire()
+
+    def cut(self) -> None:
+        """Refuse the bodies that are still not complete, and drop the answers nobody takes."""
+        for connection in tuple(self.connections):
+            connection.cut()
+
+    def end(self) -> None:
+        """Wait for nobody any longer: what is not answered by now is told to come again."""
+        for connection in tuple(self.connections):
+            connection.end()
+
+
+class _Line:
+    """The transport as uvicorn sees it: its own methods, but for what closing means."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's protocol behind a Gate. `deadline` is in the loop's time."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.phase = WAITING
+        self.deadline = inf
+        self._gate = gate
+        self._socket: asyncio.Transport
+        self._deaf = False  # what comes now is not heard
+        self._keep_alive = True  # of the request whose body is read
+        self._piece = 0  # bytes that the parser has at this moment
+        self._head = 0  # bytes of the head before them
+        self._received = 0  # bytes of the body with its framing
+        self._body = 0  # bytes of the body alone
+        self._dropped = 0
+        self._stalled = False
+
+    # What the transport says
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._socket = transport
+        self.transport = cast("asyncio.Transport", _Line(transport, self._close))
+        self._wait(WAITING, self._gate.limits.head)
+        self._gate.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        size = len(data)
+        if size > MAX_HEAD:
+            for start in range(0, size, MAX_HEAD):
+                self.data_received(data[start : start + MAX_HEAD])
+        elif self._deaf:
+            self._drop(size)
+        else:
+            self._hear(data, size)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.phase is ANSWERING:
+            self._wait(self.phase, self._gate.limits.stalled)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.phase is ANSWERING:
+            self.deadline = inf
+
+    # What the parser says
+
+    def on_message_begin(self) -> None:
+        if self._deaf or len(self.pipeline) >= MAX_WAITING:
+            raise _Enough
+        super().on_message_begin()
+        self.phase, self.deadline = HEAD, NOT_YET
+
+    def on_headers_complete(self) -> None:
+        refusal = self._refusal()
+        if refusal is not None:
+            raise _Refused(refusal)
+        super().on_headers_complete()
+        # Until the body is complete, an answer says that it ends the connection.
+        self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self.headers = []  # the request has the others: trailers are nobody's headers
+        self._received = self._body = 0
+        self.phase, self.deadline = BODY, NOT_YET
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        cycle.body += body
+        self._body += len(body)
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        cycle = self.cycle
+        cycle.more_body = False
+        if not cycle.response_started:
+            cycle.keep_alive = self._keep_alive
+        cycle.message_event.set()
+        self._deaf = not self._keep_alive
+        if self._received:
+            self._release()
+        self._head = -self._piece
+        self.phase = ANSWERING
+        self.deadline = inf
+
+    # What the server and the application say
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.phase is CLOSING:
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._deaf:
+            self._close()
+        else:
+            self.flow.resume_reading()
+            if self.phase is ANSWERING:
+                self._wait(WAITING, self._gate.limits.idle)
+
+    def shutdown(self) -> None:
+        """Answer what was asked, as far as its body comes in time; nothing else."""
+        if self.phase is CLOSING:
+            return
+        if not self._owes():
+            self._socket.close()
+        else:
+            self._deaf = self.phase is not BODY
+            self._keep_alive = self.cycle.keep_alive = False
+
+    def expire(self) -> None:
+        """End what is past its deadline; who has begun to say something is told why."""
+        if self.phase is WAITING:
+            self._close()
+        elif self.phase is HEAD:
+            self._refuse(SLOW_HEAD)
+        elif self.phase is BODY:
+            self._refuse(SLOW_BODY)
+        elif self.phase is CLOSING and self._socket.get_write_buffer_size() and not self._stalled:
+            self._stalled = True
+            self._wait(CLOSING, self._gate.limits.stalled)
+        else:
+            self.abort()
+
+    def cut(self) -> None:
+        """The time for answers is over."""
+        if self.phase is BODY:
+            self._refuse(STOPPING)
+        elif self.phase is CLOSING or self.flow.write_paused:
+            self.abort()
+
+    def end(self) -> None:
+        """The time for everything is over."""
+        self.cut()
+        if self.phase is ANSWERING and self._owes() and not self.pipeline:
+            self._answer(STOPPING)
+        self.abort()
+
+    def abort(self) -> None:
+        """End at once."""
+        self.phase = CLOSING
+        self._leave()
+        self._socket.abort()
+
+    # Our own
+
+    def _wait(self, phase: Phase, seconds: float) -> None:
+        self.phase = phase
+        self.deadline = self.loop.time() + seconds
+
+    def _hear(self, data: bytes, size: int) -> None:
+        before, self._piece = self.phase, size
+        if self._head < 0:
+            self._head = 0
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:  # the request is served as it is, and ends the connection
+            self._deaf, self.cycle.keep_alive = True, False
+        except HttpParserError as error:
+            self._give_up(error.__context__)
+        else:
+            if self.phase is not ANSWERING:
+                self._hold(before)
+
+    def _give_up(self, reason: BaseException | None) -> None:
+        if isinstance(reason, _Enough):
+            self._deaf = True
+        else:
+            self._refuse(reason.refusal if isinstance(reason, _Refused) else MALFORMED)
+
+    def _hold(self, before: Phase) -> None:
+        """Hold a message that has not come whole to its limits."""
+        limits = self._gate.limits
+        if self.phase is HEAD:
+            if self.deadline == NOT_YET:
+                self._wait(HEAD, limits.head)
+            self._head += self._piece  # now zero when it began behind another message's end
+            if self._head > MAX_HEAD:
+                self._refuse(TARGET_SIZE if len(self.url) > MAX_TARGET else HEAD_SIZE)
+        elif self.phase is BODY:
+            if self.deadline == NOT_YET:
+                self._wait(BODY, limits.body)
+            if before is BODY:
+                self._received += self._piece
+                self._gate.held += self._piece
+            if self._received > FRAMING + FRAMING_RATE * self._body:
+                self._refuse(FRAMED)
+            elif self._gate.held > limits.held:
+                self._refuse(FULL)
+
+    def _refusal(self) -> Refusal | None:
+        """Why a request whose head is complete is not served."""
+        headers = self.headers
+        if len(self.url) > MAX_TARGET:
+            return TARGET_SIZE
+        if len(headers) > MAX_HEADERS:
+            return HEADER_COUNT
+        if self._head + self._piece > MAX_HEAD and self._head_size() > MAX_HEAD:
+            return HEAD_SIZE
+        version = self.parser.get_http_version()
+        if version != "1.1" and version != "1.0":
+            return VERSION
+        fields = dict(headers)
+        if b"host" not in fields and version == "1.1":
+            return ONE_HOST
+        if len(fields) != len(headers) and self._values(b"host")[1:]:
+            return ONE_HOST
+        coding = fields.get(b"transfer-encoding")
+        if coding is not None and (version == "1.0" or not self._is_chunked()):
+            return CODING
+        # The parser takes what follows for another protocol, and a proxy may take it for the body.
+        if (coding or b"content-length" in fields) and self.parser.should_upgrade():
+            return UPGRADE
+        return STOPPING if self._gate.stopping else None
+
+    def _values(self, name: bytes) -> list[bytes]:
+        return [value for found, value in self.headers if found == name]
+
+    def _is_chunked(self) -> bool:
+        return [coding.strip().lower() for coding in self._values(b"transfer-encoding")] == [
+            b"chunked"
+        ]
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Hear nothing more, and say why: but for those who still wait for earlier answers."""
+        self._deaf = True
+        self._release()
+        self._gate.refused[refusal.code] += 1
+        if self.phase is BODY:
+            if self.pipeline:
+                self.pipeline.popleft()
+                self.phase, self.deadline = ANSWERING, inf
+                return
+            self._answer(refusal)
+        elif self._owes():
+            self.phase, self.deadline = ANSWERING, inf
+            return
+        else:
+            self._socket.write(refusal.answer)
+        self._close()
+
+    def _answer(self, refusal: Refusal) -> None:
+        """Answer for the application, unless it has begun to; it is told that nobody listens."""
+        cycle = self.cycle
+        if not cycle.response_started:
+            self._socket.write(refusal.answer)
+        cycle.disconnected = True
+        cycle.message_event.set()
+
+    def _owes(self) -> bool:
+        """Whether the newest request whose head was served still waits for its answer."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def _drop(self, size: int) -> None:
+        self._dropped += size
+        if self._dropped > UNHEARD:
+            self._socket.pause_reading()
+
+    def _close(self) -> None:
+        """Close. Behind an answer in stages (RFC 9112 §9.6): where the client is still sending,
+        closing at once would reset the connection and take the answer away."""
+        if self.phase is CLOSING:
+            return
+        answered = self.phase is not WAITING
+        self._wait(CLOSING, self._gate.limits.linger)
+        self._deaf = True
+        self.transport.is_closing = lambda: True  # type: ignore[method-assign]
+        if answered and not self._socket.is_closing():
+            self._socket.write_eof()
+        else:
+            self._socket.close()
+
+    def _leave(self) -> None:
+        self._gate.connections.discard(self)
+        self._release()
+
+    def _release(self) -> None:
+        self._gate.held -= self._received
+        self._received = 0
