@@ -58,10 +58,14 @@ def build(
     sender: Sender,
     guard: Guard,
     clock: Clock,
+    wall: Clock,
     log: Log,
     public_url: str,
 ) -> Service:
-    """The service over an open store and sender. Nothing runs before its lifespan starts."""
+    """The service over an open store and sender. Nothing runs before its lifespan starts.
+
+    `clock` is a steady one; `wall` is what the system says, jumps included.
+    """
     tokens = TokenBox(listed(settings.signing_keys))
     ops = Ops(
         store,
@@ -69,12 +73,14 @@ def build(
         public_url=public_url,
         guard=guard,
         clock=clock,
+        wall=wall,
         random_bytes=secrets.token_bytes,
     )
     worker = Worker(
         store,
         sender,
         clock=clock,
+        wall=wall,
         jitter=random.random,
         journal=_attempt_journal(log),
         schedule=settings.schedule or SCHEDULE,
@@ -84,6 +90,7 @@ def build(
         store.admit,
         tokens,
         clock=clock,
+        wall=wall,
         failures=FailureLimit(clock),
         journal=_request_journal(log),
         static_keys=listed(settings.static_keys),

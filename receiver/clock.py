@@ -1,6 +1,8 @@
 """Floor 0, nouns: time as integers, and how it is written. Stdlib only.
 
-A clock is any callable that gives milliseconds since 1970 (UTC). Only assembly picks a real one.
+A clock is any callable that gives milliseconds since 1970 (UTC). Only assembly picks a real one:
+a steady one for whatever is measured or scheduled (leases, retries, deadlines), the wall's for what
+others compare with theirs (a token's age, a signature's timestamp).
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 Clock = Callable[[], int]
 
@@ -16,12 +18,61 @@ SECOND = 1_000
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
+_STEP_NS = 10 * SECOND * 1_000_000  # less is how clocks are kept right
+_DAY_NS = DAY * 1_000_000
 _YEAR_2200 = 7_258_118_400 * SECOND
 
 
 def wall_clock() -> int:
     """Milliseconds since 1970, from the system."""
     return time.time_ns() // 1_000_000
+
+
+# Counts the time that a machine sleeps, where there is a clock that does.
+_steady_ns = partial(time.clock_gettime_ns, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class SteadyClock:
+    """The system's time without its jumps; not safe across threads.
+
+    When somebody sets the system's clock, this one goes half again as fast, or half as fast, until
+    they agree: a lease is never over at once, a retry never an hour late, and time never goes
+    back. A step of more than a day is taken at once: a clock that far off was never right.
+    `wall` and `steady` give nanoseconds; `on_step` is told the milliseconds of each step.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = time.time_ns,
+        steady: Callable[[], int] = _steady_ns,
+        on_step: Callable[[int], None] = lambda ms: None,
+    ) -> None:
+        self._wall = wall
+        self._steady = steady
+        self._on_step = on_step
+        self._seen = steady()
+        self._now = wall()
+        self._is_apart = False
+
+    def __call__(self) -> int:
+        """Milliseconds since 1970."""
+        seen, wall = self._steady(), self._wall()
+        passed, self._seen = seen - self._seen, seen
+        gap = wall - self._now - passed
+        if -passed <= 2 * gap <= passed:  # nobody set it, as good as always
+            self._now = wall
+            return wall // 1_000_000
+        return self._follow(passed, gap) // 1_000_000
+
+    def _follow(self, passed: int, gap: int) -> int:
+        was_apart, self._is_apart = self._is_apart, abs(gap) > _STEP_NS
+        if self._is_apart and not was_apart:
+            self._on_step(gap // 1_000_000)
+        most = passed // 2
+        if abs(gap) > _DAY_NS:
+            most, self._is_apart = abs(gap), False
+        self._now += passed + max(-most, min(most, gap))
+        return self._now
 
 
 def to_rfc3339(ms: int) -> str:

@@ -28,6 +28,10 @@ class IdSource:
         self._entropy = entropy
         self._last = 0
 
+    def go_on(self, last: int) -> None:
+        """Give only ids above `last`, though the clock may have been ahead when that was made."""
+        self._last = max(self._last, last)
+
     def next(self, now_ms: int) -> int:
         """An id of this moment, or just above the last one if the clock stands or steps back."""
         candidate = (now_ms << ENTROPY_BITS) | self._entropy(ENTROPY_BITS)

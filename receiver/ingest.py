@@ -138,6 +138,7 @@ class Ingest:
         tokens: TokenBox,
         *,
         clock: Clock,
+        wall: Clock,
         failures: Failures,
         journal: Journal,
         static_keys: Sequence[str] = (),
@@ -147,6 +148,7 @@ class Ingest:
         self._is_admitted = admit
         self._tokens = tokens
         self._clock = clock
+        self._wall = wall
         self._failures = failures
         self._journal = journal
         self._static_keys = [key.encode() for key in static_keys]
@@ -198,7 +200,9 @@ class Ingest:
 
     def _signed(self, token: str, platform: str, tags: list[tuple[str, str]]) -> Credential:
         try:
-            claims = self._tokens.verify(token, platform=platform, tags=tags, now=self._clock())
+            claims = self._tokens.verify(
+                token, platform=platform, tags=tags, now=self._clock(), wall=self._wall()
+            )
         except TokenExpired as error:
             return Credential(error.claims, expired=True, tags=dict(tags))
         except TokenRefused as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from receiver.app import FrontDoor, build
-from receiver.clock import wall_clock
+from receiver.clock import SteadyClock, wall_clock
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.errors import CannotStart, StoreBroken
@@ -90,7 +90,8 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
                 store=store,
                 sender=sender,
                 guard=guard,
-                clock=wall_clock,
+                clock=SteadyClock(on_step=lambda ms: _tell_step(log, ms)),
+                wall=wall_clock,
                 log=log,
                 public_url=listening.public_url,
             )
@@ -130,6 +131,10 @@ def _end(log: Log, error: StoreBroken) -> NoReturn:
     log.error("the receiver ends", code=error.code, error=str(error), exit_code=BROKEN)
     sys.stderr.flush()
     os._exit(BROKEN)
+
+
+def _tell_step(log: Log, ms: int) -> None:
+    log.warning("the system's clock was set: what is scheduled follows slowly", by_s=ms / 1_000)
 
 
 def _warn(settings: Settings, log: Log) -> None:

@@ -111,8 +111,14 @@ class TokenBox:
             )
         return token
 
-    def verify(self, token: str, *, platform: str, tags: Pairs, now: int) -> Claims:
-        """The claims of a token that stands beside `tags`. Raises TokenRefused, TokenExpired."""
+    def verify(
+        self, token: str, *, platform: str, tags: Pairs, now: int, wall: int | None = None
+    ) -> Claims:
+        """The claims of a token that stands beside `tags`. Raises TokenRefused, TokenExpired.
+
+        `wall`: what the system's clock says, when `now` is of a steadier one. A token is too old,
+        or from the future, only if it is by both.
+        """
         if len(token) > MAX_TOKEN or token.count(".") != 1 or not token.isascii():
             raise TokenRefused(reason="malformed")
         try:
@@ -121,9 +127,10 @@ class TokenBox:
             raise TokenRefused(reason="forged") from None
         if claims.platform != platform or claims.tags != digest_tags(tags):
             raise TokenRefused(reason="altered")
-        if claims.issued_at > now + LEEWAY:
+        wall = now if wall is None else wall
+        if claims.issued_at - LEEWAY > now and claims.issued_at - LEEWAY > wall:
             raise TokenRefused(reason="from_the_future")
-        if claims.expires_at + LEEWAY < now:
+        if claims.expires_at + LEEWAY < now and claims.expires_at + LEEWAY < wall:
             raise TokenExpired(claims)
         return claims
 

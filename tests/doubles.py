@@ -18,6 +18,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from receiver.app import FrontDoor, Service, build
+from receiver.clock import SteadyClock
 from receiver.deliveries import Failure, Outcome
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
@@ -39,6 +40,38 @@ class FakeClock:
     def advance(self, ms: int) -> int:
         self.now += ms
         return self.now
+
+
+class SteppingClock:
+    """A machine's two clocks: what somebody may set, and what only ever passes. Nanoseconds."""
+
+    def __init__(self) -> None:
+        self._wall = START * 1_000_000
+        self._steady = 5_000_000_000
+
+    def wall_ns(self) -> int:
+        return self._wall
+
+    def steady_ns(self) -> int:
+        return self._steady
+
+    def wall(self) -> int:
+        """Milliseconds, as `wall_clock` gives them."""
+        return self._wall // 1_000_000
+
+    def steady(self) -> SteadyClock:
+        return SteadyClock(self.wall_ns, self.steady_ns)
+
+    def step(self, ms: int) -> None:
+        """Somebody sets the clock."""
+        self._wall += ms * 1_000_000
+
+    def pass_ns(self, ns: int, drift: int = 0) -> None:
+        self._steady += ns
+        self._wall += ns + drift
+
+    def advance(self, ms: int) -> None:
+        self.pass_ns(ms * 1_000_000)
 
 
 class Dice:
@@ -161,6 +194,7 @@ async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
             sender=sender,
             guard=guard,
             clock=clock,
+            wall=clock,
             log=log,
             public_url=PUBLIC_URL,
         )

@@ -162,6 +162,7 @@ class Ops:
         public_url: str,
         guard: ChecksUrls,
         clock: Clock,
+        wall: Clock,
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self.store = store
@@ -169,6 +170,7 @@ class Ops:
         self._tokens = tokens
         self._guard = guard
         self._clock = clock
+        self._wall = wall
         self._random = random_bytes
         self.watch = Watch()
         store.on_change(self.watch.hear)
@@ -188,13 +190,18 @@ class Ops:
             give_up_at=_moment(spec.give_up_at, "give_up_at"),
         )
         # What has no URL is not stored.
-        self._mint(_Minted.asked(asked), source, now)
+        self._mint(_Minted.asked(asked), source)
         may_submit = await self.store.register(asked)
         task = await self.store.task(task_id)
-        url = self._mint(_Minted.of(task), source, now)
+        url = self._mint(_Minted.of(task), source)
         return RegisteredTask(**task.model_dump(), webhook_url=url, may_submit=may_submit)
 
-    def _mint(self, of: _Minted, source: Source, now: int) -> str:
+    def _latest(self) -> int:
+        # A token must be newer than the revocation before it, whichever clock is ahead.
+        return max(self._clock(), self._wall())
+
+    def _mint(self, of: _Minted, source: Source) -> str:
+        now = self._latest()
         claims = Claims(
             jti=self._random(16),
             task=of.task,
@@ -223,7 +230,7 @@ class Ops:
         return [
             ClaimedTask(
                 **task.model_dump(),
-                webhook_url=self._mint(_Minted.of(task), Source.POLL, now),
+                webhook_url=self._mint(_Minted.of(task), Source.POLL),
                 lease_until=to_datetime(lease_until),
             )
             for task in await self.store.claim_tasks(asked)
@@ -256,7 +263,7 @@ class Ops:
     async def revoke_task(self, who: Principal, task_id: str) -> Task:
         """Refuse every token issued so far."""
         who.see((await self.store.task(task_id)).project)
-        await self.store.revoke_task(TaskChange(task_id, self._clock()))
+        await self.store.revoke_task(TaskChange(task_id, self._latest()))
         return await self.store.task(task_id)
 
     async def delete_task(self, who: Principal, task_id: str) -> None:

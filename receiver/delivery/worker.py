@@ -39,7 +39,10 @@ class Journal(Protocol):
 
 
 class Worker:
-    """Delivers what the store says is due. `jitter` gives numbers in [0, 1)."""
+    """Delivers what the store says is due. `jitter` gives numbers in [0, 1).
+
+    `clock` is a steady one, by which leases and retries go; `wall` dates signatures.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Worker:
         sender: Sends,
         *,
         clock: Clock,
+        wall: Clock,
         jitter: Callable[[], float],
         journal: Journal,
         schedule: Sequence[int] = SCHEDULE,
@@ -55,6 +59,7 @@ class Worker:
         self._store = store
         self._sender = sender
         self._clock = clock
+        self._wall = wall
         self._jitter = jitter
         self._journal = journal
         self._schedule = tuple(schedule)
@@ -130,7 +135,7 @@ class Worker:
         """One attempt, from signing to settling."""
         started = self._clock()
         event = ids.EVENT + ids.encode(claimed.event_id)
-        timestamp = started // SECOND
+        timestamp = self._wall() // SECOND  # the consumer compares it with its own
         headers = {
             **claimed.headers,
             "content-type": "application/json",

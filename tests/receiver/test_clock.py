@@ -7,7 +7,17 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
-from receiver.clock import from_datetime, to_datetime, to_rfc3339, wall_clock
+from receiver.clock import (
+    DAY,
+    HOUR,
+    SECOND,
+    SteadyClock,
+    from_datetime,
+    to_datetime,
+    to_rfc3339,
+    wall_clock,
+)
+from tests.doubles import SteppingClock
 
 MOMENT = 1_795_203_604_120
 
@@ -32,3 +42,63 @@ def test_a_datetime_keeps_each_millisecond(moment: int) -> None:
 
 def test_the_wall_clock_gives_milliseconds_of_this_century() -> None:
     assert to_datetime(wall_clock()).year >= 2026
+
+
+def test_a_steady_clock_of_a_machine_is_its_clock() -> None:
+    clock = SteadyClock()
+    before = wall_clock()
+    assert before - SECOND < clock() < wall_clock() + SECOND
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**13), st.integers(-5 * 10**8, 5 * 10**8)), max_size=30))
+def test_a_clock_that_is_kept_right_is_followed_to_the_millisecond(
+    turns: list[tuple[int, int]],
+) -> None:
+    # An NTP daemon slews by half a second in a second at the very most (adjtimex: 0.5 ms).
+    machine = SteppingClock()
+    clock = machine.steady()
+    for passed, drift in turns:
+        machine.pass_ns(passed, drift=max(-passed // 2, min(drift, passed // 2)))
+        assert clock() == machine.wall()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10**12), st.integers(-DAY + HOUR, DAY - HOUR)), max_size=30)
+)
+def test_a_step_changes_its_pace_by_half_at_most_and_never_turns_it_back(
+    turns: list[tuple[int, int]],
+) -> None:
+    machine = SteppingClock()
+    clock = machine.steady()
+    before = clock()
+    for passed, _ in turns:
+        machine.step(HOUR if passed % 2 else -HOUR)
+        machine.pass_ns(passed)
+        now = clock()
+        least, most = passed // 2 // 1_000_000, passed * 3 // 2 // 1_000_000
+        assert least - 1 <= now - before <= most + 1
+        before = now
+
+
+def test_after_a_step_it_comes_to_agree_again_and_says_so_once() -> None:
+    for step in (HOUR, -HOUR):
+        machine, told = SteppingClock(), list[int]()
+        clock = SteadyClock(machine.wall_ns, machine.steady_ns, told.append)
+        machine.step(step)
+        machine.pass_ns(1_000 * 10**9)
+        assert abs(machine.wall() - clock()) == HOUR - 500 * SECOND
+        for _ in range(10):
+            machine.pass_ns(1_000 * 10**9)
+            clock()
+        assert clock() == machine.wall()
+        assert told == [step]
+
+
+def test_a_clock_that_was_never_right_is_believed_at_once() -> None:
+    machine, told = SteppingClock(), list[int]()
+    clock = SteadyClock(machine.wall_ns, machine.steady_ns, told.append)
+    for step in (400 * DAY, -400 * DAY):
+        machine.step(step)
+        machine.pass_ns(10**9)
+        assert clock() == machine.wall()
+    assert told == [400 * DAY, -400 * DAY]

@@ -73,6 +73,16 @@ def test_ids_of_one_moment_and_of_a_clock_that_steps_back_still_increase() -> No
     assert all(earlier < later for earlier, later in pairwise(made))
 
 
+def test_ids_go_on_above_what_an_earlier_process_made() -> None:
+    source = ids.IdSource(Dice().bits)
+    source.go_on((START + 3_600_000) << ids.ENTROPY_BITS)
+    made = [source.next(START), source.next(START + 1)]
+    assert made == sorted(made)
+    assert made[0] > (START + 3_600_000) << ids.ENTROPY_BITS
+    source.go_on(0)
+    assert source.next(START) > made[1]
+
+
 def test_an_id_tells_its_moment() -> None:
     source = ids.IdSource(Dice().bits)
     assert source.next(START) >> ids.ENTROPY_BITS == START

@@ -48,6 +48,7 @@ class Bench:
             self.store,
             sender or self.sender,
             clock=self.clock,
+            wall=self.clock,
             jitter=lambda: 0.5,
             journal=lambda settled: self.settled.append(settled),
             schedule=SCHEDULE,

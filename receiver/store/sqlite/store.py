@@ -220,6 +220,7 @@ class SqliteStore:
 
     def _start(self, connection: sqlite3.Connection) -> None:
         self._directory.reload(connection)
+        self._source.go_on(_newest_id(connection))
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(
             "INSERT OR IGNORE INTO meta (name, value) VALUES ('instance', ?)",
@@ -416,6 +417,12 @@ def _canonical(task_id: str) -> str:
         return ids.canonical_task(task_id)
     except ValueError:
         raise NotFound(f"There is no task {task_id[:60]!r}: a task's id is a UUID.") from None
+
+
+def _newest_id(connection: sqlite3.Connection) -> int:
+    tables = ("callbacks", "events", "endpoints")
+    newest = [connection.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in tables]
+    return max(number or 0 for number in newest)
 
 
 def _remedy(error: sqlite3.DatabaseError) -> str:

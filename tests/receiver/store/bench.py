@@ -50,17 +50,22 @@ class Bench:
         self.path = path
         self.notices: list[tuple[str, dict[str, Any]]] = []
         self.told: list[set[str]] = []
+        self.probes = 0
         self.batches: list[list[Any]] = []
         place = Place(path)
         self.writer = Writer(
             connecting(path, place, factory),
             files=place,
-            probe=lambda connection: connection.execute("INSERT INTO probed VALUES (1)"),
+            probe=self.probe,
             on_commit=lambda tx: self.told.append(set(tx.changed_tasks)),
             notice=lambda event, **evidence: self.notices.append((event, evidence)),
             capacity=capacity,
             held=held,
         )
+
+    def probe(self, connection: sqlite3.Connection) -> None:
+        self.probes += 1
+        connection.execute("INSERT INTO probed VALUES (1)")
 
     def put(self, tx: Transaction, payloads: Sequence[int]) -> list[int]:
         """Insert numbers; a number that is there already is poison."""

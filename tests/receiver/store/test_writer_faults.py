@@ -202,6 +202,7 @@ async def test_a_full_disk_fails_what_waits_once_and_passes(bench: Bench) -> Non
             assert {type(one) for one in found} == {StoreUnavailable}
             # One by one, and batch by batch, it would only have failed as often again.
             assert [len(batch) for batch in bench.batches] == [BATCH]
+            await until(lambda: bench.probes >= 3)  # none of which succeeds
             assert not bench.writer.healthy
             with pytest.raises(StoreUnavailable, match="could not commit"):
                 bench.writer.admit()
@@ -307,12 +308,25 @@ async def test_large_payloads_are_bounded_by_their_bytes(tmp_path: Path) -> None
 async def test_what_was_refused_frees_its_room(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "db", held=100)
     await bench.writer.start()
-    with closing(sqlite3.connect(bench.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        calls = [bench.writer.call(bench.put, n, 30) for n in range(3)]
-        await asyncio.gather(*calls, return_exceptions=True)
-        other.execute("ROLLBACK")
+    entered, opened = threading.Event(), threading.Event()
+
+    def busy(tx: Transaction, payloads: Sequence[int]) -> list[int]:
+        entered.set()
+        assert opened.wait(LIMIT_S)
+        raise sqlite_error("SQLITE_BUSY")
+
+    working = asyncio.create_task(bench.writer.call(busy, 1, 60))
+    assert await asyncio.to_thread(entered.wait, LIMIT_S)
+    waiting = asyncio.create_task(bench.writer.call(bench.put, 2, 30))
+    await asyncio.sleep(0)
+    opened.set()
+    for call in (working, waiting):
+        with pytest.raises(StoreUnavailable):
+            await call
     await until(lambda: bench.writer.healthy)
+    room = [asyncio.create_task(bench.writer.call(bench.put, n, 49)) for n in (3, 4)]
+    await asyncio.sleep(0)
+    assert await asyncio.gather(*room) == [30, 40]
     bench.writer.admit()
     await closed(bench)
 
@@ -512,6 +526,20 @@ async def test_files_that_were_changed_end_it_though_nobody_writes(
         reason = await bench.writer.broken()
     assert str(bench.path.with_name(name)) in str(reason)
     assert "backup" in str(reason)
+
+
+async def test_a_log_that_was_cut_is_missed_though_the_next_write_lengthens_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commits, "IDLE", LIMIT_S)  # nobody looks in between
+    bench = Bench(tmp_path / "db")
+    await bench.writer.start()
+    assert await bench.writer.call(bench.put, 1) == 10
+    os.truncate(bench.path.with_name("db-wal"), 0)
+    with pytest.raises(StoreBroken, match="was cut"):
+        await bench.writer.call(bench.put, 2)
+    assert bench.batches == [[1]]
+    await closed(bench)
 
 
 @pytest.mark.parametrize(("name", "harm"), HARM[:2] + HARM[3:5])
