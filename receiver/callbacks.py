@@ -83,6 +83,7 @@ class Kept:
     platform: str
     source: Source
     jti: bytes | None  # None: it came with a static key
+    tags: Mapping[str, str]  # of its URL, while no task has them
     received_at: int
     remote: str
     body: bytes | None

@@ -221,6 +221,10 @@ class Client:
         """The exact bytes of a callback."""
         return (await self._ask("GET", f"/v1/callbacks/{callback_id}/body")).content
 
+    async def delete_callback(self, callback_id: str) -> None:
+        """Drop a callback that brought nothing."""
+        await self._ask("DELETE", f"/v1/callbacks/{callback_id}")
+
     async def reprocess(self, callback_id: str, *, dry_run: bool = False) -> Reprocessed:
         """Take a callback's bytes once more, or see what would come of it."""
         response = await self._ask(

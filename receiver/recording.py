@@ -53,7 +53,7 @@ class Plan:
     created: dict[str, TaskState] = field(default_factory=dict)
     touched: dict[str, TaskState] = field(default_factory=dict)
     callbacks: list[CallbackRow] = field(default_factory=list)
-    repeats: list[tuple[str, Arrival]] = field(default_factory=list)
+    repeats: list[tuple[str | None, Arrival]] = field(default_factory=list)
     replaced_progress: list[str] = field(default_factory=list)
     results: list[tuple[str, ResultState]] = field(default_factory=list)
     changed_results: list[tuple[str, ResultState]] = field(default_factory=list)
@@ -72,21 +72,36 @@ UNKNOWN: Final = "unknown_items"  # beside known ones
 NOISE: Final = frozenset({Outcome.CONFLICT, Outcome.QUARANTINED, Outcome.EXPIRED})
 
 
+# What no token vouches for has its bounds: whoever reads a static key can send what he likes.
+MOST_ORPHANS: Final = 1_000  # kept bodies that name no task
+MOST_STRANGERS: Final = 10_000  # open tasks that nobody registered
+
+
+@dataclass(slots=True)
+class Room:
+    """How many more of them may be kept."""
+
+    orphans: int = MOST_ORPHANS
+    strangers: int = MOST_STRANGERS
+
+
 class Recorder:
     """Plans one batch over loaded `tasks`, the digests of kept bodies, and the subscriptions."""
 
     def __init__(
         self,
         tasks: dict[str, TaskState],
-        kept: set[tuple[str, bytes]],
+        kept: set[tuple[str | None, bytes]],
         subscriptions: Sequence[Subscription],
         next_id: NextId,
+        room: Room | None = None,
     ) -> None:
         self.plan = Plan()
         self._tasks = tasks
         self._kept = kept
         self._subscriptions = subscriptions
         self._next_id = next_id
+        self._room = room or Room()
 
     def record(self, arrivals: Iterable[Arrival]) -> Plan:
         """The plan for these arrivals, in their order."""
@@ -105,13 +120,26 @@ class Recorder:
         if arrival.expired:
             return self._keep_expired(task, arrival)
         if task is None:
+            if arrival.jti is None and not self._takes_stranger():
+                return Receipt(Outcome.LIMITED)
             task = self._create(arrival.task_id, arrival)
         task.expected = task.expected or arrival.expected
         if arrival.unreadable is not None:
             return self._quarantine(task, arrival, arrival.unreadable)
         return self._take(task, arrival)
 
+    def _takes_stranger(self) -> bool:
+        self._room.strangers -= 1
+        return self._room.strangers >= 0
+
     def _keep_orphan(self, arrival: Arrival) -> Receipt:
+        if (None, arrival.sha256) in self._kept:
+            self.plan.repeats.append((None, arrival))
+            return Receipt(Outcome.QUARANTINED)
+        if self._room.orphans <= 0:
+            return Receipt(Outcome.LIMITED)
+        self._room.orphans -= 1
+        self._kept.add((None, arrival.sha256))
         reason = arrival.unreadable or NAMES_NO_TASK
         row = CallbackRow(self._next_id(), None, Outcome.QUARANTINED, reason, arrival)
         self.plan.callbacks.append(row)

@@ -57,6 +57,7 @@ def _arrival(
         sha256=hashlib.sha256(body).digest(),
         received_at=now,
         remote=kept.remote,
+        tags=kept.tags,
         items=items,
         foreign=foreign,
         unreadable=unreadable,

@@ -363,6 +363,7 @@ class Task(BaseModel):
     tags: dict[str, str]
     metadata: dict[str, Any]
     submit_state: SubmitState
+    registered: bool = True  # False: known from a callback alone
     client_ref: str | None = None
     created_at: datetime
     deadline_at: datetime | None

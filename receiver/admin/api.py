@@ -65,6 +65,7 @@ class Api:
             ("POST", "/v1/tasks/{id}/reconcile", self._reconcile_task),
             ("GET", "/v1/callbacks", self._callbacks),
             ("GET", "/v1/callbacks/{id}", self._callback),
+            ("DELETE", "/v1/callbacks/{id}", self._delete_callback),
             ("GET", "/v1/callbacks/{id}/body", self._callback_body),
             ("POST", "/v1/callbacks/{id}/reprocess", self._reprocess),
             ("GET", "/v1/endpoints", self._endpoints),
@@ -138,7 +139,7 @@ class Api:
         return _shown(await self._ops.reconcile_task(who, request.path_params["id"]))
 
     async def _tasks(self, who: Principal, request: Request) -> Response:
-        names = "status platform model overdue tag project since until q"
+        names = "status platform model overdue registered tag project since until q"
         return _listed(await self._ops.tasks(who, _query(request, names)))
 
     async def _results(self, who: Principal, request: Request) -> Response:
@@ -146,7 +147,7 @@ class Api:
         return _listed(Page(results, None))
 
     async def _callbacks(self, who: Principal, request: Request) -> Response:
-        names = "outcome task project since until"
+        names = "outcome task orphan project since until"
         return _listed(await self._ops.callbacks(who, _query(request, names)))
 
     async def _callback(self, who: Principal, request: Request) -> Response:
@@ -157,6 +158,10 @@ class Api:
         body = await self._ops.callback_body(who, callback_id)
         name = {"content-disposition": f'attachment; filename="{callback_id}"'}
         return Response(body, 200, {**_INERT, **name}, media_type="application/octet-stream")
+
+    async def _delete_callback(self, who: Principal, request: Request) -> Response:
+        await self._ops.delete_callback(who, request.path_params["id"])
+        return Response(status_code=204)
 
     async def _reprocess(self, who: Principal, request: Request) -> Response:
         asked = await _body(request, Reprocess)
@@ -299,6 +304,8 @@ _READ: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "since": _moment,
     "until": _moment,
     "overdue": _flag,
+    "registered": _flag,
+    "orphan": _flag,
 }
 
 

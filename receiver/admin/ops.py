@@ -316,6 +316,11 @@ class Ops:
             raise NotFound(f"The bytes of {callback_id} are not kept any more.")
         return kept.body
 
+    async def delete_callback(self, who: Principal, callback_id: str) -> None:
+        """Drop a callback that brought nothing."""
+        who.see((await self.store.kept_callback(callback_id)).project)
+        await self.store.delete_callback(callback_id)
+
     async def reprocess(self, who: Principal, callback_id: str, asked: Reprocess) -> Reprocessed:
         """Take a callback's bytes once more. Raises Conflict when they may not, or are gone."""
         kept, now = await self.store.kept_callback(callback_id), self._clock()

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 callbacks = typer.Typer(no_args_is_help=True, help="What platforms posted, byte for byte.")
 
 Outcome = Annotated[str | None, typer.Option(help="quarantined, conflict, expired, …")]
+Orphans = Annotated[bool, typer.Option("--orphans", help="Only what names no task.")]
 
 
 @callbacks.command("list")
 def callbacks_list(
     outcome: Outcome = None,
     task: Annotated[str | None, typer.Option()] = None,
+    orphans: Orphans = False,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
@@ -43,7 +45,8 @@ def callbacks_list(
     columns = ("id", "outcome", "reason", "task_id", "size", "repeats", "received_at")
 
     async def use(client: Client) -> None:
-        page = await client.callbacks(outcome=outcome, task=task, limit=limit)
+        filters = {"outcome": outcome, "task": task, "orphan": orphans or None}
+        page = await client.callbacks(**filters, limit=limit)
         table(page.data, as_json, columns, "No callbacks yet.")
 
     with_client(use)
@@ -92,6 +95,7 @@ def callbacks_reprocess(
     callback_id: Annotated[str | None, typer.Argument(help="One callback.")] = None,
     outcome: Outcome = None,
     task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    orphans: Orphans = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 1_000,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come.")] = False,
     as_json: Json = False,
@@ -103,9 +107,9 @@ def callbacks_reprocess(
     reelhook callbacks reprocess cb_…
     reelhook callbacks reprocess --outcome quarantined --dry-run
     """
-    filters = {"outcome": outcome, "task": task}
+    filters = {"outcome": outcome, "task": task, "orphan": orphans or None}
     if (callback_id is None) != any(filters.values()):
-        fail("Name one callback, or those to take with --outcome or --task.", USAGE)
+        fail("Name one callback, or those to take with --outcome, --task or --orphans.", USAGE)
 
     async def use(client: Client) -> None:
         if callback_id is not None:
@@ -113,6 +117,20 @@ def callbacks_reprocess(
             _report([done], as_json)
         elif not await _reprocess_all(client, filters, limit, dry_run, as_json):
             raise typer.Exit(SOME_FAILED)
+
+    with_client(use)
+
+
+@callbacks.command("remove")
+def callbacks_remove(callback_id: str) -> None:
+    """Drop a callback that brought nothing, with its bytes.
+
+    reelhook callbacks remove cb_…
+    """
+
+    async def use(client: Client) -> None:
+        await client.delete_callback(callback_id)
+        say(f"{callback_id} is gone.")
 
     with_client(use)
 

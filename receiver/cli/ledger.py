@@ -21,6 +21,9 @@ def tasks_list(
     model: Annotated[str | None, typer.Option()] = None,
     tag: Annotated[str | None, typer.Option(help="key=value")] = None,
     overdue: Annotated[bool, typer.Option("--overdue", help="Only overdue ones.")] = False,
+    unregistered: Annotated[
+        bool, typer.Option("--unregistered", help="Only those known from a callback alone.")
+    ] = False,
     q: Annotated[str | None, typer.Option("-q", help="Text in model, tags, metadata.")] = None,
     limit: Limit = 50,
     as_json: Json = False,
@@ -33,7 +36,13 @@ def tasks_list(
 
     async def use(client: Client) -> None:
         page = await client.tasks(
-            status=status, model=model, tag=tag, overdue=overdue or None, q=q, limit=limit
+            status=status,
+            model=model,
+            tag=tag,
+            overdue=overdue or None,
+            registered=False if unregistered else None,
+            q=q,
+            limit=limit,
         )
         table(page.data, as_json, (*columns, "created_at"), "No tasks. Try `reelhook submit`.")
 

@@ -105,10 +105,12 @@ class Query:
     platform: str | None = None
     model: str | None = None
     overdue: bool | None = None
+    registered: bool | None = None
     task: str | None = None
     endpoint: str | None = None
     state: State | None = None
     outcome: str | None = None
+    orphan: bool | None = None
     event_type: str | None = None
     tag: tuple[str, str] | None = None
     since: int | None = None
@@ -187,6 +189,10 @@ class Store(Protocol):
 
     async def callback(self, callback_id: str) -> Callback: ...
     async def kept_callback(self, callback_id: str) -> Kept: ...
+    async def delete_callback(self, callback_id: str) -> None:
+        """Drop a callback that brought nothing. Raises Conflict for one that did."""
+        ...
+
     async def reprocess(self, asked: Reprocessing) -> Receipt:
         """Record what kept bytes say now, in their own row. Raises Conflict when they may not."""
         ...

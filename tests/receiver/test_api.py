@@ -57,6 +57,7 @@ ROUTES = [
     ("POST", "/v1/tasks/release"),
     ("GET", "/v1/callbacks"),
     ("GET", "/v1/callbacks/{callback}"),
+    ("DELETE", "/v1/callbacks/{callback}"),
     ("GET", "/v1/callbacks/{callback}/body"),
     ("POST", "/v1/callbacks/{callback}/reprocess"),
     ("GET", "/v1/endpoints"),
@@ -586,6 +587,24 @@ async def test_a_callback_is_taken_once_more(receiver: Assembled, api: httpx.Asy
     assert (await api.get(f"/v1/tasks/{TASK}")).json()["status"] == "succeeded"
     await api.post(f"/v1/tasks/{TASK}/revoke")
     refused(await api.post(path), 409, "conflict")
+
+
+async def test_what_nobody_registered_and_what_names_no_task_is_listed_and_dropped(
+    receiver: Assembled, api: httpx.AsyncClient
+) -> None:
+    await receiver.store.record(arrival(success()))
+    await receiver.store.record(arrival(task_id=None, jti=None, body=b"{"))
+    await api.put(f"/v1/tasks/{OTHER}", json={"platform": "runware"})
+    for registered, of in (("false", TASK), ("true", OTHER)):
+        (found,) = (await api.get(f"/v1/tasks?registered={registered}")).json()["data"]
+        assert (found["id"], found["registered"]) == (of, registered == "true")
+    (orphan,) = (await api.get("/v1/callbacks?orphan=true")).json()["data"]
+    (other,) = (await api.get("/v1/callbacks?orphan=false")).json()["data"]
+    assert (orphan["task_id"], orphan["reason"]) == (None, "bad_json")
+    assert (await api.delete(f"/v1/callbacks/{orphan['id']}")).status_code == 204
+    refused(await api.delete(f"/v1/callbacks/{orphan['id']}"), 404, "not_found")
+    refused(await api.delete(f"/v1/callbacks/{other['id']}"), 409, "conflict")
+    refused(await api.get("/v1/callbacks?orphan=1"), 422, "invalid")
 
 
 async def test_a_platforms_echo_of_its_url_is_told_to_nobody(

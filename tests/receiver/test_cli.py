@@ -340,6 +340,14 @@ def test_callbacks_are_taken_once_more_alone_or_by_what_became_of_them(served: R
     assert refused.err.endswith("2 reprocessed: none, 2 refused.\n")
     assert refused.err.count("revoked") == 2
     assert ask(served, "callbacks", "reprocess", recorded["id"]).code == FAILED
+    for odd in ask(
+        served, "callbacks", "list", "--outcome", "quarantined", "--task", task, "--json"
+    ).json:
+        assert ask(served, "callbacks", "remove", odd["id"]).err == f"{odd['id']} is gone.\n"
+    assert ask(served, "callbacks", "remove", recorded["id"]).code == FAILED
+    assert ask(served, *asked).err == "0 reprocessed: none, 0 refused.\n"
+    assert ask(served, "callbacks", "list", "--orphans", "--json").json == []
+    assert ask(served, "tasks", "list", "--unregistered", "--json").json == []
     for wrong in ([], [recorded["id"], "--task", task]):
         assert ask(served, "callbacks", "reprocess", *wrong).code == USAGE
 

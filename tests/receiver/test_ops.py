@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from receiver.callbacks import Reprocess
 from receiver.deliveries import State
 from receiver.endpoints import EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
-from receiver.errors import Forbidden, NotFound
+from receiver.errors import Conflict, Forbidden, NotFound
 from receiver.store.protocol import Query
 from receiver.tasks import TaskPatch, TaskSpec
 from receiver.tokens import Source
@@ -69,6 +70,7 @@ def asked_by(
         "reprocess": lambda: ops.reprocess(who, of["callback"], Reprocess()),
         "revoke": lambda: ops.revoke_task(who, TASK),
         "callback": lambda: ops.callback(who, of["callback"]),
+        "drop": lambda: _but(Conflict, ops.delete_callback(who, of["callback"])),
         "event": lambda: ops.event(who, of["event"]),
         "delivery": lambda: ops.delivery(who, of["delivery"]),
         "retry": lambda: ops.retry(who, of["delivery"]),
@@ -79,6 +81,12 @@ def asked_by(
         "delete-endpoint": lambda: ops.delete_endpoint(who, of["endpoint"]),
         "delete-task": lambda: ops.delete_task(who, TASK),
     }
+
+
+async def _but(error: type[Exception], asked: Awaitable[Any]) -> None:
+    # A refusal for what it is, not for whose it is.
+    with suppress(error):
+        await asked
 
 
 async def test_another_project_has_nothing_by_that_id(
@@ -109,8 +117,10 @@ async def test_what_names_no_task_is_the_default_projects(receiver: Assembled) -
     of = {"callback": listed.id}
     for name in ("callback", "body", "reprocess"):
         assert await asked_by(ops, owner, of)[name]()
+    for name in ("callback", "body", "reprocess", "drop"):
         with pytest.raises(NotFound):
             await asked_by(ops, STRANGER, of)[name]()
+    await asked_by(ops, owner, of)["drop"]()
 
 
 async def test_lists_show_ones_own_project_alone(

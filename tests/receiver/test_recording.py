@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from receiver.callbacks import Arrival, Outcome
 from receiver.endpoints import Subscription
-from receiver.recording import Plan, Recorder
+from receiver.recording import Plan, Recorder, Room
 from receiver.tasks import Status, SubmitState, TaskState
 from receiver.tokens import Source
 from tests.doubles import START
-from tests.make import TASK, arrival, failure, processing, success, task
+from tests.make import TASK, arrival, failure, processing, success, task, uuid
 
 EVERYTHING = Subscription(7, "default", ("*",))
 
@@ -28,11 +28,12 @@ def recorded(
     known: TaskState | None = None,
     kept: Sequence[Arrival] = (),
     subscriptions: Sequence[Subscription] = (EVERYTHING,),
+    room: Room | None = None,
 ) -> tuple[Plan, TaskState | None]:
     """The plan for a batch, and the task afterwards."""
     tasks = {} if known is None else {known.id: known}
-    digests = {(TASK, one.sha256) for one in kept}
-    plan = Recorder(tasks, digests, subscriptions, count(1).__next__).record(arrivals)
+    digests: set[tuple[str | None, bytes]] = {(one.task_id, one.sha256) for one in kept}
+    plan = Recorder(tasks, digests, subscriptions, count(1).__next__, room).record(arrivals)
     return plan, tasks.get(TASK)
 
 
@@ -146,6 +147,21 @@ def test_a_body_without_a_task_is_kept_apart(unreadable: str | None, reason: str
     assert outcomes(plan) == ["quarantined"]
     assert state is None
     assert [(row.task_id, row.reason) for row in plan.callbacks] == [(None, reason)]
+
+
+def test_bodies_without_a_task_have_their_bound_and_a_repeat_takes_no_room() -> None:
+    orphans = [arrival(task_id=None, jti=None, body=b"%d" % number) for number in range(4)]
+    plan, _ = recorded(*orphans, orphans[1], kept=orphans[:1], room=Room(orphans=2))
+    assert outcomes(plan) == ["quarantined"] * 3 + ["limited", "quarantined"]
+    assert [row.arrival.body for row in plan.callbacks] == [b"1", b"2"]
+    assert [arrival.body for _, arrival in plan.repeats] == [b"0", b"1"]
+
+
+def test_tasks_that_a_static_key_alone_knows_of_have_their_bound() -> None:
+    strangers = [arrival(success(n), task_id=uuid(n), jti=None, expected=None) for n in range(3)]
+    plan, _ = recorded(*strangers, arrival(success()), strangers[0], room=Room(strangers=2))
+    assert outcomes(plan) == ["recorded", "recorded", "limited", "recorded", "duplicate"]
+    assert list(plan.created) == [uuid(0), uuid(1), TASK]
 
 
 def test_progress_replaces_the_progress_before_it_and_tells_nobody() -> None:

@@ -16,7 +16,8 @@ from receiver.callbacks import Arrival, Receipt
 from receiver.endpoints import Subscription
 from receiver.events import announce_overdue
 from receiver.platforms.items import Kind
-from receiver.recording import NextId, Plan, Recorder
+from receiver.platforms.reading import dumps
+from receiver.recording import MOST_ORPHANS, MOST_STRANGERS, NextId, Plan, Recorder, Room
 from receiver.results import ResultState
 from receiver.store.writer import Transaction
 from receiver.tasks import DEADLINE, GIVE_UP, SubmitState, TaskState, give_up
@@ -63,7 +64,8 @@ class Ledger:
         """Store a batch of arrivals with everything that follows from them."""
         loaded = load(tx.connection, {a.task_id for a in arrivals if a.task_id is not None})
         kept = _kept(tx.connection, loaded)
-        recorder = Recorder(loaded.tasks, kept, self._subscriptions(), self._next_id)
+        room = _room(tx.connection, arrivals, kept)
+        recorder = Recorder(loaded.tasks, kept, self._subscriptions(), self._next_id, room)
         plan = recorder.record(arrivals)
         self.write(tx, plan, loaded, arrivals[0].received_at)
         return plan.receipts
@@ -171,7 +173,21 @@ def _result_of(row: Sequence[Any]) -> ResultState:
     )
 
 
-def _kept(connection: sqlite3.Connection, loaded: Loaded) -> set[tuple[str, bytes]]:
+def _room(
+    connection: sqlite3.Connection, arrivals: Sequence[Arrival], kept: set[tuple[str | None, bytes]]
+) -> Room | None:
+    # Of a batch without static keys nothing has to be asked.
+    if all(arrival.jti is not None for arrival in arrivals):
+        return None
+    orphans = connection.execute("SELECT sha256 FROM callbacks WHERE task_n IS NULL").fetchall()
+    kept.update((None, digest) for (digest,) in orphans)
+    strangers = connection.execute(
+        "SELECT count(*) FROM tasks WHERE expected IS NULL AND completed_at IS NULL"
+    ).fetchone()[0]
+    return Room(MOST_ORPHANS - len(orphans), MOST_STRANGERS - strangers)
+
+
+def _kept(connection: sqlite3.Connection, loaded: Loaded) -> set[tuple[str | None, bytes]]:
     # Only a task that has had a callback can have a repeated one.
     names = {
         loaded.numbers[task.id]: task.id
@@ -272,9 +288,14 @@ def _insert_callbacks(connection: sqlite3.Connection, plan: Plan, numbers: dict[
     if plan.repeats:
         connection.executemany(
             "UPDATE callbacks SET repeats = repeats + 1, last_received_at = ?"
-            " WHERE task_n = ? AND sha256 = ?",
-            [(a.received_at, numbers[task], a.sha256) for task, a in plan.repeats],
+            " WHERE task_n IS ? AND sha256 = ?",
+            [(a.received_at, task and numbers[task], a.sha256) for task, a in plan.repeats],
         )
+    orphans = [row for row in plan.callbacks if row.task_id is None and row.arrival.tags]
+    connection.executemany(
+        "UPDATE callbacks SET tags = ? WHERE id = ?",
+        [(dumps(dict(row.arrival.tags)), row.id) for row in orphans],
+    )
 
 
 def _insert_results(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> None:

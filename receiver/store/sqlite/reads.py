@@ -133,6 +133,7 @@ class Reads:
         where.same("status", query.status)
         where.same("project", query.project)
         where.same("overdue", query.overdue)
+        where.same("registered", query.registered)
         where.since_until("created_at", query)
         where.older(("n",), query)
         if query.tag:
@@ -160,6 +161,8 @@ class Reads:
         """Callbacks, the newest first."""
         where = _Where()
         where.same("c.outcome", query.outcome)
+        if query.orphan is not None:
+            where.add("c.task_n IS NULL" if query.orphan else "c.task_n IS NOT NULL")
         where.same(_OWNER, query.project)
         where.same("t.id", query.task and task_key(query.task))
         where.since_until("c.received_at", query)

@@ -82,7 +82,7 @@ class Registry:
         tx.connection.execute(
             "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
             " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
-            f" tags, metadata, request) VALUES ({', '.join('?' * 17)})",
+            f" tags, metadata, request, registered) VALUES ({', '.join('?' * 17)}, 1)",
             (
                 self._next_id(),
                 key,
@@ -119,7 +119,7 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
         " give_up_at = iif(give_up_at = created_at + ?, coalesce(?, give_up_at), give_up_at),"
         " request = coalesce(request, ?),"
         " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
-        " revision = revision + 1 WHERE id = ?",
+        " registered = 1, revision = revision + 1 WHERE id = ?",
         (
             spec.expected,
             spec.model,

@@ -1,4 +1,4 @@
-"""Floor 2, edges: a kept callback taken once more, in its own row. sqlite3 only."""
+"""Floor 2, edges: a kept callback taken once more, in its own row, or dropped. sqlite3 only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from receiver.callbacks import Outcome, Receipt, together
 from receiver.endpoints import Subscription
 from receiver.errors import Conflict, NotFound
-from receiver.recording import NextId
+from receiver.recording import NOISE, NextId
 from receiver.reprocessing import Reprocessor, Row
 from receiver.store.protocol import Reprocessing
 from receiver.store.sqlite.ledger import Ledger, load
@@ -51,6 +51,18 @@ class Reprocess:
             (row.outcome, row.reason, loaded.numbers.get(first.task_id or ""), row.id),
         )
         return together([receipt, *self._ledger.record(tx, others)]) if others else receipt
+
+
+def delete_callback(tx: Transaction, callback: int) -> None:
+    """Drop a callback that brought nothing; its task has room for another. Raises Conflict."""
+    row = _row(tx, callback)
+    if row.outcome is Outcome.RECORDED:
+        raise Conflict("That callback brought results: it goes with its task.")
+    deleted = tx.connection.execute(
+        "DELETE FROM callbacks WHERE id = ? RETURNING task_n", (callback,)
+    ).fetchone()
+    if row.outcome in NOISE:
+        tx.connection.execute("UPDATE tasks SET noise = noise - 1 WHERE n = ?", deleted)
 
 
 def _row(tx: Transaction, callback: int) -> Row:

@@ -41,7 +41,7 @@ from receiver.store.sqlite import ledger, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
-from receiver.store.sqlite.reprocess import Reprocess
+from receiver.store.sqlite.reprocess import Reprocess, delete_callback
 from receiver.store.writer import Transaction, Writer, each
 from receiver.tasks import Task
 
@@ -96,7 +96,7 @@ class SqliteStore:
         ends = Endpoints(self._directory, self._next_id)
         work = queue.Queue(lambda: self._directory.targets, ends.set_state)
         again = Reprocess(kept, lambda: self._directory.subscriptions, self._next_id)
-        self._reprocess = each(again.reprocess)
+        self._reprocess, self._delete_callback = each(again.reprocess), each(delete_callback)
         self._record, self._register = kept.record, each(known.register)
         self._note_overdue, self._give_up = kept.note_overdue, kept.give_up
         self._change_task = each(registry.change_task)
@@ -329,6 +329,10 @@ class SqliteStore:
     async def kept_callback(self, callback_id: str) -> Kept:
         """One callback with its exact bytes."""
         return await self._reads.kept_callback(callback_id)
+
+    async def delete_callback(self, callback_id: str) -> None:
+        """Drop a callback that brought nothing."""
+        await self._writer.call(self._delete_callback, ids.parse(ids.CALLBACK, callback_id))
 
     async def reprocess(self, asked: Reprocessing) -> Receipt:
         """Record what kept bytes say now."""

@@ -250,12 +250,13 @@ class ReprocessSuite:
 
     async def test_what_named_no_task_goes_to_the_one_it_names_by_now(self, store: Store) -> None:
         body = json.dumps(success()).encode()
-        callback = await unread(store, body=body, task_id=None, jti=None)
+        callback = await unread(store, body=body, task_id=None, jti=None, tags={"a": "b"})
         assert (callback.task_id, callback.outcome) == (None, Outcome.QUARANTINED)
         assert await again(store, callback.id) == Receipt(Outcome.RECORDED, 1)
         assert (await only(store, task=TASK)).id == callback.id
         task = await store.task(TASK)
         assert (task.expected, task.project, task.status) == (None, "default", Status.PARTIAL)
+        assert (task.tags, task.registered) == ({"a": "b"}, False)
         assert await again(store, callback.id) == DUPLICATE
 
     async def test_of_several_tasks_each_gets_its_own(self, store: Store) -> None:

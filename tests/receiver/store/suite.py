@@ -19,6 +19,7 @@ from receiver.errors import Conflict, Invalid, NotFound, StoreUnavailable
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.reconciling import BACKOFF
+from receiver.recording import MOST_ORPHANS
 from receiver.store.protocol import (
     Claimed,
     Page,
@@ -225,6 +226,64 @@ class StoreSuite:
         assert (await store.task(TASK)).status is Status.PENDING
         assert await types(store) == []
 
+    async def test_what_names_no_task_is_kept_once_and_up_to_a_bound(self, store: Store) -> None:
+        def orphan(number: int) -> Arrival:
+            return arrival(task_id=None, jti=None, body=b"%d" % number, tags={"a": "b"})
+
+        for number in (0, 0, 0):
+            assert (await store.record(orphan(number))).outcome is Outcome.QUARANTINED
+        (first,) = (await store.callbacks(Query(orphan=True))).data
+        assert (first.repeats, first.reason) == (2, "bad_json")
+        assert (await store.kept_callback(first.id)).tags == {"a": "b"}
+        await asyncio.gather(*[store.record(orphan(n)) for n in range(1, MOST_ORPHANS)])
+        assert (await store.record(orphan(-1))).outcome is Outcome.LIMITED
+        assert (await store.record(arrival(success()))).outcome is Outcome.RECORDED
+        await store.delete_callback(first.id)
+        assert (await store.record(orphan(-1))).outcome is Outcome.QUARANTINED
+        assert [one.task_id for one in (await store.callbacks(Query(orphan=False))).data] == [TASK]
+
+    async def test_a_static_key_opens_so_many_tasks_that_nobody_registered(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("receiver.store.sqlite.ledger.MOST_STRANGERS", 2)
+
+        async def came(task: str) -> Outcome:
+            stranger = {"jti": None, "expected": None}
+            return (await store.record(arrival_of(task, success(), **stranger))).outcome
+
+        await store.register(registration(TASK))
+        found = [await came(task) for task in (TASK, uuid(1), uuid(2), uuid(3), uuid(1))]
+        assert found == ["recorded", "recorded", "recorded", "limited", "duplicate"]
+        await store.register(registration(uuid(1)))
+        assert await came(uuid(3)) is Outcome.RECORDED
+        assert await came(uuid(4)) is Outcome.LIMITED
+        await store.give_up(START + GIVE_UP)
+        assert await came(uuid(4)) is Outcome.RECORDED
+
+    async def test_a_task_says_whether_anybody_registered_it(self, store: Store) -> None:
+        await store.record(arrival(success()))
+        await store.register(registration(OTHER))
+        assert [(await store.task(task)).registered for task in (TASK, OTHER)] == [False, True]
+        for registered, of in ((False, TASK), (True, OTHER)):
+            (found,) = (await store.tasks(Query(registered=registered))).data
+            assert found.id == of
+        await store.register(registration(TASK))
+        assert (await store.task(TASK)).registered
+
+    async def test_a_callback_that_brought_nothing_can_be_dropped(self, store: Store) -> None:
+        await store.record(arrival(success()))
+        for number in range(10):
+            await store.record(arrival(body=b"%d{" % number))
+        assert (await store.record(arrival(body=b"{"))).outcome is Outcome.LIMITED
+        odd, *_, recorded = (await store.callbacks(Query())).data
+        await store.delete_callback(odd.id)
+        for gone in (odd.id, ids.CALLBACK + ids.encode(1)):
+            with pytest.raises(NotFound):
+                await store.delete_callback(gone)
+        with pytest.raises(Conflict):
+            await store.delete_callback(recorded.id)
+        assert (await store.record(arrival(body=b"{"))).outcome is Outcome.QUARANTINED
+
     async def test_the_latest_progress_is_kept_and_no_other(self, store: Store) -> None:
         for percent in (10, 20):
             receipt = await store.record(arrival(processing(progress=percent)))
@@ -343,6 +402,7 @@ class StoreSuite:
             "failed": 0,
             "tags": {"a": "b"},
             "metadata": {"c": [1]},
+            "registered": True,
             "submit_state": SubmitState.REGISTERED,
             "client_ref": "mine",
             "deadline_at": to_datetime(START + 1),
