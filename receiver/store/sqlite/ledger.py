@@ -88,7 +88,7 @@ class Ledger:
         recorder = self.recorder(loaded)
         for task in loaded.tasks.values():
             task.overdue = True
-            task.reconcile_at = task.reconcile_at or now
+            task.reconcile_at = min(task.reconcile_at or now, now)  # whatever its backoff
             recorder.plan.touched[task.id] = task
             recorder.tell(task, [announce_overdue(task, now)], now)
         self.write(tx, recorder.plan, loaded, now)

@@ -636,6 +636,18 @@ class StoreSuite:
         assert await claim_tasks(store, project="other") == []
         assert await claim_tasks(store, project="default") == [TASK]
 
+    async def test_a_deadline_makes_a_task_due_whatever_its_backoff(self, store: Store) -> None:
+        await store.register(registration(expected=2, deadline_at=START + 20 * SECOND))
+        now = START + 10 * SECOND
+        for _ in range(3):  # its backoff is a minute by now
+            await store.record(arrival(body=b"{", expected=2, received_at=now))
+            assert await claim_tasks(store, now) == [TASK]
+            await store.record(arrival(processing(), expected=2, source=Source.POLL))
+        later = START + 20 * SECOND
+        assert await claim_tasks(store, later) == []
+        await store.note_overdue(later)
+        assert await claim_tasks(store, later) == [TASK]
+
     async def test_those_that_are_due_for_longest_come_first(self, store: Store) -> None:
         for number in (3, 1, 2):
             await overdue(store, uuid(number), now=START + number)
