@@ -27,7 +27,6 @@ from tests.submitter.virtual import Time
 pytestmark = pytest.mark.anyio
 
 Json = dict[str, Any]
-LEASE_UNTIL = "2026-11-20T21:39:01.000Z"
 
 
 def no(code: str = "taskNotFound", task: str = TASK) -> httpx.Response:
@@ -62,7 +61,6 @@ def task(task_id: str) -> Json:
         "metadata": {},
         "submit_state": "submitted",
         "webhook_url": f"https://hooks.example.com/webhooks/runware?sig={task_id}",
-        "lease_until": LEASE_UNTIL,
     }
 
 
@@ -97,13 +95,19 @@ class Scene:
             problem = {"code": "unauthenticated", "detail": "No."}
             return httpx.Response(self.ledger_status, json=problem)
         if request.url.path == "/v1/tasks/release":
-            assert asked["lease_until"] == LEASE_UNTIL.replace(".000Z", "Z")
+            assert asked["lease_until"] == self.lease_until.replace(".000Z", "Z")
             self.released.append((asked["polled"], asked["tasks"]))
             return httpx.Response(200, json={"released": len(asked["tasks"])})
         assert request.url.path == "/v1/tasks/claim"
         self.claims.append(asked)
         due = self.due.pop(0) if self.due else []
-        return httpx.Response(200, json={"data": [*map(task, due)], "next_cursor": None})
+        claimed = [{**task(task_id), "lease_until": self.lease_until} for task_id in due]
+        return httpx.Response(200, json={"data": claimed, "next_cursor": None})
+
+    @property
+    def lease_until(self) -> str:
+        """Each claim is a minute after the one before."""
+        return f"2026-11-20T21:{38 + len(self.claims)}:01.000Z"
 
     async def post(self, url: str, body: bytes) -> int:
         self.posted.append((url.partition("sig=")[2], body))
@@ -296,6 +300,17 @@ async def test_a_platform_that_is_down_is_asked_ever_more_rarely(said: httpx.Res
             await scene.time.pass_for(of(ledger).batch())
     times = [when for when, _, _ in scene.asked]
     assert [after - before for before, after in itertools.pairwise(times)] == [1, 2, 4]
+
+
+async def test_an_answer_ends_the_trouble() -> None:
+    answers = iter([httpx.Response(500), httpx.Response(500), done(), httpx.Response(500)])
+    scene = Scene([[TASK]] * 5, lambda *_: next(answers, done()))
+    async with scene.reconciler(rate=5) as of, scene.client() as ledger:
+        for _ in range(5):
+            await scene.time.pass_for(of(ledger).batch())
+    times = [when for when, _, _ in scene.asked]
+    pauses = [round(after - before, 6) for before, after in itertools.pairwise(times)]
+    assert pauses == [1, 2, 0.2, 1]
 
 
 async def test_an_answer_about_one_task_holds_nobody_else_back() -> None:
