@@ -211,38 +211,34 @@ def read_local(data_dir: Path) -> dict[str, str]:
 
 
 def write_local(data_dir: Path, **values: str) -> None:
-    """Keep values for the same user's commands, at mode 0600 from the first byte.
-
-    Raises SettingsRefused where that user can't write.
-    """
+    """Keep values for the same user's commands, at mode 0600 from the first byte. Raises OSError."""
+    directories.make(data_dir)
     text = json.dumps({**read_local(data_dir), **values}, indent=1)
-    try:
-        directories.make(data_dir)
-        _replace(data_dir / LOCAL_FILE, text)
-    except OSError as error:
-        raise SettingsRefused(
-            f"{error.filename or data_dir} can't be written: {error.strerror}. Set"
-            " REELHOOK_DATA_DIR to a directory that the receiver's user can write."
-        ) from None
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft = data_dir / f"{LOCAL_FILE}.{os.getpid()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
-    directories.sync(path.parent)
+    draft.replace(data_dir / LOCAL_FILE)
+    directories.sync(data_dir)
 
 
 def local_keys(data_dir: Path) -> dict[str, str]:
-    """The signing key and admin token of a loopback receiver; made at the first call."""
+    """The signing key and admin token of a loopback receiver; made at the first call.
+
+    Raises SettingsRefused where they can't be kept.
+    """
     found = read_local(data_dir)
     names = ("signing_keys", "admin_token")
     if any(name not in found for name in names):
-        write_local(data_dir, **{name: found.get(name) or new_key() for name in names})
+        try:
+            write_local(data_dir, **{name: found.get(name) or new_key() for name in names})
+        except OSError as error:
+            raise SettingsRefused(
+                f"{error.filename or data_dir} can't be written: {error.strerror}. Set"
+                " REELHOOK_DATA_DIR to a directory that the receiver's user can write."
+            ) from None
         found = read_local(data_dir)
     return {name: found[name] for name in names}
 
