@@ -128,7 +128,9 @@ async def _watch(store: SqliteStore, log: Log) -> None:
 
 def _end(log: Log, error: StoreBroken) -> NoReturn:
     # At once: an orderly end would close the database, and so write to it once more.
-    log.error("the receiver ends", code=error.code, error=str(error), exit_code=BROKEN)
+    evidence = {"code": error.code, "error": str(error), **error.evidence}
+    evidence = {"code": error.code, "error": str(error), **error.evidence}
+    log.error("the receiver ends", exit_code=BROKEN, **evidence)
     sys.stderr.flush()
     os._exit(BROKEN)
 

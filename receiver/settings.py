@@ -211,7 +211,7 @@ def read_local(data_dir: Path) -> dict[str, str]:
 
 
 def write_local(data_dir: Path, **values: str) -> None:
-    """Keep values for the same user's commands, at mode 0600 from the first byte. Raises OSError."""
+    """Keep values for the same user's commands, at 0600 from the first byte. Raises OSError."""
     directories.make(data_dir)
     text = json.dumps({**read_local(data_dir), **values}, indent=1)
     draft = data_dir / f"{LOCAL_FILE}.{os.getpid()}"

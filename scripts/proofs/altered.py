@@ -11,6 +11,7 @@ from unittest.mock import patch
 
 from receiver import cli, serve
 from receiver.callbacks import Arrival, Outcome, Receipt
+from receiver.errors import StoreUnavailable
 from receiver.store import commits
 from receiver.store.sqlite import SqliteStore, store
 
@@ -34,8 +35,26 @@ class HastyStore(SqliteStore):
         return Receipt(Outcome.RECORDED, len(arrival.items))
 
 
+class DeafStore(SqliteStore):
+    """Answers as if it had stored what the database refused."""
+
+    def admit(self) -> None:
+        """Let everybody in."""
+
+    async def record(self, arrival: Arrival) -> Receipt:
+        """A receipt, whatever became of it."""
+        try:
+            return await super().record(arrival)
+        except StoreUnavailable:
+            return Receipt(Outcome.RECORDED, len(arrival.items))
+
+
 def _answer_before_commit() -> None:
     patch.object(serve, "SqliteStore", HastyStore).start()
+
+
+def _answer_despite_failure() -> None:
+    patch.object(serve, "SqliteStore", DeafStore).start()
 
 
 def _sync_seldom() -> None:
@@ -50,11 +69,13 @@ def _checkpoint_often() -> None:
 
 
 BEFORE_COMMIT: Final = "answers-before-commit"
+DESPITE_FAILURE: Final = "answers-despite-failure"
 NORMAL: Final = "synchronous-normal"
 OFTEN: Final = "checkpoints-often"
 
 _ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
     BEFORE_COMMIT: _answer_before_commit,
+    DESPITE_FAILURE: _answer_despite_failure,
     NORMAL: _sync_seldom,
     OFTEN: _checkpoint_often,
 }

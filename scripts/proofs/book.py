@@ -67,14 +67,14 @@ class Book:
         """Keep what became of one request; None: no whole answer came."""
         if answer is None:
             self.said["unanswered"] += 1
-            self._unanswered[callback.sha256] = callback
-            self.in_doubt.append(callback)
+            self._doubt(callback)
             return
         said = answer.said if answer.status == 200 else str(answer.status)
         self.said[said] += 1
         if answer.status != 200:
             if answer.status != 503 or "retry-after" not in answer.headers:
                 self.problems.append(f"{callback.keys} was answered {answer.status}")
+            self._doubt(callback)
             return
         if said == "recorded" and callback.sha256 in self._recorded:
             self.problems.append(f"{callback.keys} was recorded twice")
@@ -90,6 +90,12 @@ class Book:
         self._answered.add(callback.sha256)
         self.acknowledged.append(callback)
         self.fresh.append(callback)
+
+    def _doubt(self, callback: Callback) -> None:
+        # A 503 promises nothing either way: a failed fsync may have kept it.
+        if callback.sha256 not in self._answered:
+            self._unanswered[callback.sha256] = callback
+            self.in_doubt.append(callback)
 
     def look(self, database: Path) -> list[str]:
         """Compare what came since the last look, and samples of what came before, with the file."""

@@ -115,8 +115,7 @@ async def _start_under(folder: Path, fault: Fault, found: Found, sink: Sink | No
         async with ground.posting():
             await ground.is_warm()
             await ground.kill()
-    log = folder / "strace.log"
-    folder.mkdir(parents=True, exist_ok=True)
+    log = _log_in(folder)
     ground.receiver.command = around(fault, log, SERVE)
     refused = await ground.refuses_to_start(f"{fault.error} on {fault.call}")
     if not refused:
@@ -127,6 +126,11 @@ async def _start_under(folder: Path, fault: Fault, found: Found, sink: Sink | No
     await ground.receiver.start()
     await ground.finish()
     return hits(log) > 0
+
+
+def _log_in(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "strace.log"
 
 
 async def control(folder: Path) -> dict[str, Any]:

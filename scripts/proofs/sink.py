@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Final, Self
 
 _TAKEN: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
@@ -16,7 +16,7 @@ class Sink:
         self.url = ""
         self._server: asyncio.Server
 
-    async def __aenter__(self) -> Sink:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{port}/hook"
@@ -36,5 +36,9 @@ class Sink:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
         await reader.readexactly(int(headers.get("content-length", "0")))
-        self.seen.add(headers.get("webhook-id", ""))
-        writer.write(_TAKEN)
+        writer.write(await self.answer(headers.get("webhook-id", "")))
+
+    async def answer(self, event: str) -> bytes:
+        """What the receiver hears of one attempt."""
+        self.seen.add(event)
+        return _TAKEN

@@ -129,7 +129,7 @@ class Place:
         """Raises StoreFull while there is too little room. No I/O: by the last look."""
         if self._free < self._least_free:
             raise StoreFull(
-                f"{self._free >> 20} MiB are left on the disk of {self._path}, at least"
+                f"{self._free >> 20} MiB are left on the disk of {self._path.name}, at least"
                 f" {self._least_free >> 20} have to be free to take callbacks in.",
                 free=self._free,
             )
@@ -170,8 +170,8 @@ class Place:
 
     def _gone(self, path: Path, what: str) -> StoreBroken:
         return StoreBroken(
-            f"{path} {what}: somebody changed it while the receiver ran. What is written from now"
-            " on would be lost, so the receiver ends. Put the file back, or restore a backup, then"
-            " start it again; nobody else may touch these files while it runs.",
+            f"{path.name} {what}: somebody changed it while the receiver ran. What is written from"
+            " now on would be lost, so the receiver ends. Put the file back, or restore a backup,"
+            " then start it again; nobody else may touch these files while it runs.",
             path=str(path),
         )
