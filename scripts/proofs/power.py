@@ -348,6 +348,8 @@ def _processor_seconds() -> float:
 def main() -> int:
     """Run the control, then the proof."""
     asked, verdict, begun = _asked(), Verdict("power"), time.monotonic()
+    if shutil.which("strace") is None:
+        raise SystemExit("This proof needs strace. Type: sudo apt install strace")
     verdict.control = {"synchronous=NORMAL": control(asked)}
     verdict.control_failed = verdict.control["synchronous=NORMAL"]["images_that_lost"] > 0
     found, sums = Findings(), Counter[str]()
