@@ -81,7 +81,8 @@ async def test_what_is_due_is_polled_and_nothing_else(tmp_path: Path) -> None:
         await until_overdue(here.client, [overdue, refused])
 
         before = await here.polls()
-        code, said = await here.reconcile("--json", "--rate", "100")
+        # Batch after batch, until nothing is due.
+        code, said = await here.reconcile("--json", "--rate", "100", "--limit", "2")
         assert code == 0
         polled = [json.loads(line) for line in said.splitlines()]
         assert {line["task"]: line["found"] for line in polled} == dict.fromkeys(due, "posted")
