@@ -30,9 +30,11 @@ from receiver.errors import StoreUnavailable
 from receiver.ingest import Ingest
 from receiver.ingest import Journal as RequestJournal
 from receiver.journal import PROBES, Journaled, internal_error
+from receiver.keeping import Keep
 from receiver.limits import FailureLimit
 from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
+from receiver.retention import LOOK, Retention
 from receiver.settings import Settings, listed
 from receiver.store.protocol import Settled, Store
 from receiver.tokens import Claims, TokenBox
@@ -49,6 +51,7 @@ class Service:
     ingest: Ingest
     ops: Ops
     worker: Worker
+    retention: Retention
 
 
 def build(
@@ -67,9 +70,16 @@ def build(
     `clock` is a steady one; `wall` is what the system says, jumps included.
     """
     tokens = TokenBox(listed(settings.signing_keys))
+    retention = Retention(
+        store,
+        clock=clock,
+        keep=Keep(settings.retention_raw, settings.retention_events, settings.retention_tasks),
+        journal=lambda dropped: log.info("retention", **dropped),
+    )
     ops = Ops(
         store,
         tokens,
+        retention,
         public_url=public_url,
         guard=guard,
         clock=clock,
@@ -103,15 +113,15 @@ def build(
     app = Starlette(
         routes=routes,
         exception_handlers=dict(EXCEPTION_HANDLERS),
-        lifespan=_lifespan(store, ops, worker, clock, log),
+        lifespan=_lifespan(store, ops, worker, retention, clock, log),
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
-    return Service(app, ingest, ops, worker)
+    return Service(app, ingest, ops, worker, retention)
 
 
 def _lifespan(
-    store: Store, ops: Ops, worker: Worker, clock: Clock, log: Log
+    store: Store, ops: Ops, worker: Worker, retention: Retention, clock: Clock, log: Log
 ) -> Lifespan[Starlette]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -120,6 +130,7 @@ def _lifespan(
             asyncio.create_task(
                 _supervised("deadlines", lambda: _watch_deadlines(store, clock, log), log)
             ),
+            asyncio.create_task(_supervised("retention", lambda: _prune(retention, log), log)),
         ]
         try:
             yield
@@ -152,6 +163,14 @@ async def _watch_deadlines(store: Store, clock: Clock, log: Log) -> None:
             if overdue or given_up:
                 log.info("deadlines", overdue=overdue, given_up=given_up)
         await asyncio.sleep(TICK)
+
+
+async def _prune(retention: Retention, log: Log) -> None:
+    try:
+        await retention.run()
+    except StoreUnavailable as error:
+        log.warning("retention", error=str(error))
+        await asyncio.sleep(LOOK)
 
 
 def _probes(store: Store, worker: Worker) -> list[Route]:

@@ -131,7 +131,8 @@ def _task_of(item: Item) -> str | None:
 class Callback(BaseModel):
     """A callback as the API shows it. `body` only on the single object, decoded for reading.
 
-    `body_exact`: whether that text is what came, byte for byte; None beside no body.
+    `body_exact`: whether that text is what came, byte for byte; None beside no body. Retention
+    takes a body long before its callback: at `body_dropped_at`.
     """
 
     id: str
@@ -147,6 +148,7 @@ class Callback(BaseModel):
     repeats: int
     last_received_at: datetime
     remote: str
+    body_dropped_at: datetime | None = None
     body: str | None = None
     body_exact: bool | None = None
 

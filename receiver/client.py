@@ -15,6 +15,7 @@ from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.errors import ReelhookError
 from receiver.events import Event
+from receiver.keeping import PruneAsked, Pruned
 from receiver.results import Result
 from receiver.tasks import (
     ClaimedTask,
@@ -40,6 +41,7 @@ __all__ = [
     "EndpointSpec",
     "Event",
     "Listing",
+    "Pruned",
     "RegisteredTask",
     "Result",
     "Source",
@@ -256,6 +258,12 @@ class Client:
         """`retry` or `cancel`."""
         response = await self._ask("POST", f"/v1/deliveries/{delivery_id}/{verb}")
         return _read(Delivery, response)
+
+    async def prune(self, *, dry_run: bool = True, cursor: str | None = None) -> Pruned:
+        """Count or drop a few seconds' worth of what is too old; `next_cursor` continues."""
+        asked = PruneAsked(dry_run=dry_run, cursor=cursor)
+        response = await self._ask("POST", "/v1/prune", content=asked.model_dump_json())
+        return _read(Pruned, response)
 
     async def each_task(self, **filters: Any) -> AsyncIterator[Task]:
         """Every task of a list, page by page."""

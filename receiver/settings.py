@@ -32,6 +32,7 @@ _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
 def _env(name: str, default: Any, meaning: str) -> Any:
@@ -69,6 +70,15 @@ class Settings(BaseModel):
     )
     delivery_schedule: str = _env(
         "REELHOOK_DELIVERY_SCHEDULE", "", "Comma-separated seconds; default: 12 tries over 3 days."
+    )
+    retention_raw: Days = _env(
+        "REELHOOK_RETENTION_RAW", 30, "Days that raw bodies and attempts are kept; 0: for ever."
+    )
+    retention_events: Days = _env(
+        "REELHOOK_RETENTION_EVENTS", 90, "Days that events and deliveries are kept; 0: for ever."
+    )
+    retention_tasks: Days = _env(
+        "REELHOOK_RETENTION_TASKS", 365, "Days that tasks and results are kept; 0: for ever."
     )
     forwarded_allow_ips: str = _env(
         "FORWARDED_ALLOW_IPS", "127.0.0.1", "Proxies whose X-Forwarded-* headers are believed."

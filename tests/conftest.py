@@ -7,7 +7,9 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("tests.receiver.store.suite", "tests.receiver.store.reprocess_suite")
+pytest.register_assert_rewrite(
+    *[f"tests.receiver.store.{name}" for name in ("suite", "reprocess_suite", "prune_suite")]
+)
 
 STRICT = os.environ.get("REELHOOK_CI") == "1"
 OURS = ("REELHOOK_", "RUNWARE_", "NANOGPT_")

@@ -29,7 +29,6 @@ DRAWING: Final = """\
     receiver.clock
     receiver.ids
     receiver.problems
-    receiver.refusals
     receiver.shown
     receiver.platforms.*        pydantic_core
     receiver.tokens             itsdangerous
@@ -39,6 +38,7 @@ DRAWING: Final = """\
     receiver.events             pydantic
     receiver.endpoints          pydantic
     receiver.deliveries         pydantic
+    receiver.keeping            pydantic
     submitter.errors
     submitter.tasks
 
@@ -78,6 +78,7 @@ DRAWING: Final = """\
 
 3 flows
     receiver.deadlines
+    receiver.retention
     receiver.ingest             starlette
     receiver.delivery.worker
     receiver.admin.ops
@@ -100,6 +101,7 @@ DRAWING: Final = """\
     receiver.cli.ledger         typer
     receiver.cli.inbound        typer
     receiver.cli.outbound       typer
+    receiver.cli.upkeep         typer
     receiver.cli                typer
     receiver.__main__
     submitter.demo              httpx

@@ -28,6 +28,7 @@ from receiver.delivery.policy import SCHEDULE
 from receiver.endpoints import Endpoint, EndpointSpec
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES, Event
+from receiver.keeping import PruneAsked, Pruned
 from receiver.platforms.items import Category
 from receiver.results import Result
 from receiver.settings import Settings
@@ -232,6 +233,8 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         Event,
         Delivery,
         Attempt,
+        PruneAsked,
+        Pruned,
     ],
     ids=lambda shape: shape.__name__,
 )

@@ -23,6 +23,7 @@ from receiver.deliveries import State as DeliveryState
 from receiver.endpoints import EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Invalid, Refusal, StoreUnavailable, Unreadable
+from receiver.keeping import PruneAsked
 from receiver.platforms.reading import loads
 from receiver.problems import MEDIA_TYPE, problem
 from receiver.tasks import Status, TaskClaim, TaskPatch, TaskRelease, TaskSpec
@@ -79,6 +80,7 @@ class Api:
             ("GET", "/v1/deliveries", self._deliveries),
             ("GET", "/v1/deliveries/{id}", self._delivery),
             ("POST", "/v1/deliveries/{id}/{move}", self._move_delivery),
+            ("POST", "/v1/prune", self._prune),
         )
         # One route a path, so that a 405 names every method that the path has.
         paths: dict[str, dict[str, Handler]] = {}
@@ -214,6 +216,12 @@ class Api:
             raise HTTPException(404)
         return _shown(await move(who, request.path_params["id"]))
 
+    async def _prune(self, who: Principal, request: Request) -> Response:
+        asked = await _body(request, PruneAsked)
+        place = _cursor(asked.cursor) or ()
+        pruned, place_next = await self._ops.prune(who, place, dry_run=asked.dry_run)
+        return _shown(pruned.model_copy(update={"next_cursor": _cursor_text(place_next)}))
+
 
 # Bytes that strangers sent: nothing may run them, guess what they are, or keep them on the way.
 _INERT: Final[Mapping[str, str]] = {
@@ -234,9 +242,13 @@ def _shown(
 
 def _listed(page: Page[Any]) -> Response:
     items = ",".join(item.model_dump_json(exclude={"secret", "attempt_log"}) for item in page.data)
-    cursor = page.next_cursor
-    shown = "null" if cursor is None else f'"{"-".join(map(ids.encode, cursor))}"'
+    cursor = _cursor_text(page.next_cursor)
+    shown = "null" if cursor is None else f'"{cursor}"'
     return Response(f'{{"data":[{items}],"next_cursor":{shown}}}', media_type="application/json")
+
+
+def _cursor_text(place: tuple[int, ...] | None) -> str | None:
+    return None if place is None else "-".join(map(ids.encode, place))
 
 
 async def _body(request: Request, kind: type[M]) -> M:

@@ -22,9 +22,11 @@ from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
 from receiver.events import Event
+from receiver.keeping import Pruned
 from receiver.platforms import PARSERS
 from receiver.reprocessing import arrivals_of
 from receiver.results import Result
+from receiver.retention import Retention
 from receiver.store.protocol import (
     NewEndpoint,
     Page,
@@ -158,6 +160,7 @@ class Ops:
         self,
         store: Store,
         tokens: TokenBox,
+        retention: Retention,
         *,
         public_url: str,
         guard: ChecksUrls,
@@ -168,6 +171,7 @@ class Ops:
         self.store = store
         self.public_url = public_url
         self._tokens = tokens
+        self._retention = retention
         self._guard = guard
         self._clock = clock
         self._wall = wall
@@ -412,6 +416,14 @@ class Ops:
         await self.delivery(who, delivery_id)
         await self.store.cancel(delivery_id, self._clock())
         return await self.store.delivery(delivery_id)
+
+    async def prune(
+        self, who: Principal, place: tuple[int, ...], *, dry_run: bool
+    ) -> tuple[Pruned, tuple[int, ...] | None]:
+        """Drop or count a little of what is too old, in all projects; and where it goes on."""
+        if who.project is not None:
+            raise Forbidden(f"What is kept for how long is not up to the project {who.project!r}.")
+        return await self._retention.by_hand(place, dry_run=dry_run)
 
 
 def _canonical(task_id: str) -> str:

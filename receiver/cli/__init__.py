@@ -22,6 +22,7 @@ from receiver.cli.output import (
     spec_of,
     with_client,
 )
+from receiver.cli.upkeep import prune
 
 if TYPE_CHECKING:
     from receiver.client import Client
@@ -43,6 +44,7 @@ for _name, _group in (
     ("events", events),
 ):
     app.add_typer(_group, name=_name)
+app.command()(prune)
 
 
 def main() -> None:
@@ -94,6 +96,9 @@ def serve(
 def migrate() -> None:
     """Bring the database to this release's schema; the receiver must not run.
 
+    A file of an earlier release, which can't shrink, is rewritten once: that takes its time, and
+    twice its size of free disk.
+
     reelhook migrate
     """
     import asyncio
@@ -105,7 +110,7 @@ def migrate() -> None:
     path = settings_of().database_path
 
     async def run() -> None:
-        async with await SqliteStore.open(path, clock=wall_clock):
+        async with await SqliteStore.open(path, clock=wall_clock, rebuild=True):
             say(f"{path} is up to date.")
 
     try:

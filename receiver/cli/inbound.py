@@ -72,6 +72,8 @@ def callbacks_show(
     async def use(client: Client) -> None:
         callback = await client.callback(callback_id)
         show(callback, as_json)
+        if callback.body_dropped_at is not None:
+            say("Its body is not kept any more (REELHOOK_RETENTION_RAW).")
         if callback.body_exact is False:
             say("This is not exactly what came: --raw gives the bytes.")
 

@@ -36,6 +36,7 @@ class Transaction:
     connection: sqlite3.Connection
     changed_tasks: set[str] = field(default_factory=set)
     work: bool = False  # deliveries became due
+    shrunk: bool = False  # the file has less to hold: a checkpoint cuts it
     after_commit: list[Callable[[], None]] = field(default_factory=list)  # on the writer's thread
 
 
@@ -154,8 +155,8 @@ class Committer:
                 continue
             if batch is None:
                 return
-            self._perform(batch)
-            self._checkpoint(LARGE_WAL)
+            shrunk = self._perform(batch)
+            self._checkpoint(0 if shrunk else LARGE_WAL)
             patience = IDLE
 
     def _tick(self) -> None:
@@ -178,12 +179,13 @@ class Committer:
             self._ailing = False
             self._post(self._told.recovered)
 
-    def _perform(self, batch: Jobs) -> None:
+    def _perform(self, batch: Jobs) -> bool:
         done = [self._attempt(batch)]
         if len(batch) > 1 and done[0].fault is Fault.JOB:
             done = self._one_by_one(batch)
         self._ailing = done[-1].fault is Fault.ENVIRONMENT
         self._post(self._told.settled, done)
+        return any(part.committed is not None and part.committed.shrunk for part in done)
 
     def _one_by_one(self, batch: Jobs) -> list[Done]:
         done: list[Done] = []

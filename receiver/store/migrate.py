@@ -60,6 +60,16 @@ def migrate(connection: sqlite3.Connection) -> list[int]:
     return [number for number, _ in pending]
 
 
+def make_shrinkable(connection: sqlite3.Connection) -> None:
+    """Rewrite a file that can't give pages back, since it was made before retention came.
+
+    Needs as much free disk as the file has bytes, twice. Does nothing to a file that can.
+    """
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    if not connection.execute("PRAGMA auto_vacuum").fetchone()[0]:
+        connection.execute("VACUUM")
+
+
 def _apply(connection: sqlite3.Connection, number: int, text: str) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:

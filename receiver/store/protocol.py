@@ -6,7 +6,7 @@ engine. Every verb may raise StoreUnavailable; those that name a thing raise Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -15,6 +15,7 @@ from receiver.deliveries import Delivery, Outcome, State
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
+from receiver.keeping import Bounds
 from receiver.results import Result
 from receiver.tasks import SubmitState, Task, TaskSpec
 
@@ -146,6 +147,24 @@ class Settled:
     disable: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """A step through what is too old. `place` is where the last step stopped, () the beginning."""
+
+    now: int
+    bounds: Bounds
+    place: tuple[int, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PruneStep:
+    """What one step dropped, by the names of `keeping.Pruned`; `place` None: that was the end."""
+
+    counts: Mapping[str, int]
+    place: tuple[int, ...] | None
+
+
 class Store(Protocol):
     """Everything that is kept."""
 
@@ -230,6 +249,10 @@ class Store(Protocol):
 
     async def next_due(self) -> int | None:
         """When the next delivery is due, in milliseconds; None when nothing waits."""
+        ...
+
+    async def prune(self, asked: Prune) -> PruneStep:
+        """Drop a little of what is too old and not at work, or count it; a bounded step."""
         ...
 
     async def ready(self) -> None:

@@ -16,6 +16,8 @@ from receiver.deliveries import Outcome
 from receiver.delivery.signing import new_secret
 from receiver.delivery.worker import Worker
 from receiver.errors import TokenExpired, TokenRefused
+from receiver.keeping import Keep
+from receiver.retention import Retention
 from receiver.store.protocol import Query, TaskChange, TasksAsked
 from receiver.store.sqlite import SqliteStore
 from receiver.tasks import SubmitState, TaskSpec
@@ -202,6 +204,7 @@ async def test_revoking_holds_for_tokens_of_before_and_spares_those_of_after(
     ops = Ops(
         bench.store,
         box,
+        Retention(bench.store, clock=bench.clock, keep=Keep(), journal=lambda _: None),
         public_url="https://hooks.example.com",
         guard=Anything(),
         clock=bench.clock,

@@ -11,6 +11,7 @@ from receiver.recording import NOISE, NextId
 from receiver.reprocessing import Reprocessor, Row
 from receiver.store.protocol import Reprocessing
 from receiver.store.sqlite.ledger import Ledger, load
+from receiver.store.sqlite.prune import look_again
 from receiver.store.writer import Transaction
 
 
@@ -50,6 +51,7 @@ class Reprocess:
             "UPDATE callbacks SET outcome = ?, reason = ?, task_n = ? WHERE id = ?",
             (row.outcome, row.reason, loaded.numbers.get(first.task_id or ""), row.id),
         )
+        look_again(tx.connection, row.id)
         return together([receipt, *self._ledger.record(tx, others)]) if others else receipt
 
 

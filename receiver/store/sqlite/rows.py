@@ -98,7 +98,8 @@ def result_of(row: Row, task_id: str) -> Result:
 
 def callback_of(row: Row, *, whole: bool) -> Callback:
     """A callback; its body, as text, only when `whole` and while it is kept."""
-    text, exact = readable(row["body"]) if whole and row["body"] is not None else (None, None)
+    body = _body_of(row) if whole else None
+    text, exact = (None, None) if body is None else readable(body)
     return Callback(
         id=ids.CALLBACK + ids.encode(row["id"]),
         task_id=_task_id(row),
@@ -113,6 +114,7 @@ def callback_of(row: Row, *, whole: bool) -> Callback:
         repeats=row["repeats"],
         last_received_at=to_datetime(row["last_received_at"]),
         remote=row["remote"],
+        body_dropped_at=_moment(row["body_dropped_at"]),
         body=text,
         body_exact=exact,
     )
@@ -130,8 +132,13 @@ def kept_of(row: Row) -> Kept:
         tags=json_of(row["tags"]) or {},
         received_at=row["received_at"],
         remote=row["remote"],
-        body=row["body"],
+        body=_body_of(row),
     )
+
+
+def _body_of(row: Row) -> bytes | None:
+    body: bytes = row["body"]
+    return body if row["body_dropped_at"] is None else None
 
 
 def endpoint_of(row: Row) -> Endpoint:

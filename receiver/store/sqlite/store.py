@@ -23,11 +23,13 @@ from receiver.errors import CannotStart, NotFound, StoreBroken, StoreLocked
 from receiver.events import Event
 from receiver.results import Result
 from receiver.store.commits import Notice
-from receiver.store.migrate import check_owner, migrate
+from receiver.store.migrate import check_owner, make_shrinkable, migrate
 from receiver.store.protocol import (
     Claimed,
     NewEndpoint,
     Page,
+    Prune,
+    PruneStep,
     Query,
     Registration,
     Reprocessing,
@@ -37,7 +39,7 @@ from receiver.store.protocol import (
     TasksAsked,
     TasksReleased,
 )
-from receiver.store.sqlite import ledger, queue, reconcile, registry
+from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
@@ -70,8 +72,10 @@ class SqliteStore:
         entropy: Callable[[int], int],
         notice: Notice,
         least_free: int,
+        rebuild: bool,
     ) -> None:
         self.path = path
+        self._rebuild = rebuild
         self.instance = ""
         self._clock = clock
         self._source = ids.IdSource(entropy)
@@ -112,6 +116,7 @@ class SqliteStore:
         self._claim, self._settle = work.claim, work.settle
         self._release = each(queue.release_lapsed)
         self._retry, self._cancel = each(queue.retry), each(queue.cancel)
+        self._prune = each(prune.prune)
         self._ready = each(lambda tx, _: self._probe(tx.connection))
 
     @classmethod
@@ -123,13 +128,14 @@ class SqliteStore:
         entropy: Callable[[int], int] = random.getrandbits,  # ids must differ, not be secret
         notice: Notice = lambda event, **evidence: None,
         least_free: int = LEAST_FREE,
+        rebuild: bool = False,
     ) -> Self:
         """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart.
 
         `notice` is told what an operator should know; below `least_free` bytes of room on the disk
-        `admit` refuses.
+        `admit` refuses. `rebuild` rewrites a file that can't shrink yet, which takes as much room.
         """
-        store = cls(check_place(path), clock, entropy, notice, least_free)
+        store = cls(check_place(path), clock, entropy, notice, least_free, rebuild)
         store._take_lock()
         try:
             await store._writer.start()
@@ -205,12 +211,15 @@ class SqliteStore:
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
         check_owner(connection)  # before the first pragma: what is not ours stays as it is
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded by an empty file alone
         for name, value, expected in PRAGMAS:
             connection.execute(f"PRAGMA {name} = {value}")
             found = connection.execute(f"PRAGMA {name}").fetchone()[0]
             if found != expected:
                 raise CannotStart(f"SQLite keeps {name} at {found!r}, not {expected!r}.")
         migrate(connection)
+        if self._rebuild:
+            make_shrinkable(connection)
         self._start(connection)
         # After a crash the log may show commits that no fsync ever confirmed. Once they are in the
         # database, what we answer about them (`duplicate`) is true after a power cut as well.
@@ -409,6 +418,10 @@ class SqliteStore:
     async def next_due(self) -> int | None:
         """When the next delivery is due."""
         return await self._reads.next_due(target.id for target in self._directory.targets)
+
+    async def prune(self, asked: Prune) -> PruneStep:
+        """Drop or count a little of what is too old."""
+        return await self._writer.call(self._prune, asked)
 
     async def ready(self) -> None:
         """Write and commit something."""

@@ -1,0 +1,324 @@
+"""Floor 2, edges: what is too old goes, a little at a time. sqlite3 only.
+
+Each table is walked in the order of its ids, which is that of time, up to the bound; so no index is
+needed that ingest would have to keep. What is still at work stays behind the walk, and is looked at
+again by the next one. Children go in the same transaction as what they hang on.
+
+Last the file shrinks: pages that became free are cut off its end, but for a part of the file that
+will be filled again anyhow.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from receiver.clock import DAY
+from receiver.errors import Invalid
+from receiver.ids import ENTROPY_BITS
+from receiver.keeping import TOKENS, Bounds
+from receiver.store.protocol import Prune, PruneStep
+from receiver.store.writer import Transaction
+
+# A step ends after so many rows or seconds, whichever comes first: ingest waits behind it.
+ROWS: Final = 200
+SECONDS: Final = 0.005
+CHUNK: Final = 20  # rows that are looked at between two looks at the clock
+PAGES: Final = 50  # given back in a step; each may have to be moved first
+RESERVE: Final = 10  # a tenth of the file may be free: cutting it off only to grow again costs more
+
+_MARK: Final = "bodies_dropped_to"
+
+Found = Counter[str]
+Key = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """The rows of a table after one key, up to another."""
+
+    asked: Prune
+    after: Key
+    to: Key
+
+    @property
+    def values(self) -> dict[str, int]:
+        bounds, now, dry = self.asked.bounds, self.asked.now, self.asked.dry_run
+        keys = {f"after{n}": part for n, part in enumerate(self.after)}
+        keys |= {f"to{n}": part for n, part in enumerate(self.to)}
+        ages = {name: getattr(bounds, name) for name in Bounds.__slots__}
+        return {**keys, **ages, "now": now, "given_up": now - 2 * TOKENS, "dry": dry}
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One table: `keys` lists its next ids below a bound, `drop` deals with a chunk of them."""
+
+    age: Callable[[Bounds], int]
+    width: int  # integers in a key
+    keys: str
+    drop: Callable[[sqlite3.Connection, _Chunk], Found]
+
+
+def prune(tx: Transaction, asked: Prune) -> PruneStep:
+    """One step of a walk through everything, from where the last one stopped. Raises Invalid."""
+    found, until = Found(), time.monotonic() + SECONDS
+    at: Key | None = _checked(asked.place) or (0, _mark(tx.connection))
+    # Bytes count like rows here: a step that gave pages back is a whole one.
+    while at is not None and sum(found.values()) < ROWS and time.monotonic() < until:
+        stage, *after = at
+        if stage == len(_WALKS):
+            counted, at = _shrink(tx, asked, until, freed=bool(after))
+        else:
+            counted, at = _take(tx.connection, asked, stage, tuple(after))
+        found += counted
+    return PruneStep(dict(found), at)
+
+
+def _take(
+    connection: sqlite3.Connection, asked: Prune, stage: int, after: Key
+) -> tuple[Found, Key]:
+    walk = _WALKS[stage]
+    after = after or (0,) * walk.width
+    below = _below(connection, walk.age(asked.bounds), asked.now)
+    keys = connection.execute(walk.keys, (*after, below, CHUNK)).fetchall()
+    if not keys:
+        return Found(), (stage + 1,)
+    found = walk.drop(connection, _Chunk(asked, after, keys[-1]))
+    return found, ((stage, *keys[-1]) if len(keys) == CHUNK else (stage + 1,))
+
+
+def _below(connection: sqlite3.Connection, age: int, now: int) -> int:
+    # A clock that was ahead once has left ids that are ahead for good: then only the rows' own
+    # times tell, and all of them have to be looked at.
+    (newest,) = connection.execute("SELECT max(id) FROM callbacks").fetchone()
+    ahead = (newest or 0) >> ENTROPY_BITS > now + DAY
+    return _LAST if age and ahead else age << ENTROPY_BITS
+
+
+_LAST: Final = (1 << 63) - 1
+
+
+def _checked(place: Key) -> Key:
+    widths = (*(walk.width for walk in _WALKS), 1)
+    if place and (place[0] >= len(widths) or len(place) not in (1, 1 + widths[place[0]])):
+        raise Invalid("That cursor is not one that a prune gave.", parameter="cursor")
+    return place
+
+
+def look_again(connection: sqlite3.Connection, callback: int) -> None:
+    """A callback was read after all, so its body may go: let the next walk begin before it."""
+    _set_mark(connection, min(_mark(connection), callback - 1))
+
+
+def _set_mark(connection: sqlite3.Connection, callback: int) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (_MARK, str(callback))
+    )
+
+
+def _mark(connection: sqlite3.Connection) -> int:
+    # Callbacks stay when their bodies have gone, so without it each walk would see all of them.
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (_MARK,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+# Bodies. What nobody could read, or what came too late to be taken, may hold a result that is known
+# from nowhere else: it stays until somebody takes it once more, or its task goes.
+
+_BODY_GOES: Final = (
+    "id > :after0 AND id <= :to0 AND received_at < :bodies"
+    " AND outcome NOT IN ('quarantined', 'expired')"
+    " AND body_dropped_at IS NULL"
+)
+
+
+def _drop_bodies(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
+    if chunk.asked.dry_run:
+        return Found(bodies=_count(connection, f"callbacks WHERE {_BODY_GOES}", chunk.values))
+    _move_mark(connection, chunk)
+    dropped = connection.execute(
+        f"UPDATE callbacks SET body = x'', body_dropped_at = :now WHERE {_BODY_GOES}", chunk.values
+    )
+    return Found(bodies=dropped.rowcount)
+
+
+def _move_mark(connection: sqlite3.Connection, chunk: _Chunk) -> None:
+    (young,) = connection.execute(
+        "SELECT min(id) FROM callbacks"
+        " WHERE id > :after0 AND id <= :to0 AND received_at >= :bodies",
+        chunk.values,
+    ).fetchone()
+    if _mark(connection) >= chunk.after[0]:
+        _set_mark(connection, chunk.to[0] if young is None else young - 1)
+
+
+# Attempts, before and apart from their deliveries; those of a delivery in its queue stay.
+
+_ATTEMPT_GOES: Final = (
+    "(event_id, endpoint_id, number) > (:after0, :after1, :after2)"
+    " AND (event_id, endpoint_id, number) <= (:to0, :to1, :to2) AND at < :attempts"
+    " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = attempts.event_id"
+    " AND d.endpoint_id = attempts.endpoint_id AND d.settled_at IS NULL)"
+)
+
+
+def _drop_attempts(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
+    if chunk.asked.dry_run:
+        return Found(attempts=_count(connection, f"attempts WHERE {_ATTEMPT_GOES}", chunk.values))
+    dropped = connection.execute(f"DELETE FROM attempts WHERE {_ATTEMPT_GOES}", chunk.values)
+    return Found(attempts=dropped.rowcount)
+
+
+# An event goes with all of its deliveries at once: while it is there, a PUT of its task may add
+# deliveries to it, and must find those that were. The newest one stays: its `seq` is where the next
+# one counts on, and where cursors stand.
+
+_EVENT_GOES: Final = (
+    "created_at < :events AND seq < (SELECT max(seq) FROM events)"
+    " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = events.id"
+    " AND (d.settled_at IS NULL OR d.settled_at >= :events))"
+)
+
+
+def _drop_events(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
+    going = _ids(
+        connection,
+        f"SELECT id FROM events WHERE id > :after0 AND id <= :to0 AND {_EVENT_GOES}",
+        chunk.values,
+    )
+    return _drop_with(
+        connection,
+        chunk,
+        going,
+        (("attempts", "event_id"), ("deliveries", "event_id"), ("events", "id")),
+    )
+
+
+# A task goes when nothing has happened to it since the bound, and none of its events is left: one
+# that is called back, revoked, polled or owed could be needed again, and a token of it may live.
+
+_TASK_GOES: Final = (
+    "completed_at < :tasks AND coalesce(give_up_at, 0) < :given_up"
+    " AND max(coalesce(revoked_at, 0), coalesce(reconcile_at, 0), coalesce(reconcile_lease, 0))"
+    " < :tasks"
+    " AND NOT EXISTS (SELECT 1 FROM results WHERE task_n = n AND received_at >= :tasks)"
+    " AND NOT EXISTS (SELECT 1 FROM callbacks WHERE task_n = n AND last_received_at >= :tasks)"
+    " AND NOT EXISTS (SELECT 1 FROM events WHERE task_n = n"
+    f" AND NOT (:dry AND {_EVENT_GOES}))"
+)
+
+
+def _drop_tasks(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
+    going = _ids(
+        connection,
+        f"SELECT n FROM tasks WHERE n > :after0 AND n <= :to0 AND {_TASK_GOES}",
+        chunk.values,
+    )
+    return _drop_with(
+        connection, chunk, going, (("results", "task_n"), ("callbacks", "task_n"), ("tasks", "n"))
+    )
+
+
+# Callbacks that name no task have none to go with.
+
+_ORPHAN: Final = "outcome = 'quarantined' AND outcome <> 'recorded' AND task_n IS NULL"
+
+
+def _drop_orphans(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
+    going = _ids(
+        connection,
+        f"SELECT id FROM callbacks WHERE {_ORPHAN} AND id > :after0 AND id <= :to0"
+        " AND last_received_at < :tasks",
+        chunk.values,
+    )
+    return _drop_with(connection, chunk, going, (("callbacks", "id"),))
+
+
+_WALKS: Final = (
+    _Walk(
+        lambda bounds: bounds.bodies,
+        1,
+        "SELECT id FROM callbacks WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+        _drop_bodies,
+    ),
+    _Walk(
+        lambda bounds: bounds.attempts,
+        3,
+        "SELECT event_id, endpoint_id, number FROM attempts"
+        " WHERE (event_id, endpoint_id, number) > (?, ?, ?) AND event_id < ?"
+        " ORDER BY event_id, endpoint_id, number LIMIT ?",
+        _drop_attempts,
+    ),
+    _Walk(
+        lambda bounds: bounds.events,
+        1,
+        "SELECT id FROM events WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
+        _drop_events,
+    ),
+    _Walk(
+        lambda bounds: bounds.tasks,
+        1,
+        "SELECT n FROM tasks WHERE n > ? AND n < ? ORDER BY n LIMIT ?",
+        _drop_tasks,
+    ),
+    _Walk(
+        lambda bounds: bounds.tasks,
+        1,
+        f"SELECT id FROM callbacks WHERE {_ORPHAN} AND id > ? AND id < ? ORDER BY id LIMIT ?",
+        _drop_orphans,
+    ),
+)
+
+
+def _count(connection: sqlite3.Connection, rows: str, values: Any) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {rows}", values).fetchone()[0])
+
+
+def _ids(connection: sqlite3.Connection, select: str, values: dict[str, int]) -> list[int]:
+    return [row[0] for row in connection.execute(select, values)]
+
+
+def _drop_with(
+    connection: sqlite3.Connection,
+    chunk: _Chunk,
+    going: Sequence[int],
+    tables: Sequence[tuple[str, str]],
+) -> Found:
+    found = Found()
+    for table, column in tables if going else ():
+        rows = f"{table} WHERE {column} IN ({','.join('?' * len(going))})"
+        if not chunk.asked.dry_run:
+            found[table] = connection.execute(f"DELETE FROM {rows}", going).rowcount
+        elif table != "attempts":  # none is left: they are walked first, and no younger
+            found[table] = _count(connection, rows, going)
+    return found
+
+
+def _shrink(
+    tx: Transaction, asked: Prune, until: float, *, freed: bool
+) -> tuple[Found, Key | None]:
+    connection = tx.connection
+    pages = _pragma(connection, "page_count")
+    for page in range(0 if asked.dry_run else min(_surplus(connection), PAGES)):
+        if page and time.monotonic() > until:
+            break
+        connection.execute("PRAGMA incremental_vacuum(1)").close()  # more at once: only one is done
+    gone = pages - _pragma(connection, "page_count")
+    if gone:  # never, in a file of an earlier release that `reelhook migrate` has not rewritten
+        return Found(freed_bytes=gone * _pragma(connection, "page_size")), (len(_WALKS), 1)
+    tx.shrunk = tx.shrunk or freed
+    return Found(), None
+
+
+def _surplus(connection: sqlite3.Connection) -> int:
+    reserve = _pragma(connection, "page_count") // RESERVE
+    return max(_pragma(connection, "freelist_count") - reserve, 0)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
