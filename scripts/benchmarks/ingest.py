@@ -96,7 +96,8 @@ async def running(module: Sequence[str], env: Mapping[str, str]) -> AsyncIterato
         await process.wait()
 
 
-def _ask(url: str, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def ask(url: str, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """One call of the admin API."""
     request = urllib.request.Request(
         url,
         json.dumps(body).encode(),
@@ -111,9 +112,9 @@ def _ask(url: str, method: str, body: Mapping[str, Any]) -> dict[str, Any]:
 def add_endpoint(url: str, target: str, paused: bool) -> None:
     """Register an endpoint that wants every result."""
     spec = {"url": target, "event_types": ["result.*"], "concurrency": 64}
-    endpoint = _ask(f"{url}/v1/endpoints", "POST", spec)
+    endpoint = ask(f"{url}/v1/endpoints", "POST", spec)
     if paused:
-        _ask(f"{url}/v1/endpoints/{endpoint['id']}/pause", "POST", {})
+        ask(f"{url}/v1/endpoints/{endpoint['id']}/pause", "POST", {})
 
 
 async def bare_arm(requests: Sequence[bytes], connections: int) -> Measured:

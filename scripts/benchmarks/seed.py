@@ -61,16 +61,20 @@ SELECT id, 1, 'succeeded', 1, created_at, created_at, created_at FROM events ORD
 """
 
 
-def seed(path: Path, tasks: int) -> dict[str, int]:
-    """Make the store at `path` with so many tasks; rows by table, and its bytes."""
+def seed(path: Path, tasks: int, age: int = DAY) -> dict[str, int]:
+    """Make the store at `path` with so many tasks, the youngest of so many milliseconds of age.
+
+    Returns the rows by table, and the file's bytes.
+    """
     step = max(LIFE // tasks, 1)
     values = {
         "tasks": tasks,
-        "since": time.time_ns() // 1_000_000 - LIFE - DAY,
+        "since": time.time_ns() // 1_000_000 - LIFE - age,
         "step": step,
         "bits": ENTROPY_BITS,
     }
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = off")
         connection.execute("PRAGMA synchronous = off")  # a store that is made for a measurement
         connection.execute("PRAGMA cache_size = -1000000")
