@@ -1,6 +1,6 @@
 """Hostile and broken requests, byte by byte, against a receiver that runs as its own process.
 
-Not here: deadlines of headers and bodies, thousands of half-open connections, endless headers.
+Not here: what the connection itself refuses and how long it waits, see test_connection.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -195,6 +196,51 @@ async def test_a_compressed_bomb_is_refused_unread(line: Wire, target: Target) -
     only_refused(await line.answer(), 415, "encoded")
 
 
+async def test_a_header_that_comes_twice_counts_twice(served: Running, target: Target) -> None:
+    cases = [
+        (b"Content-Type: application/json", b"Content-Type: text/plain", 200),
+        (b"Content-Type: application/json", b"Content-Type: multipart/form-data", 415),
+        (b"Content-Encoding: identity", b"Content-Encoding: identity", 200),
+        (b"Content-Encoding: identity", b"Content-Encoding: gzip", 415),
+        (b"Content-Encoding: gzip", b"Content-Encoding: identity", 415),
+    ]
+    for one, other, status in cases:
+        async with wire(served.port) as line:
+            await line.send(target.post(None, one, other))
+            assert (await line.answer()).status == status
+
+
+async def test_a_header_of_100_mb_takes_no_memory(served: Running, target: Target) -> None:
+    def resident() -> int:
+        status = Path(f"/proc/{served.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])  # kB, the most it ever was
+
+    async with wire(served.port) as line:
+        await line.send(target.post())
+        await line.answer()
+        before = resident()
+        await line.send(target.head()[:-2] + b"X: ")
+        with suppress(ConnectionError):
+            async with asyncio.timeout(5):
+                for _ in range(1_000):
+                    await line.send(b"a" * 100_000)
+                    if line.writer.is_closing():
+                        break
+    assert resident() - before < 10_000
+
+
+async def test_a_client_of_the_api_that_leaves_in_the_middle_of_its_body_is_no_error(
+    served: Running, target: Target
+) -> None:
+    token = f"Authorization: Bearer {ADMIN_TOKEN}".encode()
+    async with wire(served.port) as line:
+        path = f"/v1/tasks/{target.task}"
+        head = target.head(token, b"Content-Length: 500", method="PUT", path=path)
+        await line.send(head + b'{"platform":')
+        line.writer.write_eof()
+        assert await line.ended() == b""  # and the fixture looks for a traceback
+
+
 async def test_a_head_has_no_body_and_an_options_no_effect(
     served: Running, target: Target, api: httpx.AsyncClient
 ) -> None:
@@ -370,6 +416,11 @@ async def test_garbage_in_a_forwarded_address_does_no_harm(
     assert (await line.answer()).status == 200
     found = await api.get("/v1/callbacks", params={"task": target.task})
     assert found.status_code == 200
+
+
+async def test_ten_thousand_forwarded_addresses_are_too_many(line: Wire, target: Target) -> None:
+    await line.send(target.post(None, b"X-Forwarded-For: " + b"1.2.3.4, " * 10_000))
+    only_refused(await line.answer(), 431, "head_too_large")
 
 
 async def test_a_forwarded_address_has_a_bound(
