@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -27,7 +26,8 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from receiver.problems import MEDIA_TYPE, problem
+from receiver import refusals
+from receiver.refusals import MAX_HEAD, MAX_HEADERS, MAX_TARGET, Refusal
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
     from uvicorn.server import ServerState
 
-MAX_HEAD: Final = 16 << 10  # bytes: request line, headers and their line ends
-MAX_TARGET: Final = 8 << 10  # bytes of the request line's target
-MAX_HEADERS: Final = 64
 MAX_WAITING: Final = 16  # pipelined requests behind the one that is being answered
 # What chunks may add to a body: chunks of one byte pass, a megabyte of extensions does not.
 FRAMING: Final = 16 << 10  # bytes, and
@@ -72,44 +69,6 @@ class Phase(Enum):
 
 # An enum's attribute takes as long as ten names of the module, and each request passes them all.
 WAITING, HEAD, BODY, ANSWERING, CLOSING = Phase
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """What is answered to a request that is not served."""
-
-    status: int
-    code: str
-    answer: bytes
-
-    @classmethod
-    def of(cls, status: int, code: str, detail: str, *headers: bytes) -> Refusal:
-        """The whole answer, made once."""
-        body = problem(status, code, detail)
-        lines = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {MEDIA_TYPE}".encode(),
-            b"content-length: %d" % len(body),
-            *headers,
-            b"cache-control: no-store\r\nreferrer-policy: no-referrer\r\nconnection: close\r\n",
-            body,
-        )
-        return cls(status, code, b"\r\n".join(lines))
-
-
-_LATER: Final = b"retry-after: 2"
-MALFORMED: Final = Refusal.of(400, "malformed", "This is no request as RFC 9112 has it.")
-ONE_HOST: Final = Refusal.of(400, "host", "Send exactly one Host header.")
-VERSION: Final = Refusal.of(400, "version", "Send version 1.1 of HTTP.")
-CODING: Final = Refusal.of(400, "coding", "The only Transfer-Encoding taken is chunked, once.")
-UPGRADE: Final = Refusal.of(400, "upgrade", "Send a body without asking for an upgrade.")
-FRAMED: Final = Refusal.of(400, "framing", "The chunks hold more framing than body.")
-SLOW_HEAD: Final = Refusal.of(408, "head_too_slow", "The request's head took too long.")
-SLOW_BODY: Final = Refusal.of(408, "too_slow", "The request's body took too long.")
-TARGET_SIZE: Final = Refusal.of(414, "target_too_long", f"A target has at most {MAX_TARGET} bytes.")
-HEAD_SIZE: Final = Refusal.of(431, "head_too_large", f"A head has at most {MAX_HEAD} bytes.")
-HEADER_COUNT: Final = Refusal.of(431, "too_many_headers", f"Send at most {MAX_HEADERS} headers.")
-FULL: Final = Refusal.of(503, "too_busy", "Too much is under way; send it again.", _LATER)
-STOPPING: Final = Refusal.of(503, "stopping", "The receiver is stopping; send it again.", _LATER)
 
 
 class _Refused(Exception):  # carries a refusal out of the parser's callbacks, never further
@@ -233,7 +192,7 @@ class Connection(HttpToolsProtocol):
     # What the parser says
 
     def on_message_begin(self) -> None:
-        if self._deaf or len(self.pipeline) >= MAX_WAITING:
+        if len(self.pipeline) >= MAX_WAITING:
             raise _Enough
         super().on_message_begin()
         self.phase, self.deadline = HEAD, NOT_YET
@@ -263,7 +222,6 @@ class Connection(HttpToolsProtocol):
         if not cycle.response_started:
             cycle.keep_alive = self._keep_alive
         cycle.message_event.set()
-        self._deaf = not self._keep_alive
         if self._received:
             self._release()
         self._head = -self._piece
@@ -292,7 +250,6 @@ class Connection(HttpToolsProtocol):
         if not self._owes():
             self._socket.close()
         else:
-            self._deaf = self.phase is not BODY
             self._keep_alive = self.cycle.keep_alive = False
 
     def expire(self) -> None:
@@ -300,9 +257,9 @@ class Connection(HttpToolsProtocol):
         if self.phase is WAITING:
             self._close()
         elif self.phase is HEAD:
-            self._refuse(SLOW_HEAD)
+            self._refuse(refusals.SLOW_HEAD)
         elif self.phase is BODY:
-            self._refuse(SLOW_BODY)
+            self._refuse(refusals.SLOW_BODY)
         elif self.phase is CLOSING and self._socket.get_write_buffer_size() and not self._stalled:
             self._stalled = True
             self._wait(CLOSING, self._gate.limits.stalled)
@@ -312,7 +269,7 @@ class Connection(HttpToolsProtocol):
     def cut(self) -> None:
         """The time for answers is over."""
         if self.phase is BODY:
-            self._refuse(STOPPING)
+            self._refuse(refusals.STOPPING)
         elif self.phase is CLOSING or self.flow.write_paused:
             self.abort()
 
@@ -320,7 +277,7 @@ class Connection(HttpToolsProtocol):
         """The time for everything is over."""
         self.cut()
         if self.phase is ANSWERING and self._owes() and not self.pipeline:
-            self._answer(STOPPING)
+            self._answer(refusals.STOPPING)
         self.abort()
 
     def abort(self) -> None:
@@ -353,7 +310,7 @@ class Connection(HttpToolsProtocol):
         if isinstance(reason, _Enough):
             self._deaf = True
         else:
-            self._refuse(reason.refusal if isinstance(reason, _Refused) else MALFORMED)
+            self._refuse(reason.refusal if isinstance(reason, _Refused) else refusals.MALFORMED)
 
     def _hold(self, before: Phase) -> None:
         """Hold a message that has not come whole to its limits."""
@@ -363,7 +320,7 @@ class Connection(HttpToolsProtocol):
                 self._wait(HEAD, limits.head)
             self._head += self._piece  # now zero when it began behind another message's end
             if self._head > MAX_HEAD:
-                self._refuse(TARGET_SIZE if len(self.url) > MAX_TARGET else HEAD_SIZE)
+                self._refuse(refusals.TARGET if len(self.url) > MAX_TARGET else refusals.HEAD)
         elif self.phase is BODY:
             if self.deadline == NOT_YET:
                 self._wait(BODY, limits.body)
@@ -371,34 +328,34 @@ class Connection(HttpToolsProtocol):
                 self._received += self._piece
                 self._gate.held += self._piece
             if self._received > FRAMING + FRAMING_RATE * self._body:
-                self._refuse(FRAMED)
+                self._refuse(refusals.FRAMED)
             elif self._gate.held > limits.held:
-                self._refuse(FULL)
+                self._refuse(refusals.FULL)
 
     def _refusal(self) -> Refusal | None:
         """Why a request whose head is complete is not served."""
         headers = self.headers
         if len(self.url) > MAX_TARGET:
-            return TARGET_SIZE
+            return refusals.TARGET
         if len(headers) > MAX_HEADERS:
-            return HEADER_COUNT
+            return refusals.HEADERS
         if self._head + self._piece > MAX_HEAD and self._head_size() > MAX_HEAD:
-            return HEAD_SIZE
+            return refusals.HEAD
         version = self.parser.get_http_version()
         if version != "1.1" and version != "1.0":
-            return VERSION
+            return refusals.VERSION
         fields = dict(headers)
         if b"host" not in fields and version == "1.1":
-            return ONE_HOST
+            return refusals.HOST
         if len(fields) != len(headers) and self._values(b"host")[1:]:
-            return ONE_HOST
+            return refusals.HOST
         coding = fields.get(b"transfer-encoding")
         if coding is not None and (version == "1.0" or not self._is_chunked()):
-            return CODING
+            return refusals.CODING
         # The parser takes what follows for another protocol, and a proxy may take it for the body.
         if (coding or b"content-length" in fields) and self.parser.should_upgrade():
-            return UPGRADE
-        return STOPPING if self._gate.stopping else None
+            return refusals.UPGRADE
+        return refusals.STOPPING if self._gate.stopping else None
 
     def _values(self, name: bytes) -> list[bytes]:
         return [value for found, value in self.headers if found == name]

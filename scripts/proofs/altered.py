@@ -9,8 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from unittest.mock import patch
 
-from receiver import cli, serve
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from receiver import cli, serve, server
 from receiver.callbacks import Arrival, Outcome, Receipt
+from receiver.connection import Gate
 from receiver.errors import StoreUnavailable
 from receiver.store import commits
 from receiver.store.sqlite import SqliteStore, store
@@ -68,16 +71,25 @@ def _checkpoint_often() -> None:
     patch.object(commits, "LARGE_WAL", SMALL_WAL).start()
 
 
+def _leave_connections_to_uvicorn() -> None:
+    def plain(_gate: Gate, **given: Any) -> HttpToolsProtocol:
+        return HttpToolsProtocol(**given)
+
+    patch.object(server, "Connection", plain).start()
+
+
 BEFORE_COMMIT: Final = "answers-before-commit"
 DESPITE_FAILURE: Final = "answers-despite-failure"
 NORMAL: Final = "synchronous-normal"
 OFTEN: Final = "checkpoints-often"
+PLAIN: Final = "plain-connections"
 
 _ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
     BEFORE_COMMIT: _answer_before_commit,
     DESPITE_FAILURE: _answer_despite_failure,
     NORMAL: _sync_seldom,
     OFTEN: _checkpoint_often,
+    PLAIN: _leave_connections_to_uvicorn,
 }
 
 

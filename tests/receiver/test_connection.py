@@ -17,8 +17,9 @@ from starlette.types import Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from receiver import connection
-from receiver.connection import MAX_HEAD, MAX_HEADERS, MAX_TARGET, Connection, Gate, Limits, Refusal
+from receiver import connection, refusals
+from receiver.connection import Connection, Gate, Limits
+from receiver.refusals import MAX_HEAD, MAX_HEADERS, MAX_TARGET, Refusal
 from tests.doubles import ROOT, Wire, wire
 
 pytestmark = pytest.mark.anyio
@@ -307,6 +308,21 @@ def test_how_requests_are_cut_into_pieces_changes_nothing(
     asyncio.run(both())
 
 
+async def test_a_large_body_is_handed_on_as_it_comes(served: Served, line: Wire) -> None:
+    await line.send(request(body=b"a" * (2 << 20)) + request(body=b"b"))
+    assert [(await line.answer()).body for _ in range(2)] == [b"%d" % (2 << 20), b"1"]
+
+
+async def test_a_head_is_counted_from_its_own_first_byte() -> None:
+    large, much = padded(MAX_HEAD - 10), padded(MAX_HEAD + 5_000)
+    written, bodies = await fed([large + large[:100], large[100:1_100], large[1_100:]])
+    assert (written.count(b"HTTP/1.1 200"), len(bodies)) == (2, 2)
+    written, bodies = await fed([large, much[:10_000], much[10_000:]])
+    assert (written.count(b"HTTP/1.1 200"), written.count(b"HTTP/1.1 431")) == (1, 1)
+    written, bodies = await fed([large + much[:10_000], much[10_000:]])
+    assert (written.count(b"HTTP/1.1 200"), len(bodies)) == (1, 1)
+
+
 async def test_pipelined_requests_wait_up_to_a_bound(served: Served, line: Wire) -> None:
     many = connection.MAX_WAITING + 10
     await line.send(b"".join(request(body=b"a" * number) for number in range(many)))
@@ -593,6 +609,32 @@ async def test_an_early_answer_says_that_it_ends_the_connection() -> None:
             assert not (await line.answer()).closes
 
 
+async def test_what_an_answer_said_of_the_connection_holds() -> None:
+    async def early(_scope: Scope, receive: Receive, send: Send) -> None:
+        length = (b"content-length", b"2")
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        while (await receive())["more_body"]:
+            pass
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serving(handler=early) as served, wire(served.port) as line:
+        await line.send(request(body=b"abc")[:-1])
+        head = await line.reader.readuntil(b"\r\n\r\n")
+        assert b"connection: close" in head
+        await line.send(b"c" + request())
+        assert await line.ended() == b"ok"
+
+
+async def test_pipelined_requests_leave_the_connection_open() -> None:
+    async def deaf(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await answer(send, b"ok")
+
+    async with serving(handler=deaf) as served, wire(served.port) as line:
+        for count in (1, 2, 5, 1):
+            await line.send(request() * count)
+            assert [(await line.answer()).status for _ in range(count)] == [200] * count
+
+
 async def test_who_goes_on_sending_behind_a_refusal_can_read_it_and_is_cut_off(
     served: Served,
 ) -> None:
@@ -652,19 +694,16 @@ async def test_when_all_are_being_served_a_further_one_is_turned_away() -> None:
         await go.wait()
         await answer(send, b"late")
 
-    async with (
-        serving(Limits(connections=2), slow) as served,
-        wire(served.port) as one,
-        wire(served.port) as two,
-    ):
-        await one.send(request())
-        await two.send(request())
-        await served.at(connection.ANSWERING, 2)
-        async with wire(served.port) as three:
-            await three.send(request())
-            assert await three.ended() == b""
+    async with serving(Limits(connections=20), slow) as served, AsyncExitStack() as stack:
+        lines = [await stack.enter_async_context(wire(served.port)) for _ in range(20)]
+        for line in lines:
+            await line.send(request())
+        await served.at(connection.ANSWERING, 20)
+        async with wire(served.port) as further:
+            await further.send(request())
+            assert await further.ended() == b""
         go.set()
-        assert {(await one.answer()).status, (await two.answer()).status} == {200}
+        assert {(await line.answer()).status for line in lines} == {200}
 
 
 # Stopping
@@ -756,7 +795,7 @@ async def test_at_the_end_of_the_grace_who_is_not_answered_is_told_to_come_again
 
 
 def test_every_refusal_is_documented() -> None:
-    found = [refusal for refusal in vars(connection).values() if isinstance(refusal, Refusal)]
+    found = [refusal for refusal in vars(refusals).values() if isinstance(refusal, Refusal)]
     page = (ROOT / "docs" / "http-api.md").read_text()
     assert len({refusal.code for refusal in found}) == len(found) > 10
     assert [refusal.code for refusal in found if f"`{refusal.code}`" not in page] == []
