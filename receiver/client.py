@@ -57,8 +57,12 @@ T = TypeVar("T")
 TIMEOUT: Final = 10.0  # seconds; a long poll gets its wait on top
 
 
+# What a proxy answers while the receiver restarts, or the receiver while it stops or can't write.
+_NOT_NOW: Final = frozenset({502, 503, 504})
+
+
 class Unreachable(ReelhookError):
-    """The receiver did not answer; start it with `reelhook serve`, or set REELHOOK_URL."""
+    """The receiver did not answer, or not now; start `reelhook serve`, or set REELHOOK_URL."""
 
     code = "unreachable"
 
@@ -295,7 +299,12 @@ class Client:
             ) from error
         if response.is_success or response.status_code == 304:
             return response
-        raise _refused(response)
+        refused = _refused(response)
+        if response.status_code in _NOT_NOW:
+            raise Unreachable(
+                f"The receiver at {self.url} takes nothing now ({response.status_code}). {refused}"
+            )
+        raise refused
 
 
 M = TypeVar("M", bound=BaseModel)

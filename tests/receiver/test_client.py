@@ -10,6 +10,7 @@ import pytest
 
 from receiver.client import ApiRefused, Client, Unreachable
 from receiver.endpoints import EndpointPatch, EndpointSpec
+from receiver.problems import problem
 from receiver.tasks import SubmitState, TaskPatch, TaskSpec
 from receiver.tokens import Source
 from tests.doubles import ADMIN_TOKEN, Assembled, assembled
@@ -116,7 +117,6 @@ async def test_a_wrong_token_is_refused(receiver: Assembled) -> None:
 @pytest.mark.parametrize(
     "response",
     [
-        httpx.Response(502, text="<html>Bad gateway</html>"),
         httpx.Response(500, json=[]),
         httpx.Response(404, json={"detail": "x"}),
         httpx.Response(301, headers={"location": "https://elsewhere.example"}),
@@ -127,6 +127,15 @@ async def test_what_is_not_a_receiver_is_told_apart(response: httpx.Response) ->
         with pytest.raises(ApiRefused) as caught:
             await client.task(OTHER)
     assert (caught.value.status, caught.value.problem) == (response.status_code, "not_reelhook")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_receiver_that_takes_nothing_now_counts_as_away(status: int) -> None:
+    body = problem(status, "stopping", "The receiver is stopping; send it again.")
+    for answer in (httpx.Response(status, content=body), httpx.Response(status, text="<html>")):
+        async with answering(answer) as client:
+            with pytest.raises(Unreachable, match=f"takes nothing now .{status}."):
+                await client.task(OTHER)
 
 
 async def test_a_success_that_is_not_a_receivers_is_told_apart() -> None:

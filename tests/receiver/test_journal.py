@@ -179,6 +179,8 @@ async def test_a_process_writes_a_line_for_what_is_a_request_and_none_for_what_i
         await asyncio.to_thread(served.process.terminate)
         served.process.wait()
         lines = [json.loads(text) for text in served.stderr().splitlines() if text[:1] == "{"]
-    found = [(line["event"], line["status"], line.get("request_id")) for line in lines]
+    told = [line for line in lines if line["event"] in ("request", "callback")]
+    found = [(line["event"], line["status"], line.get("request_id")) for line in told]
     assert found == [("request", 401, "from-the-proxy"), ("callback", 401, None)]
+    assert sum(line.get("malformed", 0) for line in lines if line["event"] == "refused") == 1
     assert lines[0]["timestamp"].endswith("Z")
