@@ -1,4 +1,7 @@
-"""The yardstick: a bare Starlette app that reads the body and answers 204, on our own server."""
+"""The yardstick: a bare Starlette app that reads the body and answers 204, on our own server.
+
+With the argument `plain`, over uvicorn's own connections.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.server import listen, run, serve
+from scripts.proofs.plain import leave_connections_to_uvicorn
 
 
 async def swallow(request: Request) -> Response:
@@ -21,6 +25,8 @@ async def swallow(request: Request) -> Response:
 
 def main() -> None:
     """Serve on a free port and print it."""
+    if "plain" in sys.argv:
+        leave_connections_to_uvicorn()
     app = Starlette(routes=[Route("/webhooks/{platform}", swallow, methods=["POST"])])
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]

@@ -9,14 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from unittest.mock import patch
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
-from receiver import cli, serve, server
+from receiver import cli, serve
 from receiver.callbacks import Arrival, Outcome, Receipt
-from receiver.connection import Gate
 from receiver.errors import StoreUnavailable
 from receiver.store import commits
 from receiver.store.sqlite import SqliteStore, store
+from scripts.proofs.plain import leave_connections_to_uvicorn
 
 SMALL_WAL: Final = 128 << 10  # bytes
 
@@ -71,13 +69,6 @@ def _checkpoint_often() -> None:
     patch.object(commits, "LARGE_WAL", SMALL_WAL).start()
 
 
-def _leave_connections_to_uvicorn() -> None:
-    def plain(_gate: Gate, **given: Any) -> HttpToolsProtocol:
-        return HttpToolsProtocol(**given)
-
-    patch.object(server, "Connection", plain).start()
-
-
 BEFORE_COMMIT: Final = "answers-before-commit"
 DESPITE_FAILURE: Final = "answers-despite-failure"
 NORMAL: Final = "synchronous-normal"
@@ -89,7 +80,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
     DESPITE_FAILURE: _answer_despite_failure,
     NORMAL: _sync_seldom,
     OFTEN: _checkpoint_often,
-    PLAIN: _leave_connections_to_uvicorn,
+    PLAIN: leave_connections_to_uvicorn,
 }
 
 
