@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect
@@ -54,10 +55,10 @@ class Journaled:
             await self._app(scope, receive, answer.send)
         except ClientDisconnect:
             answer.status, write = 0, self._log.info  # nobody was there to be answered
-        except Exception:  # a defect of ours, whatever it is: it has its line too
+        except Exception as error:  # a defect of ours, whatever it is: it has its line too
             if not answer.status:
                 await internal_error(scope, receive, answer.send)
-            write = self._log.exception
+            write = partial(self._log.error, exc_info=error)
         else:
             write = self._log.debug if scope["path"] in PROBES else self._log.info
         write("request", **_line(scope, answer, self._seconds() - started))

@@ -21,8 +21,9 @@ log.warning("loud")
 logging.getLogger("httpx").info("HTTP Request: POST https://example.com/?sig=secret")
 logging.getLogger("uvicorn.error").info("started")
 logging.getLogger("uvicorn.error").warning("foreign")
+local = "a secret"
 try:
-    raise ValueError("why")
+    raise ValueError("why \\ud800")
 except ValueError:
     log.exception("failed", loop="worker")
 """
@@ -52,7 +53,7 @@ def test_without_a_terminal_each_line_is_a_json_object(tmp_path: Path, style: st
     assert (callback["event"], callback["level"], callback["status"]) == ("callback", "info", 200)
     assert callback["timestamp"].endswith("Z")
     assert warning["level"] == "warning"
-    assert "ValueError: why" in failure["exception"]
+    assert "ValueError: why \ud800" in failure["exception"]
 
 
 def test_the_level_decides_what_is_written(tmp_path: Path) -> None:
