@@ -46,7 +46,7 @@ class Arrival:
     source: Source
     issued_at: int
     jti: bytes | None
-    body: bytes
+    body: bytes = field(repr=False)
     sha256: bytes
     received_at: int
     remote: str
@@ -86,7 +86,7 @@ class Kept:
     tags: Mapping[str, str]  # of its URL, while no task has them
     received_at: int
     remote: str
-    body: bytes | None
+    body: bytes | None = field(repr=False)
 
 
 def read(platform: str, body: bytes, task: str | None) -> tuple[Sequence[Item], str | None]:

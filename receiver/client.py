@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -17,6 +18,7 @@ from receiver.errors import ReelhookError
 from receiver.events import Event
 from receiver.keeping import PruneAsked, Pruned
 from receiver.results import Result
+from receiver.shown import redact
 from receiver.tasks import (
     ClaimedTask,
     RegisteredTask,
@@ -50,6 +52,7 @@ __all__ = [
     "TaskPatch",
     "TaskSpec",
     "Unreachable",
+    "redact",
 ]
 
 T = TypeVar("T")
@@ -99,7 +102,8 @@ class Client:
                 trust_env=False,
             )
         except httpx.InvalidURL as error:
-            raise Unreachable(f"{self.url!r} is no URL ({error}). Check REELHOOK_URL.") from None
+            shown = _without_user(self.url)
+            raise Unreachable(f"{shown!r} is no URL ({error}). Check REELHOOK_URL.") from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -294,8 +298,8 @@ class Client:
             response = await self._http.request(method, path, **options)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise Unreachable(
-                f"The receiver at {self.url} did not answer ({type(error).__name__}). Start it with"
-                " `reelhook serve`, or set REELHOOK_URL."
+                f"The receiver at {_without_user(self.url)} did not answer"
+                f" ({type(error).__name__}). Start it with `reelhook serve`, or set REELHOOK_URL."
             ) from error
         if response.is_success or response.status_code == 304:
             return response
@@ -308,6 +312,11 @@ class Client:
 
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _without_user(url: str) -> str:
+    # A password in front of the host is nobody's to read in an error.
+    return re.sub(r"//[^/]*@", "//", url)
 
 
 def _read(kind: type[M], response: httpx.Response) -> M:

@@ -37,11 +37,11 @@ class EndpointSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str
+    url: str = Field(repr=False)
     event_types: list[str] = Field(default=["*"], min_length=1, max_length=50)
     filters: dict[str, Filter] = Field(default_factory=dict)
     description: str = Field(default="", max_length=500)
-    headers: dict[str, str] = Field(default_factory=dict, max_length=20)
+    headers: dict[str, str] = Field(default_factory=dict, max_length=20, repr=False)
     rate_limit: float | None = Field(default=None, gt=0, le=10_000)
     concurrency: int = Field(default=10, ge=1, le=1_000)
     schedule: (
@@ -57,11 +57,11 @@ class EndpointPatch(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str | None = None
+    url: str | None = Field(default=None, repr=False)
     event_types: list[str] | None = None
     filters: dict[str, Filter] | None = None
     description: str | None = None
-    headers: dict[str, str] | None = None
+    headers: dict[str, str] | None = Field(default=None, repr=False)
     rate_limit: float | None = None
     concurrency: int | None = None
     schedule: list[int] | None = None
@@ -75,7 +75,7 @@ class Endpoint(EndpointSpec):
     state: State
     reason: str | None
     created_at: datetime
-    secret: str | None = None
+    secret: str | None = Field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,12 @@ Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
-def _env(name: str, default: Any, meaning: str) -> Any:
-    return Field(default=default, validation_alias=name, description=meaning)
+def _env(name: str, default: Any, meaning: str, *, shown: bool = True) -> Any:
+    return Field(default=default, validation_alias=name, description=meaning, repr=shown)
+
+
+def _secret(name: str, meaning: str) -> Any:
+    return _env(name, "", meaning, shown=False)
 
 
 class Settings(BaseModel):
@@ -49,8 +53,8 @@ class Settings(BaseModel):
     admin_port: Port | None = _env(
         "REELHOOK_ADMIN_PORT", None, "A second port for all but the public routes."
     )
-    database_url: str = _env(
-        "DATABASE_URL", "", "`sqlite:///path`; default: reelhook.db in the data directory."
+    database_url: str = _secret(
+        "DATABASE_URL", "`sqlite:///path`; default: reelhook.db in the data directory."
     )
     data_dir: Path = _env(
         "REELHOOK_DATA_DIR", user_data_path("reelhook"), "Where the database and local keys live."
@@ -58,12 +62,12 @@ class Settings(BaseModel):
     public_url: str = _env(
         "REELHOOK_PUBLIC_URL", "", "What platforms call: https, without a trailing slash."
     )
-    signing_keys: str = _env(
-        "REELHOOK_SIGNING_KEYS", "", "Comma-separated, newest first; each signs webhook URLs."
+    signing_keys: str = _secret(
+        "REELHOOK_SIGNING_KEYS", "Comma-separated, newest first; each signs webhook URLs."
     )
-    admin_token: str = _env("REELHOOK_ADMIN_TOKEN", "", "Bearer token for everything under /v1.")
-    static_keys: str = _env(
-        "REELHOOK_STATIC_KEYS", "", "Comma-separated keys for `?apiKey=` URLs; empty: refused."
+    admin_token: str = _secret("REELHOOK_ADMIN_TOKEN", "Bearer token for everything under /v1.")
+    static_keys: str = _secret(
+        "REELHOOK_STATIC_KEYS", "Comma-separated keys for `?apiKey=` URLs; empty: refused."
     )
     allow_networks: str = _env(
         "REELHOOK_ALLOW_NETWORKS", "", "Comma-separated networks that deliveries may also reach."
@@ -91,7 +95,7 @@ class Settings(BaseModel):
     )
     log_level: str = _env("LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _env("LOG_FORMAT", "auto", "console, json, or auto: console on a terminal.")
-    url: str = _env("REELHOOK_URL", "", "Where the commands find the receiver's API.")
+    url: str = _secret("REELHOOK_URL", "Where the commands find the receiver's API.")
     project: str = _env("REELHOOK_PROJECT", "default", "The project of the commands.")
     hosting: str = ""  # the platform that runs us, by its own variable
 

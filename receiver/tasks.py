@@ -381,14 +381,14 @@ class Task(BaseModel):
 class RegisteredTask(Task):
     """The answer to a PUT: the task, a fresh signed URL, and whether this call may submit it."""
 
-    webhook_url: str
+    webhook_url: str = Field(repr=False)
     may_submit: bool
 
 
 class ClaimedTask(Task):
     """A task to poll, the signed URL to which the platform's answer is posted, and by when."""
 
-    webhook_url: str
+    webhook_url: str = Field(repr=False)
     lease_until: datetime
 
 

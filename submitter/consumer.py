@@ -33,7 +33,7 @@ TOLERANCE = 300  # seconds
 class Seen:
     """What came: each event once, how often its id came, and what was refused."""
 
-    secret: bytes = b""
+    secret: bytes = field(default=b"", repr=False)
     events: dict[str, Any] = field(default_factory=dict)
     times: dict[str, int] = field(default_factory=dict)
     refused: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -17,7 +18,8 @@ class Door:
     """Connections to the door, for who posts often. Use as an async context manager."""
 
     def __init__(self) -> None:
-        self._http = httpx.AsyncClient(trust_env=False, timeout=TIMEOUT)
+        # No client: it tells the log the whole URL, token included.
+        self._connections = httpx.AsyncHTTPTransport(trust_env=False)
 
     async def __aenter__(self) -> Self:
         return self
@@ -28,16 +30,17 @@ class Door:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._http.aclose()
+        await self._connections.aclose()
 
     async def post(self, webhook_url: str, body: Mapping[str, Any] | bytes) -> int:
         """Post what is known of a task to its own URL; the HTTP status. Raises OSError."""
-        sent: dict[str, Any] = {"json": body}
-        if isinstance(body, bytes):  # as it came
-            sent = {"content": body, "headers": _JSON}
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()  # as it came
+        asked = httpx.Request("POST", webhook_url, content=content, headers=_JSON)
         try:
             async with asyncio.timeout(TIMEOUT):
-                return (await self._http.post(webhook_url, **sent)).status_code
+                response = await self._connections.handle_async_request(asked)
+                await response.aread()
+                return response.status_code
         except httpx.RequestError as error:
             # The URL carries the token, so the cause is not passed on.
             raise OSError(type(error).__name__) from None

@@ -7,6 +7,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.taps import Taps
+
 pytest.register_assert_rewrite(
     *[f"tests.receiver.store.{name}" for name in ("suite", "reprocess_suite", "prune_suite")]
 )
@@ -31,6 +33,11 @@ FOREIGN = {
     "ALL_PROXY",
     "NO_PROXY",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """No test may pass while something of ours writes a secret."""
+    config.pluginmanager.register(Taps())
 
 
 @pytest.fixture

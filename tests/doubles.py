@@ -24,6 +24,7 @@ from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.settings import Settings
 from receiver.store.sqlite import SqliteStore
+from tests.taps import EARS
 
 START = 1_790_000_000_000
 
@@ -183,7 +184,8 @@ async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
     settings = Settings.read({**ENVIRON, "REELHOOK_DATA_DIR": str(folder), **environ})
     guard = Guard(settings.networks)
     wrapper = structlog.make_filtering_bound_logger("debug")
-    log = structlog.wrap_logger(None, processors=[capture], wrapper_class=wrapper)
+    told: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, capture]
+    log = structlog.wrap_logger(None, processors=told, wrapper_class=wrapper)
     async with (
         await SqliteStore.open(folder / "reelhook.db", clock=clock) as store,
         Sender(guard) as sender,
@@ -201,6 +203,7 @@ async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
         door = FrontDoor(service, log)
         async with reaching(door, ADMIN_TOKEN) as client, reaching(door) as stranger:
             yield Assembled(service, door, store, clock, client, stranger, capture.entries)
+    EARS.hear("log: receiver", capture.entries)
 
 
 def reaching(door: FrontDoor, token: str | None = None) -> httpx.AsyncClient:
@@ -262,6 +265,9 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    def __post_init__(self) -> None:
+        EARS.hear(f"answer: {self.status} on a raw connection", f"{self.headers} {self.body!r}")
 
     @property
     def json(self) -> Any:

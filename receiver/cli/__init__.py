@@ -159,7 +159,12 @@ def url(
 
 @app.command()
 def verify(
-    secret: Annotated[str, typer.Option(envvar="REELHOOK_SECRET", help="The whsec_ secret.")],
+    secret: Annotated[
+        str,
+        typer.Option(
+            envvar="REELHOOK_SECRET", help="The whsec_ secret; others can see what is given here."
+        ),
+    ],
     event_id: Annotated[str, typer.Option("--id", help="The webhook-id header.")],
     timestamp: Annotated[str, typer.Option(help="The webhook-timestamp header.")],
     signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
@@ -168,7 +173,7 @@ def verify(
 ) -> None:
     """Check a delivery's signature, as a consumer must.
 
-    reelhook verify --secret whsec_… --id evt_… --timestamp 1732131604 --signature 'v1,…' body.json
+    reelhook verify --id evt_… --timestamp 1732131604 --signature 'v1,…' body.json
     """
     import time
 

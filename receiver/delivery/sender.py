@@ -69,6 +69,7 @@ _SECRET_NAME: Final = re.compile(
     r"auth|cookie|credential|key|pass|pwd|secret|session|signature|token|jwt", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(r"(?:bearer|basic|digest|whsec_|whsk_)\b", re.IGNORECASE)
+_SHORTEST_SECRET: Final = 8  # characters; shorter words, such as Bearer, may stand in any answer
 _DECISIVE: Final = (ConnectionBlocked, ssl.SSLError)  # what they are wrapped in says less
 _UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
@@ -131,6 +132,7 @@ class Sender:
         except Exception as error:  # odd hosts and odd servers raise far more than aiohttp's own
             answer.break_off(error, self._deadline_s)
         elapsed = round((self._monotonic() - started) * 1000)
+        answer.forget(sent)
         return answer.outcome(elapsed, _shown(sent))
 
     async def _exchange(
@@ -263,6 +265,11 @@ class _Answer:
             self._failure, self._detail = _explain(error, deadline_s)
         else:
             self._truncated = True
+
+    def forget(self, sent: CIMultiDict[str]) -> None:
+        """Strike out what the endpoint echoes of the request's secrets; it is kept and shown."""
+        for secret in _secrets_of(sent) if self._body else ():
+            self._body = self._body.replace(secret, REDACTED.encode())
 
     def outcome(self, duration_ms: int, request_headers: Mapping[str, str]) -> Outcome:
         """The whole attempt as a value."""
@@ -415,6 +422,16 @@ def _protocol_reason(error: Exception) -> str:
 def _shown(headers: CIMultiDict[str]) -> dict[str, str]:
     """The request's headers, fit for the attempt log."""
     return {name: REDACTED if _is_secret(name, value) else value for name, value in headers.items()}
+
+
+def _secrets_of(headers: CIMultiDict[str]) -> Iterator[bytes]:
+    """The words of secret headers, as they stand in an echo: plain, or in JSON of PHP's kind."""
+    for name, value in headers.items():
+        if _is_secret(name, value):
+            for word in value.split():
+                if len(word) >= _SHORTEST_SECRET:
+                    yield word.encode()
+                    yield word.replace("/", "\\/").encode()
 
 
 def _is_secret(name: str, value: str) -> bool:

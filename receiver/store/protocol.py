@@ -7,7 +7,7 @@ engine. Every verb may raise StoreUnavailable; those that name a thing raise Not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
@@ -83,7 +83,7 @@ class NewEndpoint:
 
     spec: EndpointSpec
     project: str
-    secret: str
+    secret: str = field(repr=False)
     now: int
 
 
@@ -127,11 +127,11 @@ class Claimed:
     endpoint_id: int
     attempt: int  # since the first, never reused
     round_attempt: int  # since the schedule last began, 1-based
-    url: str
-    headers: dict[str, str]
-    secrets: tuple[str, ...]
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
     schedule: tuple[int, ...] | None
-    payload: bytes
+    payload: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

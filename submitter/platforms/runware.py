@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 import httpx
 import stamina
 
+from receiver.client import redact
 from receiver.platforms.items import Category
 from receiver.platforms.runware import categorise
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable
@@ -193,9 +194,9 @@ class Runware:
 
     def _body(self, response: httpx.Response, first: str) -> Json:
         try:
-            # A platform may quote our key back at us; what is passed on must not.
+            # A platform may quote our key and our URL back at us; what is passed on must not.
             text = response.text.replace(self._api_key, "…") if self._api_key else response.text
-            body = json.loads(text)
+            body = json.loads(redact(text))
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):

@@ -73,5 +73,5 @@ class SimulatorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     knobs: Knobs = Knobs()
-    api_key: Annotated[str, Field(min_length=1)] | None = None
+    api_key: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)
     public_url: str | None = None

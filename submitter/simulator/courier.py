@@ -22,6 +22,8 @@ Clock = Callable[[], datetime]
 Sleep = Callable[[float], Awaitable[None]]
 Log = Callable[[str], None]
 
+# The deadline of an attempt is its knob.
+_CEILING = {"timeout": httpx.Timeout(600.0).as_dict()}
 # InvalidURL and UnicodeError: a URL that passed our check, but that httpx can't use.
 FAULTS = (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, UnicodeError)
 
@@ -30,9 +32,15 @@ class Courier:
     """Runs accepted tasks in the background. A receiver's failure is an attempt, never raised."""
 
     def __init__(
-        self, client: httpx.AsyncClient, group: TaskGroup, *, clock: Clock, sleep: Sleep, log: Log
+        self,
+        transport: httpx.AsyncBaseTransport,
+        group: TaskGroup,
+        *,
+        clock: Clock,
+        sleep: Sleep,
+        log: Log,
     ) -> None:
-        self._client = client
+        self._transport = transport
         self._group = group
         self._clock = clock
         self._sleep = sleep
@@ -76,11 +84,12 @@ class Courier:
 
     async def _post(self, job: Job, body: bytes, number: int) -> Attempt:
         at, status, fault = self._clock(), None, None
-        headers = {"content-type": "application/json"}
         try:
             with anyio.fail_after(job.knobs.ack_timeout_s):
-                url = job.task["webhookURL"]
-                response = await self._client.post(url, content=body, headers=headers)
+                request = _request(job.task["webhookURL"], body)
+                response = await self._transport.handle_async_request(request)
+                await response.aread()
+                await response.aclose()
             status = response.status_code
         except FAULTS as error:
             fault = type(error).__name__  # Its text may quote the URL.
@@ -88,19 +97,19 @@ class Courier:
         return Attempt(number=number, at=at, status=status, error=fault)
 
 
+def _request(url: str, body: bytes) -> httpx.Request:
+    headers = {"content-type": "application/json"}
+    return httpx.Request("POST", url, content=body, headers=headers, extensions=_CEILING)
+
+
 @asynccontextmanager
 async def working(
     transport: httpx.AsyncBaseTransport | None, *, clock: Clock, sleep: Sleep, log: Log
 ) -> AsyncIterator[Courier]:
-    """A courier with its one client; leaving cancels whatever is still under way."""
+    """A courier with its connections; leaving cancels whatever is still under way."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-    client = httpx.AsyncClient(
-        transport=transport,
-        limits=limits,
-        timeout=600.0,  # A ceiling only: the deadline of an attempt is its knob.
-        trust_env=False,
-        follow_redirects=False,
-    )
-    async with client, anyio.create_task_group() as group:
-        yield Courier(client, group, clock=clock, sleep=sleep, log=log)
+    # The transport alone: a client tells the log the whole URL, token included.
+    carrier = transport or httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+    async with carrier, anyio.create_task_group() as group:
+        yield Courier(carrier, group, clock=clock, sleep=sleep, log=log)
         group.cancel_scope.cancel()

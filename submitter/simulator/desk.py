@@ -20,7 +20,7 @@ class Call:
     """One HTTP request, as far as the platform's contract looks at it."""
 
     body: bytes
-    authorization: str | None
+    authorization: str | None = field(repr=False)
     base_url: str
     is_dry_run: bool
 

@@ -62,7 +62,7 @@ class Result:
 class Job:
     """An accepted task under the knobs of its acceptance."""
 
-    task: Json
+    task: Json = field(repr=False)  # with its webhookURL
     knobs: Knobs
     dice: Dice
     accepted_at: datetime

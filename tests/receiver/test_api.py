@@ -296,6 +296,19 @@ async def test_a_moment_at_the_edge_of_time_is_no_error(
     assert response.status_code in (201, 422)
 
 
+async def test_a_webhook_url_in_a_noted_request_is_not_kept(api: httpx.AsyncClient) -> None:
+    body: dict[str, Any] = {"platform": "runware"}
+    url = (await api.put(f"/v1/tasks/{TASK}", json=body)).json()["webhook_url"]
+    image = "https://cdn.example.com/ä.png?apiKey=of-somebody-else"
+    body["request"] = {"webhookURL": url, "inputImage": image}
+    body["metadata"] = {"note": f"sent {url}"}
+    assert (await api.put(f"/v1/tasks/{TASK}", json=body)).status_code == 200
+    task = (await api.get(f"/v1/tasks/{TASK}")).json()
+    struck = f"{PUBLIC_URL}/webhooks/runware?sig=[redacted]"
+    assert task["request"] == {"webhookURL": struck, "inputImage": image}
+    assert task["metadata"] == {"note": f"sent {struck}"}
+
+
 async def test_a_differing_size_is_a_conflict(api: httpx.AsyncClient) -> None:
     await api.put(f"/v1/tasks/{TASK}", json={"platform": "runware", "expected": 2})
     response = await api.put(f"/v1/tasks/{TASK}", json={"platform": "runware", "expected": 3})

@@ -151,6 +151,14 @@ async def test_where_nobody_answers_the_remedy_is_told(url: str) -> None:
             await client.tasks()
 
 
+@pytest.mark.parametrize("url", ["http://me:sesame@127.0.0.1:1", "http://me:sesame@h:port"])
+async def test_a_password_in_the_url_is_told_to_nobody(url: str) -> None:
+    with pytest.raises(Unreachable) as caught:
+        async with Client(url, "token") as client:
+            await client.tasks()
+    assert "sesame" not in str(caught.value)
+
+
 async def test_a_proxy_in_the_environment_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

@@ -254,6 +254,23 @@ async def test_what_is_sent_is_what_is_recorded() -> None:
     assert recorded == {n: REDACTED if n in hidden else v for n, v in received.items()}
 
 
+@pytest.mark.parametrize("escaped", [False, True], ids=["plain", "as PHP writes JSON"])
+async def test_what_an_endpoint_echoes_of_our_secrets_is_struck_out(escaped: bool) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, body = await request(reader)
+        said = (head.replace("/", "\\/") if escaped else head).encode() + body
+        writer.write(b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n%s" % (len(said), said))
+
+    key = {"Authorization": "Bearer a-key/of+a+consumer", "x-env": "production"}
+    text = (await answered(echo, headers=key)).response_body.decode()
+    for part in ("g0hM9SsE+OTPJTGt", "a-key", "consumer"):
+        assert part not in text
+    assert text.count(REDACTED) == 2
+    assert f"Bearer {REDACTED}" in text
+    assert "production" in text
+    assert text.endswith(BODY.decode())
+
+
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 async def test_any_2xx_is_success(status: int) -> None:
     outcome = await answered(answering(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status))

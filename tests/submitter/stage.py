@@ -124,8 +124,7 @@ async def stage(receiver: Running, **knobs: Any) -> AsyncIterator[Stage]:
 def simulator_process(*flags: str) -> Iterator[str]:
     """The simulator as a process of its own; its URL."""
     argv = [sys.executable, "-m", "submitter.simulator", "--port", "0", "--quiet", *flags]
-    devnull = subprocess.DEVNULL
-    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=devnull)
+    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE)
     with process:
         try:
             assert process.stdout is not None

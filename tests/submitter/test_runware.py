@@ -20,13 +20,14 @@ from stamina.instrumentation import (
     set_on_retry_hooks,
 )
 
+from receiver.tokens import TokenBox
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable, SubmitterError
 from submitter.platforms.runware import ATTEMPTS, LONGEST_WAIT, Runware, request_of
 from submitter.processes import free_port
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running
 from submitter.tasks import GenerationTask
-from tests.make import OTHER, TASK, failure, success
+from tests.make import KEY, OTHER, TASK, claims, failure, success
 from tests.submitter.stage import API_KEY
 
 pytestmark = pytest.mark.anyio
@@ -438,6 +439,15 @@ async def test_a_snapshot_keeps_its_bytes_and_not_our_key() -> None:
     async with talking_to(httpx.Response(200, text=text)) as (runware, _):
         snapshot = await runware.fetch(TASK)
     assert snapshot.content.decode() == text.replace(API_KEY, "…")
+
+
+async def test_a_url_that_is_quoted_back_is_told_to_nobody() -> None:
+    token = TokenBox([KEY]).mint(claims())
+    said = f"Can't reach https://hooks.example.com/webhooks/runware?sig={token}&a=b"
+    async with talking_to(answer(400, errors=[failure(message=said)])) as (runware, _):
+        rejection = (await runware.submit([{"taskUUID": TASK}])).rejected[TASK]
+    assert rejection.message.endswith("/webhooks/runware?sig=[redacted]&a=b")
+    assert token not in repr(rejection)
 
 
 async def test_a_snapshot_that_has_to_wait_says_how_long() -> None:

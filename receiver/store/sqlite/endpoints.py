@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from receiver import ids
@@ -28,9 +28,9 @@ class Target:
     """What sending to an endpoint needs."""
 
     id: int
-    url: str
-    headers: dict[str, str]
-    secrets: tuple[str, ...]
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
     schedule: tuple[int, ...] | None
     concurrency: int
     rate_limit: float | None
