@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from receiver.errors import Unreadable
 from receiver.platforms.reading import (
     MAX_DEPTH,
+    MAX_PARTS,
     boolean_of,
     dumps,
     integer_of,
@@ -33,6 +34,7 @@ REASONS = {
     "not_utf8",
     "number_out_of_range",
     "too_deep",
+    "too_many_parts",
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -87,11 +89,17 @@ def reason_of(body: bytes) -> str:
         ('{"a":1}'.encode("utf-16"), "not_utf8"),
         ('{"a":1}'.encode("utf-16-le"), "bad_json"),
         ('{"a":1}'.encode("utf-32"), "not_utf8"),
-        (b"[" * 100_000, "too_deep"),
-        (b"[" * 100_000 + b"]" * 100_000, "too_deep"),
-        (b'{"a":' * 100_000, "too_deep"),
-        (b'[{"a":' * 50_000 + b"1" + b"}]" * 50_000, "too_deep"),
-        (b'["]]]]",' * 100_000, "too_deep"),
+        (b"[" * 50_000, "too_deep"),
+        (b"[" * 50_000 + b"]" * 50_000, "too_deep"),
+        (b'{"a":' * 50_000, "too_deep"),
+        (b'[{"a":' * 25_000 + b"1" + b"}]" * 25_000, "too_deep"),
+        (b'["]]]]",' * 25_000, "too_deep"),
+        (b'["\\"' + b"[" * 70, "bad_json"),
+        (b'["\\' + b"[" * 70 + b"\\", "bad_json"),
+        (b"[" * 100_000, "too_many_parts"),
+        (b'{"a":' * 50_001, "too_many_parts"),
+        (b"[" + b"[]," * 25_000 + b"[]]", "too_many_parts"),
+        (b"[" + b"1," * 50_000 + b"1]", "too_many_parts"),
     ],
 )
 def test_an_unreadable_body_has_a_stable_reason(body: bytes, reason: str) -> None:
@@ -128,6 +136,14 @@ def test_the_deepest_body_that_is_read_is_as_deep_as_the_bound() -> None:
 def test_brackets_in_strings_and_side_by_side_are_no_depth() -> None:
     assert loads(b'["' + b"[{" * 1_000 + b'\\"[[["]') == ["[{" * 1_000 + '"[[[']
     assert len(loads(b"[" + b"[]," * 1_000 + b"[]]")) == 1_001
+    assert len(loads(b"[" + b"1," * (MAX_PARTS - 1) + b"1]")) == MAX_PARTS
+
+
+@pytest.mark.parametrize("piece", [b'\\"', b'"', b'\\\\"', b"\\", b'"\\', b'""[', b'"[],'])
+def test_no_text_is_looked_at_again_and_again(piece: bytes) -> None:
+    # Quadratic, it would take minutes: pytest's own limit ends it.
+    for body in (b"[" * 70 + b'"' + piece * 350_000, b"[" * 70 + piece * 350_000 + b"\\"):
+        assert outcome_of(body[: 1 << 20]) in REASONS
 
 
 @given(st.binary(max_size=400))
