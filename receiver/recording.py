@@ -14,6 +14,7 @@ from typing import Any, Final
 from receiver.callbacks import Arrival, Outcome, Receipt
 from receiver.endpoints import Subscription
 from receiver.events import Announcement, announce
+from receiver.platforms.items import Kind
 from receiver.platforms.reading import dumps
 from receiver.results import ResultState, differs
 from receiver.tasks import Changes, TaskState, absorb, facts_of
@@ -67,6 +68,7 @@ _PRECEDENCE: Final = (Outcome.RECORDED, Outcome.CONFLICT, Outcome.DUPLICATE, Out
 NAMES_NO_TASK: Final = "names_no_task"
 FOREIGN: Final = "foreign_items"  # items of other tasks, beside own ones
 UNKNOWN: Final = "unknown_items"  # beside known ones
+UNKNOWN_SHAPE: Final = "unknown_shape"  # nothing but those, or none at all
 
 # What somebody has to look at; it may fill no disk.
 NOISE: Final = frozenset({Outcome.CONFLICT, Outcome.QUARANTINED, Outcome.EXPIRED})
@@ -123,7 +125,6 @@ class Recorder:
             if arrival.jti is None and not self._takes_stranger():
                 return Receipt(Outcome.LIMITED)
             task = self._create(arrival.task_id, arrival)
-        task.expected = task.expected or arrival.expected
         if arrival.unreadable is not None:
             return self._quarantine(task, arrival, arrival.unreadable)
         return self._take(task, arrival)
@@ -157,18 +158,21 @@ class Recorder:
         return task
 
     def _take(self, task: TaskState, arrival: Arrival) -> Receipt:
-        now = arrival.received_at
+        if all(item.kind is Kind.UNKNOWN for item in arrival.items):
+            return self._quarantine(task, arrival, UNKNOWN_SHAPE)
+        now, before = arrival.received_at, task.expected
+        task.expected = before or arrival.expected
         if self._would_flood(task, arrival):
+            task.expected = before
             return Receipt(Outcome.LIMITED)
         changes = absorb(task, arrival.items, source=arrival.source, now=now)
         outcome = _outcome_of(changes)
-        if outcome is None:
-            return self._quarantine(task, arrival, "unknown_shape")
         self._touch(task)
         task.confirm_submit(arrival.source)
-        if arrival.foreign or changes.unknown:
+        known = self._is_kept(task, arrival)
+        if (arrival.foreign or changes.unknown) and not known:
             self._keep_part(task, arrival, FOREIGN if arrival.foreign else UNKNOWN)
-        self._keep_by(outcome, task, arrival)
+        self._keep_by(outcome, task, arrival, known)
         self._write_changes(task, changes, now)
         return Receipt(outcome, len(changes.new))
 
@@ -179,7 +183,7 @@ class Recorder:
         new = {item.key for item in arrival.items if item.key and item.key not in task.results}
         if new:
             return task.indexed + len(new) > task.result_limit
-        if task.noise < task.noise_limit or (task.id, arrival.sha256) in self._kept:
+        if task.noise < task.noise_limit or self._is_kept(task, arrival):
             return False
         return any(
             item.key in task.results and differs(task.results[item.key], item)
@@ -187,35 +191,34 @@ class Recorder:
         )
 
     def _quarantine(self, task: TaskState, arrival: Arrival, reason: str) -> Receipt:
-        known = (task.id, arrival.sha256) in self._kept
+        known = self._is_kept(task, arrival)
         own = arrival.source is Source.POLL
         if task.noise >= task.noise_limit and not own and not known:
             return Receipt(Outcome.LIMITED)
         self._touch(task)
         task.ask_reconcile(arrival.source, arrival.received_at)
-        self._keep(task, arrival, Outcome.QUARANTINED, reason)
+        self._keep(task, arrival, Outcome.QUARANTINED, reason, known)
         return Receipt(Outcome.QUARANTINED)
 
     def _keep_expired(self, task: TaskState | None, arrival: Arrival) -> Receipt:
         if task is not None and task.completed_at is None and task.noise < task.noise_limit:
             self._touch(task)
             task.ask_reconcile(arrival.source, arrival.received_at)
-            self._keep(task, arrival, Outcome.EXPIRED, None)
+            self._keep(task, arrival, Outcome.EXPIRED, None, self._is_kept(task, arrival))
         return Receipt(Outcome.EXPIRED)
 
     def _keep_part(self, task: TaskState, arrival: Arrival, reason: str) -> None:
         if task.noise < task.noise_limit or arrival.source is Source.POLL:
-            self._keep(task, arrival, Outcome.QUARANTINED, reason)
+            self._keep(task, arrival, Outcome.QUARANTINED, reason, known=False)
 
-    def _keep_by(self, outcome: Outcome, task: TaskState, arrival: Arrival) -> None:
+    def _keep_by(self, outcome: Outcome, task: TaskState, arrival: Arrival, known: bool) -> None:
         if outcome is Outcome.DUPLICATE:
             task.duplicates += 1
-            known = (task.id, arrival.sha256) in self._kept
             if task.duplicates > task.noise_limit and not known:
                 return  # counted; its bytes would only fill the disk
         if outcome is Outcome.PROGRESS:
             self._replace_progress(task)
-        self._keep(task, arrival, outcome, None)
+        self._keep(task, arrival, outcome, None, known)
 
     def _replace_progress(self, task: TaskState) -> None:
         # Only the latest is kept, also among those of this very batch.
@@ -226,14 +229,22 @@ class Recorder:
             if row.task_id != task.id or row.outcome is not Outcome.PROGRESS
         ]
 
+    def _is_kept(self, task: TaskState, arrival: Arrival) -> bool:
+        return (task.id, arrival.sha256) in self._kept
+
     def _keep(
-        self, task: TaskState, arrival: Arrival, outcome: Outcome, reason: str | None
+        self,
+        task: TaskState,
+        arrival: Arrival,
+        outcome: Outcome,
+        reason: str | None,
+        known: bool,
     ) -> None:
-        digest = (task.id, arrival.sha256)
-        if digest in self._kept and outcome not in (Outcome.RECORDED, Outcome.PROGRESS):
+        # `known`: the bytes came before. A part of a mixed body has a row beside its body's.
+        if known and outcome not in (Outcome.RECORDED, Outcome.PROGRESS):
             self.plan.repeats.append((task.id, arrival))
             return
-        self._kept.add(digest)
+        self._kept.add((task.id, arrival.sha256))
         if outcome in NOISE:
             task.noise += 1
         self.plan.callbacks.append(CallbackRow(self._next_id(), task.id, outcome, reason, arrival))
@@ -283,9 +294,6 @@ def _parsed(text: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _outcome_of(changes: Changes) -> Outcome | None:
+def _outcome_of(changes: Changes) -> Outcome:
     counts = (len(changes.new), changes.conflicts, changes.duplicates, changes.progress)
-    for outcome, count in zip(_PRECEDENCE, counts, strict=True):
-        if count:
-            return outcome
-    return None
+    return next(one for one, count in zip(_PRECEDENCE, counts, strict=True) if count)

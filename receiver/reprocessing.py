@@ -21,9 +21,10 @@ _READ: Final = frozenset({Outcome.RECORDED, Outcome.CONFLICT, Outcome.DUPLICATE,
 
 
 def arrivals_of(kept: Kept, body: bytes, now: int) -> list[Arrival]:
-    """What kept bytes say by today's parser, as arrivals of `now`; the first is to have the row.
+    """What kept bytes say by today's parser, as arrivals; the first, of `now`, has the row.
 
     A static key says nothing of the task, so what is kept under none may name several by now.
+    The others get rows of their own, which came when the bytes did.
     """
     items, unreadable = read(kept.platform, body, None if kept.jti is None else kept.task_id)
     if kept.task_id is not None:
@@ -33,7 +34,12 @@ def arrivals_of(kept: Kept, body: bytes, now: int) -> list[Arrival]:
         return [_arrival(kept, body, now, kept.task_id, own, foreign, unreadable)]
     found = by_task(items)
     named: list[str | None] = [task for task in found if task is not None]
-    return [_arrival(kept, body, now, task, found[task], 0, unreadable) for task in named or [None]]
+    first, *others = named or [None]
+    came = kept.received_at
+    return [
+        _arrival(kept, body, now, first, found[first], 0, unreadable),
+        *[_arrival(kept, body, came, other, found[other], 0, unreadable) for other in others],
+    ]
 
 
 def _arrival(
@@ -69,9 +75,15 @@ class Row:
     """What the store keeps beside the bytes, and what it shall say from now on."""
 
     id: int
+    has_task: bool
     outcome: Outcome
     reason: str | None
     received_at: int
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether it takes room of its task's."""
+        return self.has_task and self.outcome in NOISE
 
 
 class Reprocessor(Recorder):
@@ -121,7 +133,7 @@ class Reprocessor(Recorder):
     def _keep_part(self, task: TaskState, arrival: Arrival, reason: str) -> None:
         self._part = reason
 
-    def _keep_by(self, outcome: Outcome, task: TaskState, arrival: Arrival) -> None:
+    def _keep_by(self, outcome: Outcome, task: TaskState, arrival: Arrival, known: bool) -> None:
         self._rewrite(task, outcome, self._part)
 
     def _rewrite(self, task: TaskState, outcome: Outcome, reason: str | None) -> None:
@@ -130,7 +142,7 @@ class Reprocessor(Recorder):
             return  # it stays the one that brought its results
         if reason is not None and outcome is not Outcome.RECORDED:
             outcome = Outcome.QUARANTINED  # a part of it still waits for somebody
-        if change := (outcome in NOISE) - (row.outcome in NOISE):
+        if change := (outcome in NOISE) - row.is_noise:
             task.noise += change
             self._touch(task)
         row.outcome, row.reason = outcome, reason

@@ -141,6 +141,42 @@ def test_own_items_of_a_mixed_body_are_recorded_and_the_body_is_quarantined_too(
     assert state.succeeded == 1
 
 
+@pytest.mark.parametrize(
+    ("item", "outcome"),
+    [(success(1, note="again"), "duplicate"), (success(1, seed=1), "conflict")],
+)
+def test_a_mixed_body_is_counted_once_however_often_it_comes(
+    item: dict[str, Any], outcome: str
+) -> None:
+    mixed = arrival(item, foreign=1)
+    plan, _ = recorded(arrival(success(1), expected=2), mixed)
+    assert [row.outcome.value for row in plan.callbacks] == ["recorded", "quarantined", outcome]
+    assert plan.repeats == []
+    plan, _ = recorded(arrival(success(1), expected=2), mixed, mixed)
+    assert (len(plan.callbacks), plan.repeats) == (3, [(TASK, mixed)])
+
+
+@pytest.mark.parametrize("odd", [arrival(body=b"{"), arrival({"taskUUID": TASK})])
+def test_a_body_that_tells_nothing_completes_no_task(odd: Arrival) -> None:
+    # A static key's results, before anybody said how many are owed.
+    known = task(None)
+    recorded(arrival(success(), jti=None, expected=None), known=known)
+    plan, _ = recorded(odd, known=known)
+    assert outcomes(plan) == ["quarantined"]
+    assert (known.expected, known.status, plan.events) == (None, Status.PARTIAL, [])
+    plan, _ = recorded(arrival(success()), known=known)
+    assert (known.expected, known.status) == (1, Status.SUCCEEDED)
+    assert [row.announcement.type for row in plan.events] == ["task.completed"]
+
+
+def test_a_refused_body_tells_nothing_of_its_task() -> None:
+    known = task(None)
+    recorded(arrival(success(), jti=None, expected=None), known=known)
+    plan, _ = recorded(arrival(success(seed=1)), known=noisy(known))
+    assert outcomes(plan) == ["limited"]
+    assert known.expected is None
+
+
 @pytest.mark.parametrize(("unreadable", "reason"), [(None, "names_no_task"), ("empty", "empty")])
 def test_a_body_without_a_task_is_kept_apart(unreadable: str | None, reason: str) -> None:
     plan, state = recorded(arrival(task_id=None, body=b"x", unreadable=unreadable))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from receiver.callbacks import Outcome, Receipt, together
 from receiver.endpoints import Subscription
 from receiver.errors import Conflict, NotFound
-from receiver.recording import NOISE, NextId
+from receiver.recording import NextId
 from receiver.reprocessing import Reprocessor, Row
 from receiver.store.protocol import Reprocessing
 from receiver.store.sqlite.ledger import Ledger, load
@@ -63,17 +63,18 @@ def delete_callback(tx: Transaction, callback: int) -> None:
     deleted = tx.connection.execute(
         "DELETE FROM callbacks WHERE id = ? RETURNING task_n", (callback,)
     ).fetchone()
-    if row.outcome in NOISE:
+    if row.is_noise:
         tx.connection.execute("UPDATE tasks SET noise = noise - 1 WHERE n = ?", deleted)
 
 
 def _row(tx: Transaction, callback: int) -> Row:
     found = tx.connection.execute(
-        "SELECT id, outcome, reason, received_at FROM callbacks WHERE id = ?", (callback,)
+        "SELECT id, task_n IS NOT NULL, outcome, reason, received_at FROM callbacks WHERE id = ?",
+        (callback,),
     ).fetchone()
     if found is None:
         raise NotFound("That callback is not kept any more.")
-    return Row(found[0], Outcome(found[1]), *found[2:])
+    return Row(found[0], bool(found[1]), Outcome(found[2]), *found[3:])
 
 
 def _accepted(receipt: Receipt, task: str | None) -> Receipt:
