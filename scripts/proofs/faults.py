@@ -10,6 +10,7 @@ acknowledged. The control acknowledges what the database refused and must be cau
 from __future__ import annotations
 
 import argparse
+import asyncio
 import random
 import sys
 import tempfile
@@ -102,9 +103,11 @@ async def while_starting(folder: Path, most: int, found: Found) -> None:
             for first in range(1, most + 1):
                 fault = Fault(call, error, first, ALL_THE_REST)
                 place = folder / f"{call}-{first}"
-                new = await _start_under(place / "new", fault, found, None)
-                used = await _start_under(place / "used", fault, found, sink)
-                if not (new or used):
+                reached = await asyncio.gather(
+                    _start_under(place / "new", fault, found, None),
+                    _start_under(place / "used", fault, found, sink),
+                )
+                if not any(reached):
                     break
 
 
