@@ -126,7 +126,10 @@ class Worker:
                 await self._awake.wait()
 
     async def _pause(self) -> float:
-        due = await self._store.next_due()
+        try:
+            due = await self._store.next_due()
+        except StoreUnavailable:
+            return PAUSE  # and never out of the loop, which would give up what is under way
         if due is None:
             return PAUSE
         return min(max((due - self._clock()) / SECOND, BLOCKED_PAUSE), PAUSE)

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import anyio
@@ -408,6 +409,49 @@ async def test_who_guesses_credentials_has_to_wait_and_who_has_one_does_not(
     assert (await post(receiver, wrapped(success()))).status_code == 200
     receiver.clock.advance(60_000)
     assert (await post(receiver, b"{}", "/webhooks/runware?sig=x")).status_code == 401
+
+
+async def ask_without_body(receiver: Assembled, path: str) -> tuple[int, str]:
+    """What is answered to a head alone; reading on is a failure of the test."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        raise AssertionError("the body was asked for")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    where, _, query = path.partition("?")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": where,
+        "path_params": {"platform": "runware"},
+        "query_string": query.encode(),
+        "headers": [(b"content-length", b"1000000")],
+        "client": ("203.0.113.7", 1),
+    }
+    await receiver.service.ingest(scope, receive, send)
+    headers = dict(sent[0]["headers"])
+    assert (headers[b"retry-after"], headers[b"connection"]) == (b"2", b"close")
+    return sent[0]["status"], receiver.log[-1]["outcome"]
+
+
+async def test_what_there_is_no_room_for_is_refused_before_its_body(receiver: Assembled) -> None:
+    writer, place = receiver.store._writer, receiver.store._place
+    with patch.object(writer, "_capacity", 0):
+        assert await ask_without_body(receiver, path_of()) == (503, "store_saturated")
+    with patch.object(writer, "_most_held", 0):
+        assert await ask_without_body(receiver, path_of()) == (503, "store_saturated")
+    with patch.object(place, "_least_free", 1 << 62):
+        assert await ask_without_body(receiver, path_of()) == (503, "store_full")
+    await receiver.store.close()
+    assert await ask_without_body(receiver, path_of()) == (503, "store_unavailable")
+
+
+async def test_who_has_no_credential_learns_nothing_of_the_store(receiver: Assembled) -> None:
+    await receiver.store.close()
+    assert refused(await post(receiver, b"{}", "/webhooks/runware?sig=x")) == (401, "token_refused")
 
 
 async def test_while_nothing_can_be_stored_nothing_is_acknowledged(receiver: Assembled) -> None:

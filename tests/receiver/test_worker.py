@@ -20,8 +20,10 @@ from receiver.delivery.sender import Sender
 from receiver.delivery.signing import new_secret, verify
 from receiver.delivery.worker import LEASE, Worker
 from receiver.endpoints import State as EndpointState
+from receiver.errors import StoreUnavailable
 from receiver.store.protocol import Query, Settled
 from receiver.store.sqlite import SqliteStore
+from receiver.store.writer import Transaction
 from tests.doubles import START, Consumer, FakeClock, ScriptedSender, consuming, sent
 from tests.make import arrival, endpoint, success, uuid
 from tests.receiver.store.bench import no_room, until
@@ -242,6 +244,37 @@ async def test_a_turn_while_nothing_can_be_stored_is_survived(bench: Bench) -> N
     assert await worker._turn() == 0
     await bench.store._writer.start()
     assert await worker._turn() == 0
+
+
+async def test_a_disk_that_can_not_be_read_gives_up_nothing_that_is_under_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await due(bench)
+    sending, answered = asyncio.Event(), asyncio.Event()
+
+    class Slow(ScriptedSender):
+        async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+            sending.set()
+            await answered.wait()
+            return await super().send(url, body, headers)
+
+    asked = asyncio.Event()
+
+    async def unreadable() -> int | None:
+        asked.set()
+        raise StoreUnavailable
+
+    monkeypatch.setattr(bench.store, "next_due", unreadable)
+    loop = asyncio.create_task(bench.worker(Slow()).run())
+    async with asyncio.timeout(LIMIT_S):
+        await sending.wait()
+        bench.store._tell(Transaction(bench.store._writer._committer._connection, work=True))
+        await asked.wait()
+        answered.set()
+        await until(lambda: bench.settled)
+    assert not loop.done()
+    loop.cancel()
+    await asyncio.wait([loop])
 
 
 async def test_the_pause_lasts_until_something_is_due(bench: Bench) -> None:
