@@ -25,7 +25,7 @@ class Fault(Enum):
 
 # Names of SQLite's result codes (sqlite.org/rescode.html), the first part of a name for a family.
 _FSYNC: Final = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
-_DAMAGED: Final = (
+_DAMAGED: Final = (  # CORRUPT is also what SQLite calls a read that fails with EIO
     "SQLITE_CORRUPT",
     "SQLITE_NOTADB",
     "SQLITE_IOERR_SHORT_READ",
@@ -73,8 +73,10 @@ def broken(error: BaseException) -> StoreBroken:
         )
     if name.startswith(_DAMAGED):
         return StoreBroken(
-            f"The database is damaged ({name}: {error}). Keep a copy of it with its -wal file, then"
-            " restore a backup, or save what `sqlite3 FILE .recover` can read.",
+            f"The database is damaged, or the disk can't read it ({name}: {error}). Look after the"
+            " disk (dmesg), and start the receiver again. If that does not last, keep a copy of the"
+            " database with its -wal file, then restore a backup, or save what `sqlite3 FILE"
+            " .recover` can read.",
             sqlite=name,
         )
     return StoreBroken(

@@ -77,7 +77,7 @@ async def _passes(ground: Ground, injection: Injection) -> None:
     await ground.until(
         lambda: injection.hits >= fault.count or ground.code is not None, within=fault.count + 1.0
     )
-    await ground.recovers(f"{fault.error} on {fault.call}")
+    await ground.recovers(f"{fault.error} on {fault.call}", may_end=fault.may_end_it)
 
 
 async def under_load(folder: Path, number: int, found: Found) -> None:

@@ -119,12 +119,18 @@ class Ground:
         line.close()
         return answer is not None and answer.status == 200
 
-    async def recovers(self, what: str) -> None:
-        """Within seconds it is ready and acknowledges again, in the same process."""
+    async def recovers(self, what: str, *, may_end: bool = False) -> None:
+        """Within seconds it is ready and acknowledges again, in the same process.
+
+        `may_end`: or it ends, with the code that says why.
+        """
         begun, before = time.monotonic(), len(self.book.acknowledged)
         while not (len(self.book.acknowledged) >= before + PULSE and await self.is_ready()):
             if self.code is not None:
-                self.blame(f"{what}: ended with {self.code} and should have recovered")
+                if may_end:
+                    await self.ends(what, begun)
+                else:
+                    self.blame(f"{what}: ended with {self.code} and should have recovered")
                 return
             if time.monotonic() > begun + WITHIN:
                 self.blame(f"{what}: not recovered after {WITHIN} s")

@@ -30,6 +30,11 @@ class Fault:
         return self.call in ("fdatasync", "fsync")
 
     @property
+    def may_end_it(self) -> bool:
+        """Whether it may: SQLite calls a failed read damage, if the writer made it."""
+        return self.call == "pread64"
+
+    @property
     def words(self) -> Sequence[str]:
         """For strace."""
         when = f"when={self.first}..{self.first + self.count - 1}"

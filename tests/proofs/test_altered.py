@@ -12,9 +12,20 @@ from receiver import serve
 from receiver.callbacks import Outcome, Receipt
 from receiver.clock import wall_clock
 from receiver.store import commits
+from receiver.store.protocol import Query
 from receiver.store.sqlite import SqliteStore, store
-from scripts.proofs.altered import BEFORE_COMMIT, NORMAL, OFTEN, SMALL_WAL, HastyStore, alter
+from scripts.proofs.altered import (
+    BEFORE_COMMIT,
+    DESPITE_FAILURE,
+    NORMAL,
+    OFTEN,
+    SMALL_WAL,
+    DeafStore,
+    HastyStore,
+    alter,
+)
 from tests.make import arrival, success
+from tests.receiver.store.bench import no_room
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +46,18 @@ async def test_normal_is_what_the_writer_then_asks_for(tmp_path: Path) -> None:
 async def test_checkpoints_begin_at_a_small_log() -> None:
     alter([OFTEN])
     assert vars(commits)["LARGE_WAL"] == SMALL_WAL
+
+
+async def test_what_the_database_refuses_is_acknowledged(tmp_path: Path) -> None:
+    alter([DESPITE_FAILURE])
+    assert vars(serve)["SqliteStore"] is DeafStore
+    async with await DeafStore.open(tmp_path / "db", clock=wall_clock) as deaf:
+        await deaf.ready()
+        with no_room(tmp_path / "db"):
+            for _ in range(2):
+                assert await deaf.record(arrival(success())) == Receipt(Outcome.RECORDED, 1)
+                deaf.admit()
+        assert (await deaf.callbacks(Query())).data == []
 
 
 async def test_an_answer_comes_before_its_commit(tmp_path: Path) -> None:
