@@ -54,7 +54,7 @@ class Files(Protocol):
 
     @property
     def wal_size(self) -> int:
-        """Bytes of the write-ahead log."""
+        """Bytes of the write-ahead log at the last look."""
         ...
 
     def look(self) -> None:
