@@ -15,6 +15,7 @@ from receiver.errors import StoreUnavailable
 from receiver.store import commits
 from receiver.store.sqlite import SqliteStore, store
 from scripts.proofs.plain import leave_connections_to_uvicorn
+from scripts.proofs.planted import PLANTED
 
 SMALL_WAL: Final = 128 << 10  # bytes
 
@@ -81,6 +82,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
     NORMAL: _sync_seldom,
     OFTEN: _checkpoint_often,
     PLAIN: leave_connections_to_uvicorn,
+    **PLANTED,
 }
 
 

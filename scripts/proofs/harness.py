@@ -320,6 +320,10 @@ class Line:
         body = await self._reader.readexactly(int(headers.get("content-length", "0")))
         return Answer(int(first[9:12]), headers, body)
 
+    async def rest(self) -> bytes:
+        """What still comes until the receiver ends it. Raises OSError."""
+        return await self._reader.read()
+
     def close(self) -> None:
         """Close without a word."""
         self.writer.transport.abort()
