@@ -16,6 +16,7 @@ import pytest
 from receiver import ids
 from receiver.admin.api import MAX_BODY
 from receiver.admin.ops import Principal
+from receiver.clock import DAY
 from receiver.deliveries import State
 from receiver.store.writer import Transaction
 from receiver.tasks import TaskClaim
@@ -600,6 +601,21 @@ async def test_a_callback_is_taken_once_more(receiver: Assembled, api: httpx.Asy
     assert (await api.get(f"/v1/tasks/{TASK}")).json()["status"] == "succeeded"
     await api.post(f"/v1/tasks/{TASK}/revoke")
     refused(await api.post(path), 409, "conflict")
+
+
+async def test_bytes_that_are_not_kept_any_more_can_not_be_taken_again(
+    receiver: Assembled, api: httpx.AsyncClient
+) -> None:
+    await receiver.store.record(arrival(success()))
+    receiver.clock.advance(31 * DAY)
+    pruned = (await api.post("/v1/prune", json={"dry_run": False})).json()
+    assert pruned["bodies"] == 1
+    (listed,) = (await api.get("/v1/callbacks")).json()["data"]
+    path = f"/v1/callbacks/{listed['id']}"
+    shown = (await api.get(path)).json()
+    assert (shown["body"], shown["body_exact"], shown["size"]) == (None, None, listed["size"])
+    assert "not kept" in refused(await api.get(f"{path}/body"), 404, "not_found")["detail"]
+    assert "not kept" in refused(await api.post(f"{path}/reprocess"), 409, "conflict")["detail"]
 
 
 async def test_what_nobody_registered_and_what_names_no_task_is_listed_and_dropped(
