@@ -152,13 +152,23 @@ class PruneSuite:
         assert (await store.record(unread)).outcome is Outcome.QUARANTINED
         now = START + RAW + 1
         assert await drop(store, now) == {}
-        (callback,) = (await store.callbacks(Query())).data
+        callback = await self._read_again(store, now)
+        assert await drop(store, now) == {"bodies": 1}
+        assert (await store.kept_callback(callback)).body is None
+
+    async def test_what_was_read_in_time_holds_up_nothing(self, store: Store) -> None:
+        await store.record(arrival_of(OTHER, success(2)))
+        await store.record(arrival(body=wrapped(success())))
+        await self._read_again(store, START)
+        assert await drop(store, START + RAW + 1) == {"bodies": 2}
+
+    async def _read_again(self, store: Store, now: int) -> str:
+        (callback, *_) = (await store.callbacks(Query())).data
         kept = await store.kept_callback(callback.id)
         assert kept.body is not None
         asked = Reprocessing(kept.id, arrivals_of(kept, kept.body, now), now)
         assert (await store.reprocess(asked)).outcome is Outcome.RECORDED
-        assert await drop(store, now) == {"bodies": 1}
-        assert (await store.kept_callback(callback.id)).body is None
+        return callback.id
 
     async def test_a_body_that_names_no_task_goes_when_a_task_would(self, store: Store) -> None:
         await store.record(arrival(task_id=None, unreadable="names_no_task", body=b"{}"))
@@ -193,10 +203,10 @@ class PruneSuite:
 
     async def test_what_counts_is_when_it_was_received(self, store: Store) -> None:
         # A clock that was set leaves ids that are older than what they name, for a day at most.
-        await store.record(arrival(success(1), expected=3, received_at=START + HOUR))
-        await store.record(arrival(success(2)))
-        await store.record(arrival(success(3), received_at=START + HOUR))
-        assert await drop(store, START + RAW + 1) == {"bodies": 1}
+        for number in range(50):
+            at = START + HOUR if number in (1, 45) else START
+            await store.record(arrival(success(number), expected=50, received_at=at))
+        assert await drop(store, START + RAW + 1) == {"bodies": 48}
         assert await drop(store, START + RAW + 1) == {}
         assert await drop(store, START + RAW + HOUR + 1) == {"bodies": 2}
 

@@ -294,7 +294,7 @@ def run(steps: Sequence[tuple[Any, ...]], keep: Keep) -> None:
         asyncio.run(live(folder))
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(STEPS, min_size=5, max_size=30), st.builds(Keep, DAYS, DAYS, DAYS))
 def test_a_prune_takes_what_is_old_and_done_and_nothing_else(
     steps: Sequence[tuple[Any, ...]], keep: Keep
