@@ -57,6 +57,11 @@ class Pruning:
         self.done = self.cursor is None
         self.dropped.update({name: n for name, n in found.items() if name != "dry_run"})
 
+    async def until_it_shrinks(self) -> None:
+        """Everything but giving room back."""
+        while not self.done and not self.dropped["freed_bytes"]:
+            await self.go_on()
+
     @contextlib.asynccontextmanager
     async def beside(self) -> AsyncIterator[None]:
         """Prune until the block ends, or nothing is left."""
@@ -77,19 +82,23 @@ class Pruning:
 Arms = dict[str, list[Measured]]
 
 
-async def compare(url: str, count: int, connections: int) -> tuple[Arms, Pruning]:
+async def compare(url: str, options: Any) -> tuple[Arms, Pruning]:
     """Rounds of both arms until everything old is gone."""
     arms: Arms = {"calm": [], "pruning": []}
     pruning, port = Pruning(url), urlsplit(url).port or 0
+    count, connections = options.callbacks, options.connections
     while not pruning.done:
         requests = await asyncio.to_thread(callbacks, count)
         arms["calm"].append(await drive(port, requests, connections))
+        if options.shrink:
+            await pruning.until_it_shrinks()
         requests = await asyncio.to_thread(callbacks, count)
         async with pruning.beside():
             arms["pruning"].append(await drive(port, requests, connections))
         rows = sum(pruning.dropped.values()) - pruning.dropped["freed_bytes"]
         told = " ".join(f"{name} p99 {p99(arm[-1]):.1f} ms" for name, arm in arms.items())
-        sys.stderr.write(f"{told}, {rows} rows dropped\n")
+        freed = pruning.dropped["freed_bytes"]
+        sys.stderr.write(f"{told}, {rows} rows dropped, {freed} bytes freed\n")
     return arms, pruning
 
 
@@ -113,10 +122,10 @@ async def measure(folder: Path, options: Any) -> dict[str, Any]:
     """Seed, compare, and see whether the store agrees. Raises SystemExit if it does not."""
     database = folder / DATABASE
     made = await asyncio.to_thread(seed, database, options.rows // ROWS_A_TASK, AGE)
-    count = options.callbacks // RESULTS * RESULTS
+    count = options.callbacks = options.callbacks // RESULTS * RESULTS
     async with receiving(folder) as url:
         await asyncio.to_thread(add_endpoint, url, "https://sink.invalid/hook", True)
-        arms, pruning = await compare(url, count, options.connections)
+        arms, pruning = await compare(url, options)
     every = [measured for arm in arms.values() for measured in arm]
     kept = held(database)
     if any(measured.statuses != {200: count} for measured in every):
@@ -127,6 +136,7 @@ async def measure(folder: Path, options: Any) -> dict[str, Any]:
     return {
         "bench": "prune",
         "connections": options.connections,
+        "only_while_the_file_shrinks": options.shrink,
         "seeded": made,
         "dropped": dict(pruning.dropped),
         "bytes_afterwards": database.stat().st_size,
@@ -144,6 +154,7 @@ async def main() -> int:
     parser.add_argument("--rows", type=int, default=200_000, help="that are too old")
     parser.add_argument("--callbacks", type=int, default=8_000, help="a round and arm")
     parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--shrink", action="store_true", help="only while the file shrinks")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="reelhook-bench-") as folder:
         found = await measure(Path(folder), options)
