@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -550,3 +551,54 @@ async def test_a_commit_into_a_file_that_is_gone_is_not_acknowledged(
 
     with pytest.raises(StoreBroken):
         await bench.writer.call(harmed, 1)
+
+
+# Everything at once
+
+
+def moody(bench: Bench, chance: random.Random) -> Callable[[Transaction, Sequence[int]], list[int]]:
+    """A verb that mostly writes, and fails in every way that there is."""
+
+    def handler(tx: Transaction, payloads: Sequence[int]) -> list[int]:
+        drawn = chance.random()
+        if drawn < 0.01:
+            raise MemoryError
+        if drawn < 0.1:
+            raise sqlite_error("SQLITE_BUSY")
+        if drawn < 0.15:
+            raise ZeroDivisionError
+        return bench.put(tx, payloads)
+
+    return handler
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_nobody_waits_for_ever_and_nothing_acknowledged_is_missing(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    bench = Bench(tmp_path / "db", capacity=chance.choice([3, 40, 8_192]))
+    await bench.writer.start()
+    handler, acknowledged = moody(bench, chance), set[int]()
+
+    async def ask(number: int) -> None:
+        with suppress(StoreUnavailable, ZeroDivisionError):
+            await bench.writer.call(handler, number, chance.randint(0, 20))
+            acknowledged.add(number)
+
+    asked: list[asyncio.Task[None]] = []
+    closing: list[asyncio.Task[None]] = []
+    for _ in range(chance.randint(5, 60)):
+        asked += [asyncio.create_task(ask(len(asked) + n)) for n in range(chance.randint(0, 12))]
+        if asked and chance.random() < 0.3:
+            chance.choice(asked).cancel()
+        if not closing and chance.random() < 0.03:
+            closing.append(asyncio.create_task(bench.writer.close()))
+        await asyncio.sleep(chance.choice([0, 0, 0.001, 0.004]))
+    if closing and chance.random() < 0.3:
+        closing[0].cancel()
+    async with asyncio.timeout(LIMIT_S):
+        await asyncio.gather(*asked, *closing, return_exceptions=True)
+    await closed(bench)
+    assert (bench.writer.depth, bench.writer._held) == (0, 0)
+    assert acknowledged <= set(bench.kept())
