@@ -23,6 +23,7 @@ DEADLINE: Final = 20.0  # seconds for one attempt
 LEASE: Final = 35 * SECOND  # outlives the deadline and a slow commit
 IN_FLIGHT: Final = 256
 PAUSE: Final = 5.0  # seconds between looks when nobody wakes us
+SETTLE_PAUSE: Final = 0.5  # seconds between tries to keep how an attempt went
 BLOCKED_PAUSE: Final = 0.1  # something is due, but its endpoint has no room or allowance yet
 
 
@@ -169,8 +170,18 @@ class Worker:
             now,
             decision.disable,
         )
-        try:
-            await self._store.settle(settled)
-        except StoreUnavailable:
-            return  # the lease lapses and the attempt is made again: at least once
-        self._journal(settled)
+        if await self._is_kept(settled):
+            self._journal(settled)
+
+    async def _is_kept(self, settled: Settled) -> bool:
+        # While its lease lasts nobody else makes the attempt, so what is known of it can wait for
+        # the disk. After that it is made again: at least once.
+        while True:
+            try:
+                await self._store.settle(settled)
+            except StoreUnavailable:
+                if self._clock() >= settled.started_at + LEASE:
+                    return False
+                await asyncio.sleep(SETTLE_PAUSE)
+            else:
+                return True

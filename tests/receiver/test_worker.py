@@ -181,6 +181,7 @@ async def test_an_attempt_that_could_not_be_settled_is_made_again(bench: Bench) 
         class Filling(ScriptedSender):
             async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
                 disk.enter_context(no_room(bench.store.path))
+                bench.clock.advance(LEASE)
                 return await super().send(url, body, headers)
 
         await bench.deliver(bench.worker(Filling()))
@@ -189,6 +190,27 @@ async def test_an_attempt_that_could_not_be_settled_is_made_again(bench: Bench) 
     bench.clock.advance(LEASE)
     assert await bench.deliver(bench.worker()) == 1
     assert (await bench.delivery()).attempts == 2
+
+
+async def test_how_an_attempt_went_waits_for_the_disk_as_long_as_its_lease(bench: Bench) -> None:
+    await due(bench)
+    with ExitStack() as disk:
+
+        class Filling(ScriptedSender):
+            async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+                disk.enter_context(no_room(bench.store.path))
+                return await super().send(url, body, headers)
+
+        sender = Filling()
+        worker = bench.worker(sender)
+        assert await worker.tick() == 1
+        await until(lambda: sender.calls and not bench.store.healthy)
+    bench.clock.advance(LEASE - 1)
+    await worker.drain()
+    assert len(bench.settled) == 1
+    delivery = await bench.delivery()
+    assert (delivery.state, delivery.attempts) == ("succeeded", 1)
+    assert len(sender.calls) == 1
 
 
 async def heard_within(consumer: Consumer) -> tuple[str, dict[str, str], bytes]:
