@@ -92,13 +92,13 @@ class Gate:
     connections: set[Connection] = field(default_factory=set)
 
     def enter(self, connection: Connection) -> None:
-        """Take a connection in; beyond the limit, those that would time out next make room."""
+        """Take a connection in; beyond the limit, those that have waited longest make room."""
         self.connections.add(connection)
         if len(self.connections) <= self.limits.connections:
             return
         waiting = sorted(
             (found for found in self.connections if found.phase is not ANSWERING),
-            key=lambda found: found.deadline,
+            key=lambda found: found.since,
         )
         # Many at once, so that the next ones need no search.
         for found in waiting[: 1 + len(waiting) // 16]:
@@ -131,7 +131,8 @@ class _Line:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's protocol behind a Gate. `deadline` is in the loop's time."""
+    """uvicorn's protocol behind a Gate. `since` and `deadline` of its phase are in the loop's time;
+    who is answering has no deadline."""
 
     def __init__(
         self,
@@ -143,6 +144,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.phase = WAITING
+        self.since = inf
         self.deadline = inf
         self._gate = gate
         self._socket: asyncio.Transport
@@ -290,7 +292,8 @@ class Connection(HttpToolsProtocol):
 
     def _wait(self, phase: Phase, seconds: float) -> None:
         self.phase = phase
-        self.deadline = self.loop.time() + seconds
+        self.since = self.loop.time()
+        self.deadline = self.since + seconds
 
     def _hear(self, data: bytes, size: int) -> None:
         before, self._piece = self.phase, size

@@ -344,11 +344,11 @@ def main() -> int:
     """Run, and say what was seen."""
     parser = options("slow", __doc__)
     parser.add_argument("--connections", type=int, default=1_000)
-    parser.add_argument("--pairs", type=int, help="windows of each kind (7, else 30)")
+    parser.add_argument("--pairs", type=int, help="windows of each kind (6, else 30)")
     parser.add_argument("--window", type=float, help="seconds a window (1.2, else 5)")
     parser.add_argument("--waves", type=int, help="waves left to their deadlines (1, else 3)")
     given = parser.parse_args()
-    short: dict[str, Any] = {"pairs": 7, "window": 1.2, "waves": 1}
+    short: dict[str, Any] = {"pairs": 6, "window": 1.2, "waves": 1}
     for name, value in (short if given.ci else {"pairs": 30, "window": 5.0, "waves": 3}).items():
         if getattr(given, name) is None:
             setattr(given, name, value)

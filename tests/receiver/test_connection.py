@@ -670,21 +670,25 @@ async def test_a_client_that_leaves_is_forgotten(served: Served) -> None:
 # All connections together
 
 
-async def test_beyond_the_limit_those_that_would_time_out_next_make_room() -> None:
+async def test_beyond_the_limit_those_that_have_waited_longest_make_room() -> None:
     async with serving(Limits(connections=8)) as served, AsyncExitStack() as stack:
         lines = [await stack.enter_async_context(wire(served.port)) for _ in range(8)]
+        await served.at(connection.WAITING, 8)
+        await asyncio.sleep(0.005)  # the loop's clock has milliseconds
         for line in lines[2:]:
             await line.send(request(body=b"abc")[:-1])
         await served.at(connection.BODY, 6)
-        await lines[1].send(request())  # the only one that has but the idle time left
+        await lines[1].send(request())  # with the least time left
         await lines[1].answer()
         async with wire(served.port) as line:
             await line.send(request())
             assert (await line.answer()).status == 200
-        assert await lines[1].ended() == b""
+        assert await lines[0].ended() == b""
         for line in lines[2:]:
             await line.send(b"c")
             assert (await line.answer()).status == 200
+        await lines[1].send(request())
+        assert (await lines[1].answer()).status == 200
 
 
 async def test_when_all_are_being_served_a_further_one_is_turned_away() -> None:
