@@ -125,9 +125,26 @@ class _Line:
     """The transport as uvicorn sees it: its own methods, but for what closing means."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+        self.write: Callable[[bytes], None] = transport.write
         self.is_closing = transport.is_closing
         self.close = close
+
+    def shut(self) -> None:
+        """uvicorn has nothing more to do here, and sees it."""
+        self.is_closing = _yes
+
+    def lose(self) -> None:
+        """The transport is gone. Answers that are still made go nowhere, and nothing is held."""
+        self.write = self.close = _nothing
+        self.is_closing = _yes
+
+
+def _nothing(*_: bytes) -> None:
+    pass
+
+
+def _yes() -> bool:
+    return True
 
 
 class Connection(HttpToolsProtocol):
@@ -148,6 +165,7 @@ class Connection(HttpToolsProtocol):
         self.deadline = inf
         self._gate = gate
         self._socket: asyncio.Transport
+        self._line: _Line
         self._deaf = False  # what comes now is not heard
         self._keep_alive = True  # of the request whose body is read
         self._piece = 0  # bytes that the parser has at this moment
@@ -162,14 +180,19 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._socket = transport
-        self.transport = cast("asyncio.Transport", _Line(transport, self._close))
+        self._line = _Line(transport, self._close)
+        self.transport = cast("asyncio.Transport", self._line)
         self._wait(WAITING, self._gate.limits.head)
         self._gate.enter(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
-        self.pipeline.clear()
         super().connection_lost(exc)
+        # uvicorn tells the newest request alone; an earlier one may still be answered.
+        self._line.lose()
+        self.pipeline.clear()
+        self.phase = CLOSING
+        self.cycle = None  # type: ignore[assignment]  # as before the first; it holds us, and we it
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
@@ -415,7 +438,7 @@ class Connection(HttpToolsProtocol):
         answered = self.phase is not WAITING
         self._wait(CLOSING, self._gate.limits.linger)
         self._deaf = True
-        self.transport.is_closing = lambda: True  # type: ignore[method-assign]
+        self._line.shut()
         if answered and not self._socket.is_closing():
             self._socket.write_eof()
         else:

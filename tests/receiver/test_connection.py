@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -665,6 +667,45 @@ async def test_a_client_that_leaves_is_forgotten(served: Served) -> None:
             await served.settled(lambda: len(served.gate.connections) == 1)
         await served.settled(lambda: not served.gate.connections)
     assert served.state.connections == set()
+
+
+async def test_who_leaves_before_all_pipelined_answers_are_made_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    go, made = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def slow(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await go.wait()
+        await answer(send, b"to nobody")
+        made.release()
+
+    async with serving(handler=slow) as served:
+        async with wire(served.port) as line:
+            await line.send(request() * 3)
+            await served.settled(lambda: any(c.pipeline for c in served.gate.connections))
+        await served.settled(lambda: not served.gate.connections)
+        go.set()
+        await asyncio.wait_for(made.acquire(), 10)
+        await served.settled(lambda: not served.state.tasks)
+    assert caplog.text == ""
+
+
+async def test_a_connection_that_is_gone_leaves_nothing_behind(served: Served) -> None:
+    gone: list[weakref.ref[Connection]] = []
+    gc.disable()
+    try:
+        for sent in (b"", b"POST", request(body=b"abc")[:-1], request(), request() * 3, b"\x00"):
+            async with wire(served.port) as line:
+                await line.send(sent)
+                await served.settled(lambda: bool(served.gate.connections))
+                gone += [weakref.ref(found) for found in served.gate.connections]
+                await asyncio.sleep(0.01)
+            await served.settled(lambda: not served.gate.connections)
+        await served.settled(lambda: not any(reference() for reference in gone))
+    finally:
+        gc.enable()
+    assert len(gone) == 6
 
 
 # All connections together
