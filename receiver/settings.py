@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from receiver import directories
 from receiver.errors import SettingsRefused
+from receiver.shown import redact
 from receiver.tokens import check_keys
 
 LOCAL_FILE: Final = "local.json"
@@ -263,7 +264,7 @@ def check_public_url(url: str) -> str:
     whole = parts.scheme in ("http", "https") and parts.hostname
     if not whole or parts.query or parts.fragment:
         raise SettingsRefused(
-            f"REELHOOK_PUBLIC_URL is {_without_user(url)!r}; it must look like"
+            f"REELHOOK_PUBLIC_URL is {redact(_without_user(url))!r}; it must look like"
             " https://hooks.example.com."
         )
     if parts.username or parts.password:

@@ -20,8 +20,9 @@ from receiver.settings import (
     read_local,
     write_local,
 )
+from receiver.tokens import TokenBox, webhook_url
 from tests.doubles import ADMIN_TOKEN
-from tests.make import KEY, OLD_KEY
+from tests.make import KEY, OLD_KEY, claims
 
 PUBLIC = {
     "HOST": "0.0.0.0",
@@ -247,6 +248,13 @@ def test_what_is_no_public_url_is_refused(url: str) -> None:
     with pytest.raises(SettingsRefused, match="REELHOOK_PUBLIC_URL") as caught:
         check_public_url(url)
     assert "u:p" not in str(caught.value)
+
+
+def test_a_webhook_url_that_was_pasted_there_is_told_to_nobody() -> None:
+    token = TokenBox([KEY]).mint(claims())
+    with pytest.raises(SettingsRefused, match=r"sig=\[redacted\]") as caught:
+        check_public_url(webhook_url("https://x", "runware", token, {}))
+    assert token not in str(caught.value)
 
 
 def test_a_public_url_has_a_port_that_can_exist() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from submitter.demo import Report
+from submitter.demo import Report, _play, _stage
 from submitter.processes import Child
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -55,6 +55,12 @@ def test_the_demo_checks_what_it_shows(tmp_path: Path) -> None:
     ):
         assert step in told
     assert not leftovers(tmp_path)
+
+
+async def test_its_processes_are_given_no_secret_that_others_could_see() -> None:
+    # Started from here, so that their arguments and all that they write are heard (tests/taps.py).
+    async with _stage() as stage:
+        assert (await _play(stage)).holds
 
 
 async def test_a_signal_ends_the_demo_and_its_processes(tmp_path: Path) -> None:
