@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -16,14 +17,17 @@ from itsdangerous import Signer, TimestampSigner, URLSafeSerializer
 from receiver.clock import DAY, HOUR, SECOND
 from receiver.errors import Invalid, SettingsRefused, TokenExpired, TokenRefused
 from receiver.tokens import (
+    DEFAULT_PROJECT,
     LEEWAY,
     MAX_QUERY,
     MAX_TOKEN,
+    REMEMBERED,
     WEBHOOK_SALT,
     Claims,
     Source,
     StrictSigner,
     TokenBox,
+    _digest,
     check_keys,
     check_tags,
     default_expiry,
@@ -74,8 +78,30 @@ def test_a_token_is_small_and_needs_no_escaping_in_a_url() -> None:
 
 
 def test_claims_that_make_a_token_too_long_are_refused_at_minting() -> None:
-    with pytest.raises(Invalid):
-        BOX.mint(claims(project="p" * 400))
+    assert len(BOX.mint(claims(project="p" * 144))) == MAX_TOKEN == 512
+    with pytest.raises(Invalid) as caught:
+        BOX.mint(claims(project="p" * 145))
+    assert str(caught.value) == "The token would have 514 bytes, at most 512 are allowed."
+
+
+def test_a_token_that_an_earlier_release_minted_opens_the_door() -> None:
+    # Tasks outlive upgrades, so what is written here may not change within a version.
+    minted = claims(tags=TAGS, expected=4, project="film", source=Source.POLL)
+    token = (
+        "eyJ2IjoxLCJqIjoiQUFFQ0F3UUZCZ2NJQ1FvTERBME9EdyIsInQiOiIyNGNkNWRmZi1jYjgxLTRkYjUtODUwNi1i"
+        "NzJhOTQyNWY5ZDEiLCJwIjoicnVud2FyZSIsIm8iOiJmaWxtIiwibiI6NCwicyI6InBvbGwiLCJpIjoxNzkwMDAw"
+        "MDAwMDAwLCJlIjoxNzkwMDg2NDAwMDAwLCJoIjoia19aR1dHVHFfMmNMZ1AyWW1iMXROb2VMOExGV2pVRjlsTEJ2"
+        "dVZQUlluVSJ9.seMGuVfHTuHPYg98Eu7oud2yofYoNHWHuS5MID5eV0o"
+    )
+    assert BOX.mint(minted) == token
+    assert verified(token, tags=TAGS) == minted
+    assert [*Source] == ["callback", "poll", "submit", "deadline"]
+    assert DEFAULT_PROJECT == "default"
+
+
+def test_so_many_tokens_are_remembered_and_no_more() -> None:
+    assert TokenBox([KEY])._claims_of.cache_info().maxsize == REMEMBERED == 4_096
+    assert _digest.cache_info().maxsize == 1_024
 
 
 def test_every_key_verifies_and_the_newest_signs() -> None:
@@ -161,6 +187,45 @@ def test_beyond_the_leeway_an_expired_token_says_so_with_its_verified_claims() -
     assert caught.value.claims == minted
     assert caught.value.status == 410
     assert caught.value.evidence["jti"] == minted.jti.hex()
+
+
+@pytest.mark.parametrize(
+    ("steady", "wall", "refused"),
+    [
+        (-LEEWAY, -LEEWAY, False),
+        (-LEEWAY - 1, -LEEWAY, False),
+        (-LEEWAY, -LEEWAY - 1, False),
+        (-LEEWAY - 1, -LEEWAY - 1, True),
+        (-HOUR, 0, False),
+        (0, -HOUR, False),
+        (-HOUR, -HOUR, True),
+    ],
+)
+def test_a_token_is_from_the_future_only_by_both_clocks(
+    steady: int, wall: int, refused: bool
+) -> None:
+    expected = pytest.raises(TokenRefused) if refused else nullcontext()
+    with expected:
+        BOX.verify(PLAIN, platform="runware", tags=(), now=START + steady, wall=START + wall)
+
+
+@pytest.mark.parametrize(
+    ("steady", "wall", "refused"),
+    [
+        (LEEWAY, LEEWAY, False),
+        (LEEWAY + 1, LEEWAY, False),
+        (LEEWAY, LEEWAY + 1, False),
+        (LEEWAY + 1, LEEWAY + 1, True),
+        (HOUR, 0, False),
+        (0, HOUR, False),
+        (HOUR, HOUR, True),
+    ],
+)
+def test_a_token_has_expired_only_by_both_clocks(steady: int, wall: int, refused: bool) -> None:
+    end = START + DAY  # of the token
+    expected = pytest.raises(TokenExpired) if refused else nullcontext()
+    with expected:
+        BOX.verify(PLAIN, platform="runware", tags=(), now=end + steady, wall=end + wall)
 
 
 def test_an_expired_token_with_altered_tags_is_a_forgery_not_an_expiry() -> None:
@@ -280,10 +345,17 @@ def test_the_task_of_a_token_can_not_be_swapped_for_another() -> None:
 
 
 def test_keys_must_be_there_and_long_enough_to_guess_nothing() -> None:
-    with pytest.raises(SettingsRefused, match="reelhook keys new"):
+    with pytest.raises(SettingsRefused) as missing:
         check_keys([])
-    with pytest.raises(SettingsRefused, match="31 characters, at least 32"):
+    with pytest.raises(SettingsRefused) as short:
         TokenBox([KEY, "k" * 31])
+    assert str(missing.value) == (
+        "REELHOOK_SIGNING_KEYS is not set. Make one with `reelhook keys new`."
+    )
+    assert str(short.value) == (
+        "A key in REELHOOK_SIGNING_KEYS has 31 characters, at least 32 are needed. Make one with"
+        " `reelhook keys new`."
+    )
     check_keys(["k" * 32])
 
 
@@ -306,18 +378,34 @@ def test_a_webhook_url_is_made_of_the_public_url_and_decodes_to_its_tags() -> No
     url = webhook_url("https://hooks.example.com/in/", "runware", TAGGED, TAGS)
     assert url.startswith(f"https://hooks.example.com/in/webhooks/runware?sig={TAGGED}&")
     assert parse_qsl(urlsplit(url).query) == [("sig", TAGGED), *TAGS.items()]
+    assert (
+        webhook_url("https://h.example/X", "x", "t", {}) == "https://h.example/X/webhooks/x?sig=t"
+    )
 
 
 def test_a_query_that_no_receiver_would_take_is_not_made() -> None:
     room = MAX_QUERY - len(f"sig={PLAIN}&a=")
     assert webhook_url("https://h.example", "runware", PLAIN, {"a": "x" * room})
-    with pytest.raises(Invalid, match="metadata"):
+    with pytest.raises(Invalid) as caught:
         webhook_url("https://h.example", "runware", PLAIN, {"a": "x" * (room + 1)})
+    assert str(caught.value) == (
+        "The webhookURL's query would have 1025 bytes, 1024 at most. Shorten the tags, or put what"
+        " is private or long into metadata."
+    )
 
 
 @pytest.mark.parametrize(
-    "tags", [{"sig": "x"}, {"apiKey": "x"}, {"": "x"}, {"a": "\n"}, {"a\x00": "b"}, {"a": "\ud800"}]
+    ("tags", "said"),
+    [
+        ({"sig": "x"}, "A tag can't be called 'sig': that name carries the credential."),
+        ({"apiKey": "x"}, "A tag can't be called 'apiKey': that name carries the credential."),
+        ({"": "x"}, "A tag can't be called '': that name carries the credential."),
+        ({"a": "\n"}, "The tag 'a' has characters that can't stand in a URL."),
+        ({"a\x00": "b"}, "The tag 'a\\x00' has characters that can't stand in a URL."),
+        ({"a": "\ud800"}, "The tag 'a' has characters that can't stand in a URL."),
+    ],
 )
-def test_tags_that_can_not_stand_in_a_url_are_invalid(tags: dict[str, str]) -> None:
-    with pytest.raises(Invalid):
+def test_tags_that_can_not_stand_in_a_url_are_invalid(tags: dict[str, str], said: str) -> None:
+    with pytest.raises(Invalid) as caught:
         check_tags(tags)
+    assert str(caught.value) == said
