@@ -43,7 +43,7 @@ PAUSE: Final = 0.04  # seconds between an answer and the next callback of its li
 DRIP: Final = 3.0  # seconds between two bytes
 REAPED: Final = 2.0  # seconds beyond its deadline in which a connection must be gone
 WORST: Final = 2.0  # how many times the baseline's p99 may be
-MEMORY: Final = 64 << 10  # bytes that a connection may cost
+MEMORY: Final = 32 << 10  # bytes that a connection may cost
 AT_ONCE: Final = 50  # connections opened side by side
 SETTLED: Final = 0.3  # seconds after connecting or disconnecting all
 
