@@ -5,11 +5,12 @@ Lines carry route names, ids and the token's `jti`; never a query string, a secr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
@@ -31,14 +32,40 @@ def configure(level: str, style: str) -> Log:
         processors=_for_console(sys.stderr.isatty()) if console else [_as_json],
         wrapper_class=structlog.make_filtering_bound_logger(level.lower()),
         logger_factory=(
-            structlog.PrintLoggerFactory(file=sys.stderr)
+            structlog.PrintLoggerFactory(file=cast(TextIO, Unfailing(sys.stderr)))
             if console
-            else structlog.BytesLoggerFactory(file=sys.stderr.buffer)
+            else structlog.BytesLoggerFactory(file=cast(BinaryIO, Unfailing(_unbuffered())))
         ),
         cache_logger_on_first_use=True,
     )
     log: Log = structlog.get_logger().bind()  # the proxy before it would be asked at each line
     return log
+
+
+class Unfailing:
+    """A stream whose failures are nobody's.
+
+    A full disk under a log, or a reader of it that is gone, must not turn a callback that is stored
+    into a 500, nor keep a receiver whose store is broken from ending.
+    """
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def write(self, line: Any) -> None:
+        """Write a line, if that can be done."""
+        with contextlib.suppress(OSError):
+            self._stream.write(line)
+
+    def flush(self) -> None:
+        """Send on what is written, if that can be done."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
+def _unbuffered() -> IO[bytes]:
+    # A line that could not be written must not wait for the next, nor for the interpreter's end.
+    return open(sys.stderr.fileno(), "wb", buffering=0, closefd=False)
 
 
 def _for_console(colors: bool) -> list[Any]:

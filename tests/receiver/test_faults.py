@@ -30,9 +30,30 @@ _numbers = count(1)
 
 
 @pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Running]:
+def receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
+    # What these processes can't write, a measurement of their coverage can't either.
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     with running(tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def unheard(tmp_path: Path) -> Iterator[Running]:
+    """A receiver whose log nobody reads any more."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "receiver", "serve"],
+        cwd=ROOT,
+        env=environment(tmp_path, **ENVIRON),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert process.stderr is not None
+        process.stderr.close()
+        yield Running(process, ready, tmp_path)
+        process.kill()
 
 
 def database(receiver: Running) -> Path:
@@ -173,6 +194,20 @@ def test_a_signal_ends_it_also_while_nothing_can_be_written(receiver: Running) -
         receiver.process.send_signal(signal.SIGTERM)
         assert receiver.process.wait(LIMIT_S) == 0
     assert "Traceback" not in receiver.stderr()
+
+
+def test_a_log_that_nobody_reads_costs_no_callback_and_no_stop(unheard: Running) -> None:
+    assert post(unheard).status_code == 200
+    unheard.process.send_signal(signal.SIGTERM)
+    assert unheard.process.wait(LIMIT_S) == 0
+
+
+def test_a_broken_store_ends_it_although_nobody_reads_why(unheard: Running) -> None:
+    assert post(unheard).status_code == 200
+    database(unheard).unlink()
+    with suppress(httpx.HTTPError):
+        post(unheard)
+    assert unheard.process.wait(LIMIT_S) == 1
 
 
 def test_it_says_that_more_processes_than_one_are_not_to_be_had(tmp_path: Path) -> None:
