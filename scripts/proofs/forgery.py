@@ -116,7 +116,7 @@ def _try(count: int, seed: int) -> dict[str, Any]:
     minted = [TokenBox([dice.choice(KEYS)]).mint(_claims(now)) for _ in range(TOKENS)]
     tried: Counter[str] = Counter()
     taken, unchanged, refused = [], 0, 0
-    for _ in range(count):
+    while tried.total() < count:
         name = dice.choice(_NAMES)
         token, other = dice.sample(minted, 2)
         mutant = CHANGES[name](dice, token, other)

@@ -38,11 +38,12 @@ class Stage:
         self._read = 0
 
     async def told(self) -> list[dict[str, Any]]:
-        """The lines of requests since the last time."""
+        """The lines of requests since the last time; others come when they like."""
         await asyncio.sleep(0)
-        text = self.receiver.log.read_text()
+        text = self.receiver.log.read_text().rpartition("\n")[0]  # whole lines
         lines, self._read = text[self._read :].splitlines(), len(text)
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line for line in found if line["event"] in ("callback", "request")]
 
     def kept(self, task: str) -> list[str]:
         """What the store has of a task's callbacks, in their order."""
