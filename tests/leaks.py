@@ -116,8 +116,12 @@ def keys_kept_in(folder: Path) -> set[bytes]:
 
 
 def leaks_in_folder(folder: Path, known: Iterable[bytes]) -> Iterator[Leak]:
-    """What the files under a folder show: databases by column, all else whole."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    """What the files under a folder show: databases by column, all else whole.
+
+    Installed packages are copies of sources: nothing was written there.
+    """
+    found = (path for path in folder.rglob("*") if "site-packages" not in path.parts)
+    for path in sorted(path for path in found if path.is_file()):
         test = str(path.parent.relative_to(folder))
         if path.name.endswith(("-wal", "-shm")):
             continue  # read with their database

@@ -142,6 +142,9 @@ def test_a_database_is_read_by_column(elsewhere: Path) -> None:
 def test_a_file_is_read_whole_and_a_broken_database_too(elsewhere: Path) -> None:
     (elsewhere / "reelhook.db").write_bytes(b"SQLite format 3\x00" + TOKEN.encode())
     (elsewhere / "serve.log").write_text(f"{'x' * 100_000}{TOKEN}")
+    installed = elsewhere / "venv" / "site-packages"
+    installed.mkdir(parents=True)
+    (installed / "demo.py").write_text(TOKEN)
     found = {leak.place for leak in leaks_in_folder(elsewhere, ())}
     assert found == {"file: reelhook.db", "file: serve.log"}
 
