@@ -208,6 +208,8 @@ class Recorder:
         return Receipt(Outcome.EXPIRED)
 
     def _keep_part(self, task: TaskState, arrival: Arrival, reason: str) -> None:
+        # A part that was not taken may be what the task lacks.
+        task.ask_reconcile(arrival.source, arrival.received_at)
         if task.noise < task.noise_limit or arrival.source is Source.POLL:
             self._keep(task, arrival, Outcome.QUARANTINED, reason, known=False)
 

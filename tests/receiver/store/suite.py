@@ -722,8 +722,10 @@ class StoreSuite:
             {"found": [failure()]},
             {"body": b"not json"},
             {"found": [success()], "expired": True},
+            {"found": [success(), {"taskUUID": TASK}]},
+            {"found": [success()], "foreign": 1},
         ],
-        ids=["failure", "unreadable", "expired"],
+        ids=["failure", "unreadable", "expired", "unknown-part", "foreign-part"],
     )
     async def test_an_odd_callback_makes_an_open_task_due(
         self, store: Store, odd: dict[str, Any]
