@@ -337,12 +337,18 @@ class TaskRelease(BaseModel):
 
 
 class TaskPatch(BaseModel):
-    """`PATCH /v1/tasks/{id}`: how the submit ended. `registered` asks for the right to send."""
+    """`PATCH /v1/tasks/{id}`: how the submit ended. `registered` asks for the right to send.
+
+    A platform that can't be asked after our id needs more: whoever sends says so before (`unknown`,
+    `was` registered, `lease`), so that a crash is never mistaken for nothing sent.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     platform_id: str | None = Field(default=None, max_length=200)
     submit_state: SubmitState | None = None
+    was: SubmitState | None = None  # change it only if the state is still this one
+    lease: bool | None = None  # keep others from submitting; default: with `registered` alone
 
 
 class Task(BaseModel):

@@ -260,7 +260,14 @@ class Ops:
     async def change_task(self, who: Principal, task_id: str, patch: TaskPatch) -> Task:
         """Note how a submit went, or take the right to submit."""
         who.see((await self.store.task(task_id)).project)
-        change = TaskChange(task_id, self._clock(), patch.submit_state, patch.platform_id)
+        change = TaskChange(
+            task_id,
+            self._clock(),
+            patch.submit_state,
+            patch.platform_id,
+            was=patch.was,
+            lease=patch.lease,
+        )
         await self.store.change_task(change)
         return await self.store.task(task_id)
 

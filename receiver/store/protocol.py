@@ -42,6 +42,8 @@ class TaskChange:
     now: int
     submit_state: SubmitState | None = None
     platform_id: str | None = None
+    was: SubmitState | None = None
+    lease: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,10 @@ def _check_same(asked: Registration, row: sqlite3.Row) -> None:
 
 
 def change_task(tx: Transaction, change: TaskChange) -> None:
-    """Note how a submit went. `registered` leases the right to submit, or raises Conflict."""
+    """Note how a submit went. `registered` leases the right to submit, or raises Conflict.
+
+    Only one caller can take a task from `registered` to `unknown` with `was`: that one sends it.
+    """
     key = task_key(change.id)
     row = tx.connection.execute(
         "SELECT submit_state, submit_lease FROM tasks WHERE id = ?", (key,)
@@ -164,11 +167,10 @@ def change_task(tx: Transaction, change: TaskChange) -> None:
     if row is None:
         raise NotFound(f"There is no task {change.id}.")
     state, lease = row
-    if change.submit_state is SubmitState.REGISTERED:
-        _check_free(change, state, lease)
-        lease = change.now + SUBMIT_LEASE
-    elif change.submit_state is SubmitState.UNKNOWN:
-        lease = None  # its submitter has stopped trying, so another may find out at once
+    if change.was not in (None, state):
+        raise Conflict(f"Task {change.id} is {state}, not {change.was}.", submit_state=state)
+    if change.submit_state in (SubmitState.REGISTERED, SubmitState.UNKNOWN):
+        lease = _leased(change, state, lease)
     tx.connection.execute(
         "UPDATE tasks SET submit_state = coalesce(?, submit_state), submit_lease = ?,"
         " platform_id = coalesce(?, platform_id), revision = revision + 1 WHERE id = ?",
@@ -177,11 +179,20 @@ def change_task(tx: Transaction, change: TaskChange) -> None:
     tx.changed_tasks.add(change.id)
 
 
+def _leased(change: TaskChange, state: str, lease: int | None) -> int | None:
+    by_default = change.submit_state is SubmitState.REGISTERED
+    if not (by_default if change.lease is None else change.lease):
+        return None  # its submitter has stopped trying, so another may find out at once
+    about_to_send = change.was is SubmitState.REGISTERED and not by_default
+    if not about_to_send:  # who is, has the lease of the registration; and `was` lets one through
+        _check_free(change, state, lease)
+    return change.now + SUBMIT_LEASE
+
+
 def _settled(current: str, asked: SubmitState | None) -> SubmitState | None:
     # A callback that came before the submit's answer knows better than a time-out does.
-    if asked is SubmitState.UNKNOWN and current in (SubmitState.SUBMITTED, SubmitState.REJECTED):
-        return None
-    return asked
+    decided = current in (SubmitState.SUBMITTED, SubmitState.REJECTED)
+    return None if decided and asked in (SubmitState.UNKNOWN, SubmitState.REGISTERED) else asked
 
 
 def _check_free(change: TaskChange, state: str, lease: int | None) -> None:

@@ -509,6 +509,47 @@ class StoreSuite:
         await store.change_task(TaskChange(TASK, START + 120 * SECOND, SubmitState.REGISTERED))
         assert (await store.task(TASK)).submit_state is SubmitState.REGISTERED
 
+    async def test_one_caller_alone_can_say_that_it_is_about_to_send(self, store: Store) -> None:
+        registered, unknown = SubmitState.REGISTERED, SubmitState.UNKNOWN
+        await store.register(registration())
+        about_to_send = TaskChange(TASK, START, unknown, was=registered, lease=True)
+        await store.change_task(about_to_send)
+        # Neither the same again, nor who looks for it, nor who would send it anew.
+        for change in (
+            about_to_send,
+            TaskChange(TASK, START + 119 * SECOND, unknown, was=unknown, lease=True),
+            TaskChange(TASK, START + 119 * SECOND, registered),
+        ):
+            with pytest.raises(Conflict):
+                await store.change_task(change)
+        await store.change_task(TaskChange(TASK, START, unknown))  # it timed out
+        look = TaskChange(TASK, START, unknown, was=unknown, lease=True)
+        await store.change_task(look)
+        with pytest.raises(Conflict):
+            await store.change_task(look)
+        assert (await store.task(TASK)).submit_state is unknown
+
+    async def test_who_knows_that_nothing_arrived_puts_the_task_back(self, store: Store) -> None:
+        registered, unknown = SubmitState.REGISTERED, SubmitState.UNKNOWN
+        await store.register(registration())
+        back = TaskChange(TASK, START, registered, was=unknown, lease=False)
+        with pytest.raises(Conflict):
+            await store.change_task(back)
+        about_to_send = TaskChange(TASK, START, unknown, was=registered, lease=True)
+        await store.change_task(about_to_send)
+        await store.change_task(back)
+        assert (await store.task(TASK)).submit_state is registered
+        await store.change_task(about_to_send)
+
+    @pytest.mark.parametrize("state", [SubmitState.SUBMITTED, SubmitState.REJECTED])
+    async def test_a_task_that_was_answered_is_never_put_back(
+        self, store: Store, state: SubmitState
+    ) -> None:
+        await store.register(registration())
+        await store.change_task(TaskChange(TASK, START, state))
+        await store.change_task(TaskChange(TASK, START, SubmitState.REGISTERED, lease=False))
+        assert (await store.task(TASK)).submit_state is state
+
     async def test_a_callback_knows_better_than_a_submit_that_timed_out(self, store: Store) -> None:
         await store.register(registration(expected=2))
         await store.record(arrival(success(), expected=2))
