@@ -245,13 +245,17 @@ class FrontDoor:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Only a stop cancels; uvicorn would take what is let through for an error of ours.
         platform = scope["path"].removeprefix(WEBHOOKS)
         if platform == scope["path"] or not platform or "/" in platform:
-            await self._rest(scope, receive, send)
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._rest(scope, receive, send)
             return
         scope["path_params"] = {"platform": platform}
         try:
             await self._ingest(scope, receive, send)
+        except asyncio.CancelledError:
+            return
         except Exception:  # a defect of ours, before it wrote its line
             self._log.exception("callback", outcome="internal", status=500)
             await internal_error(scope, receive, send)

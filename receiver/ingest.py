@@ -170,6 +170,9 @@ class Ingest:
         except Gone:
             self._journal("disconnected", 0, claims, remote, 0, self._seconds() - started)
             return
+        except asyncio.CancelledError:  # a stop waits no longer, and the connection says so
+            self._journal("stopping", 503, claims, remote, len(body), self._seconds() - started)
+            raise
         taken = self._seconds() - started
         self._journal(outcome, answer.status, claims, remote, len(body), taken)
         await _respond(send, answer)

@@ -6,6 +6,7 @@ is no request and has no line of its own, only a count: strangers could fill the
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -55,6 +56,10 @@ class Journaled:
             await self._app(scope, receive, answer.send)
         except ClientDisconnect:
             answer.status, write = 0, self._log.info  # nobody was there to be answered
+        except asyncio.CancelledError:  # a stop waits no longer, and the connection says so
+            answer.status = answer.status or 503
+            self._log.info("request", **_line(scope, answer, self._seconds() - started))
+            raise
         except Exception as error:  # a defect of ours, whatever it is: it has its line too
             if not answer.status:
                 await internal_error(scope, receive, answer.send)

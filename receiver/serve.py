@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from receiver.app import FrontDoor, build
+from receiver.app import FrontDoor, Service, build
 from receiver.clock import SteadyClock, wall_clock
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
@@ -73,7 +73,8 @@ def _url_of(listening: socket.socket) -> str:
 async def run(settings: Settings, announce: Callable[[Listening, str], None]) -> None:
     """Serve until a signal. `announce(listening, instance)` is called once all is ready.
 
-    When no write can be trusted any more (StoreBroken) the process ends here, with exit code 1.
+    When no write can be trusted any more (StoreBroken) the process ends here, with exit code 1; so
+    it does when the disk holds up a stop for longer than that may take.
     """
     log = configure(settings.log_level, settings.log_format)
     _warn(settings, log)
@@ -83,6 +84,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     listening = open_sockets(settings)
     store = await SqliteStore.open(settings.database_path, clock=wall_clock, notice=log.warning)
     watch = asyncio.create_task(_watch(store, log))
+    patience = _Patience(log)
     try:
         async with store, Sender(guard) as sender:
             service = build(
@@ -98,19 +100,27 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
             door = FrontDoor(service, log, _public_port(listening, settings))
             gc.collect()
             gc.freeze()
-            await serve(
+            forced = await serve(
                 door,
                 listening.sockets,
                 forwarded_allow_ips=settings.forwarded_allow_ips,
                 on_ready=lambda: announce(listening, store.instance),
-                on_stop=service.ops.watch.wake_all,
+                on_stop=lambda: _stop(service, patience, settings.grace),
                 journal=lambda counts: log.info("refused", **counts),
                 grace=settings.grace,
             )
+            if forced:
+                patience.end_in(0)
     except StoreBroken as error:
         _end(log, error)
     finally:
         watch.cancel()
+        patience.cancel()
+
+
+def _stop(service: Service, patience: _Patience, grace: float) -> None:
+    service.ops.watch.wake_all()
+    patience.end_in(grace)
 
 
 def _public_port(listening: Listening, settings: Settings) -> int | None:
@@ -126,9 +136,31 @@ async def _watch(store: SqliteStore, log: Log) -> None:
     _end(log, error)
 
 
+class _Patience:
+    """Ends a stop that the disk holds up: whoever sent the signal kills what does not obey."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._timer: asyncio.TimerHandle | None = None
+
+    def end_in(self, seconds: float) -> None:
+        """End after so many seconds, and a little time to close what can be closed."""
+        self.cancel()
+        error = StoreBroken(
+            "The disk does not answer, and the stop may take no longer. What was acknowledged is"
+            " stored; the others were told to come again."
+        )
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds + LINGER, _end, self._log, error)
+
+    def cancel(self) -> None:
+        """It has ended by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 def _end(log: Log, error: StoreBroken) -> NoReturn:
     # At once: an orderly end would close the database, and so write to it once more.
-    evidence = {"code": error.code, "error": str(error), **error.evidence}
     evidence = {"code": error.code, "error": str(error), **error.evidence}
     log.error("the receiver ends", exit_code=BROKEN, **evidence)
     sys.stderr.flush()

@@ -83,6 +83,8 @@ class ReelhookServer(uvicorn.Server):
         await super().shutdown(sockets)
         self._gate.end()
         if self.force_exit:  # uvicorn would leave the application to be torn down
+            for task in tuple(self.server_state.tasks):
+                task.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.lifespan.shutdown(), FORCED)
         for timer in (*timers, self._sweeper):
@@ -147,9 +149,10 @@ async def serve(
     on_stop: Callable[[], None] = lambda: None,
     journal: Journal = lambda _counts: None,
     grace: float = GRACE,
-) -> None:
+) -> bool:
     """Serve until a signal; returns after the open requests were answered or the grace is over.
 
+    True: a second signal wants the end at once, so nothing more is to be waited for.
     `journal` hears how many were refused before they were requests, by code. `grace` is in seconds.
     """
     # A quarter of the files is for the store, the deliveries and whatever else the process opens.
@@ -170,7 +173,9 @@ async def serve(
         timeout_graceful_shutdown=cast("int", grace),  # asyncio gets it, and takes fractions
         backlog=BACKLOG,
     )
-    await ReelhookServer(config, gate, on_ready, on_stop, journal).serve(sockets)
+    server = ReelhookServer(config, gate, on_ready, on_stop, journal)
+    await server.serve(sockets)
+    return server.force_exit
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

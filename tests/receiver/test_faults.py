@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import signal
@@ -9,9 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,18 @@ import pytest
 
 from receiver.clock import DAY, wall_clock
 from receiver.tokens import TokenBox, webhook_url
-from tests.doubles import ENVIRON, LIMIT_S, ROOT, Answer, Running, environment, running, wire
+from tests.doubles import (
+    ADMIN_TOKEN,
+    ENVIRON,
+    LIMIT_S,
+    ROOT,
+    Answer,
+    Running,
+    Wire,
+    environment,
+    running,
+    wire,
+)
 from tests.make import KEY, claims, success, uuid, wrapped
 
 pytestmark = pytest.mark.process
@@ -194,6 +206,76 @@ def test_a_signal_ends_it_also_while_nothing_can_be_written(receiver: Running) -
         receiver.process.send_signal(signal.SIGTERM)
         assert receiver.process.wait(LIMIT_S) == 0
     assert "Traceback" not in receiver.stderr()
+
+
+# Nothing can be written for as long as another program holds the database, and each write is
+# tried for five seconds: longer than these stops may take.
+
+
+@asynccontextmanager
+async def held_up(receiver: Running, asked: int = 3) -> AsyncIterator[list[Wire]]:
+    """Connections whose callbacks wait for the disk, and one that waits to register a task."""
+    assert post(receiver).status_code == 200
+    with closing(sqlite3.connect(database(receiver), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(wire(receiver.port)) for _ in range(asked + 2)]
+            for line in lines[:asked]:
+                task = uuid(next(_numbers))
+                await line.send(request("POST", path_of(task), wrapped(success(1, task))))
+            registered = f"/v1/tasks/{uuid(next(_numbers))}"
+            await lines[asked].send(request("PUT", registered, b'{"platform":"runware"}'))
+            await lines[-1].send(request("GET", "/healthz"))  # later, so the others are taken in
+            assert (await lines[-1].answer()).status == 200
+            yield lines[:-1]
+        # It is released only now.
+
+
+def request(method: str, path: str, body: bytes = b"") -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("grace", "signals"), [("2", 1), ("3600", 2)])
+async def test_a_stop_that_the_disk_holds_up_ends_with_the_grace(
+    tmp_path: Path, grace: str, signals: int
+) -> None:
+    with running(tmp_path, REELHOOK_GRACE=grace) as receiver:
+        async with held_up(receiver) as lines:
+            receiver.process.terminate()
+            for _ in range(signals - 1):
+                await stopping(receiver)
+                receiver.process.terminate()
+            for line in lines:
+                answer = await line.answer()
+                assert_unavailable(answer)
+                assert answer.json["code"] == "stopping"
+            # Not 0, which it would be a while after the disk has given in.
+            assert receiver.process.wait(LIMIT_S) == 1
+        said = receiver.stderr()
+    assert "Traceback" not in said
+    assert "does not answer" in last_line(said)["error"]
+    told = [line for line in lines_of(said) if line.get("status") == 503]
+    assert [line.get("outcome") for line in told].count("stopping") == 3
+    assert all("jti" in line for line in told if line["event"] == "callback")
+    assert [line["route"] for line in told if line["event"] == "request"] == ["/v1/tasks/{id}"]
+
+
+async def stopping(receiver: Running) -> None:
+    """Wait until a first signal was heard: nobody new is let in."""
+    with suppress(OSError):
+        while True:
+            async with wire(receiver.port):
+                await asyncio.sleep(0.01)
+
+
+def lines_of(said: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+
+
+def last_line(said: str) -> dict[str, Any]:
+    return lines_of(said)[-1]
 
 
 def test_a_log_that_nobody_reads_costs_no_callback_and_no_stop(unheard: Running) -> None:
