@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -10,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from receiver.app import FrontDoor, Service, build
 from receiver.clock import SteadyClock, wall_clock
@@ -190,9 +191,10 @@ def _leave_address(settings: Settings, listening: Listening) -> None:
         write_local(settings.data_dir, **found)
     except OSError as error:
         # On a server the data directory may be nowhere to write to; there REELHOOK_URL is set.
-        sys.stderr.write(
+        _say(
+            sys.stderr,
             f"{settings.data_dir} can't be written to ({error.strerror}): commands need"
-            f" REELHOOK_URL={listening.admin_url}.\n"
+            f" REELHOOK_URL={listening.admin_url}.",
         )
 
 
@@ -208,11 +210,18 @@ def announce(settings: Settings) -> Callable[[Listening, str], None]:
             "public_url": listening.public_url,
             "instance": instance,
         }
-        sys.stdout.write(json.dumps(ready) + "\n")
-        sys.stdout.flush()
-        sys.stderr.write(
+        _say(sys.stdout, json.dumps(ready))
+        _say(
+            sys.stderr,
             f"Reelhook receives at {listening.public_url}/webhooks/… and keeps everything in"
-            f" {settings.database_path}. Stop with Ctrl-C.\n"
+            f" {settings.database_path}. Stop with Ctrl-C.",
         )
 
     return tell
+
+
+def _say(stream: TextIO, line: str) -> None:
+    # Who is gone, or has no room for it, must not keep callbacks out. Past the stream's buffer:
+    # what is left in that fails once more when the interpreter ends.
+    with contextlib.suppress(OSError):
+        os.write(stream.fileno(), f"{line}\n".encode())

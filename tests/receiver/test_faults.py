@@ -284,6 +284,28 @@ def test_a_log_that_nobody_reads_costs_no_callback_and_no_stop(unheard: Running)
     assert unheard.process.wait(LIMIT_S) == 0
 
 
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+def test_what_it_can_not_say_when_it_starts_ends_it_not(tmp_path: Path, full: str) -> None:
+    with open("/dev/full", "wb") as no_room_left:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "serve"],
+            cwd=ROOT,
+            env=environment(tmp_path, **ENVIRON),
+            stdout=no_room_left if full == "stdout" else subprocess.DEVNULL,
+            stderr=no_room_left if full == "stderr" else subprocess.DEVNULL,
+        )
+    with process:
+        try:
+            left = tmp_path / "data" / "local.json"
+            until(lambda: left.exists() and "url" in json.loads(left.read_text()))
+            url = json.loads(left.read_text())["url"]
+            assert httpx.get(f"{url}/readyz", timeout=LIMIT_S).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(LIMIT_S) == 0
+        finally:
+            process.kill()
+
+
 def test_a_broken_store_ends_it_although_nobody_reads_why(unheard: Running) -> None:
     assert post(unheard).status_code == 200
     database(unheard).unlink()

@@ -31,10 +31,10 @@ def test_the_address_of_the_api_is_left_in_the_data_directory(tmp_path: Path, ho
 
 
 def test_a_data_directory_that_can_not_be_written_to_stops_nobody(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
     announce(settings(tmp_path / "file" / "data", "0.0.0.0"))(ADDRESS, "an-instance")
-    said = capsys.readouterr()
+    said = capfd.readouterr()
     assert json.loads(said.out)["event"] == "ready"
     assert "REELHOOK_URL=http://127.0.0.1:8001" in said.err
