@@ -2,6 +2,7 @@
 
     SubmitterError
     ├── MalformedAssignment   key=value text that cannot be read
+    ├── UnusableMedia         a local file cannot be sent as a media input; nothing was sent
     ├── InvalidTask           the parameter rules refuse the task; nothing was sent
     ├── IdempotencyConflict   the same idempotency key came with another request
     ├── MissingKey            the platform's API key is not set
@@ -71,6 +72,16 @@ class MalformedAssignment(SubmitterError):
     text: str
     reason: str
     code: str = field(default="malformed_assignment", init=False)
+
+
+@dataclass(kw_only=True, eq=False)
+class UnusableMedia(SubmitterError):
+    """Cannot send {path} as {parameter}: {reason}"""
+
+    parameter: str
+    path: str
+    reason: str
+    code: str = field(default="unusable_media", init=False)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -19,9 +19,11 @@ from submitter.rules.kinds import (
     IsKind,
     Kind,
     Length,
+    Media,
     Not,
     Note,
     OneOf,
+    Page,
     PairIn,
     Range,
     Renamed,
@@ -32,6 +34,7 @@ from submitter.rules.kinds import (
     Together,
     When,
 )
+from submitter.rules.media import LARGEST
 from submitter.rules.runware import VIDEO
 
 FRAMES = "inputs.frameImages"
@@ -96,11 +99,13 @@ FRAME_RULES: tuple[Rule, ...] = (
         FRAMES,
         (
             Kind("", ("text", "object")),
+            When(IsKind("", "text"), (Length("", 1), Media("", "image", most=LARGEST))),
             When(
                 IsKind("", "object"),
                 (
                     Required("image"),
                     Length("image", 1),
+                    Media("image", "image", most=LARGEST),
                     Renamed("inputImage", "image"),
                     Renamed("inputImages", "image"),
                     # The page types a frame as an object and lists texts and numbers.
@@ -303,9 +308,11 @@ NO_10_S_1080P: tuple[Rule, ...] = (
 
 
 def _pixverse(
+    model: str,
     name: str,
     settings: tuple[str, ...],
     *,
+    page: str | None = None,
     durations: tuple[int, ...] = (5, 8),
     sizes: Sizes = SIZES,
     more: tuple[Rule, ...] = (),
@@ -318,10 +325,21 @@ def _pixverse(
         rule for needed, rules in RULES_WITH_SETTINGS if needed <= set(settings) for rule in rules
     )
     fixed: tuple[Rule, ...] = (
+        OneOf("model", (model,), of="text"),
         OneOf("duration", durations),
         Table(SIZE, sizes, code="unsupported_dimensions"),
     )
-    return RuleSet(name, (*PIXVERSE, *fixed, *own, *refused, *related, *more))
+    rules = (*PIXVERSE, *fixed, *own, *refused, *related, *more)
+    return RuleSet(name, rules, None if page is None else _page(page))
+
+
+def _page(slug: str) -> Page:
+    frame = "request-inputs-frameimages-format-2"
+    return Page(
+        url=f"https://runware.ai/docs/models/{slug}",
+        named={f"{FRAMES}.image": f"{frame}-image", f"{FRAMES}.frame": f"{frame}-frame"},
+        without=frozenset({"inputs", "providerSettings", SETTINGS}),
+    )
 
 
 def _refused(name: str, setting: str, settings: tuple[str, ...]) -> Rule:
@@ -330,25 +348,27 @@ def _refused(name: str, setting: str, settings: tuple[str, ...]) -> Rule:
     return When(Given(path), (Note(path, "unsupported_parameter", advice),))
 
 
-V5 = _pixverse("PixVerse V5", ("style", "effect", "motionMode"))
+WITH_CAMERA = ("style", "effect", "cameraMovement", "motionMode")
+WITHOUT_CAMERA = ("style", "effect", "motionMode")
 
+# V5.6 (1@7) and V6 (1@8) exist; we have no page of theirs, so they have no rules.
 MODELS: dict[str, RuleSet] = {
-    "pixverse:1@1": _pixverse("PixVerse V3.5", ("style", "effect", "motionMode"), sizes=SIZES_V3_5),
+    "pixverse:1@1": _pixverse("pixverse:1@1", "PixVerse V3.5", WITHOUT_CAMERA, sizes=SIZES_V3_5),
     "pixverse:1@2": _pixverse(
+        "pixverse:1@2",
         "PixVerse V4",
-        ("style", "effect", "cameraMovement", "motionMode"),
+        WITH_CAMERA,
+        page="pixverse-v4",
         more=(*SETTINGS_LIMITS, *DOUBTFUL_8_S_1080P),
     ),
-    "pixverse:1@3": _pixverse(
-        "PixVerse V4.5",
-        ("style", "effect", "cameraMovement", "motionMode"),
-        more=SETTINGS_LIMITS,
-    ),
-    "pixverse:1@5": V5,
-    "pixverse:1@5-fast": V5,
+    "pixverse:1@3": _pixverse("pixverse:1@3", "PixVerse V4.5", WITH_CAMERA, more=SETTINGS_LIMITS),
+    "pixverse:1@5": _pixverse("pixverse:1@5", "PixVerse V5", WITHOUT_CAMERA),
+    "pixverse:1@5-fast": _pixverse("pixverse:1@5-fast", "PixVerse V5 Fast", WITHOUT_CAMERA),
     "pixverse:1@6": _pixverse(
+        "pixverse:1@6",
         "PixVerse V5.5",
         ("style", "audio", "multiClip", "thinking"),
+        page="pixverse-v5-5",
         durations=(5, 8, 10),
         more=NO_10_S_1080P,
     ),

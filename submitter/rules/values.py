@@ -5,11 +5,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, assert_never
 
-from submitter.rules.kinds import Absent, JsonKind
+from submitter.rules.kinds import Absent, Form, JsonKind
 
 SHOWN_CHARACTERS = 60
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)(;[\w=.+-]+)*;base64,", re.IGNORECASE)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_LOOKED_AT = 200  # characters of a media input; the rest may be many megabytes
 _URL = re.compile(r"https?://[^\s/?#]+\S*", re.IGNORECASE)
 
 
@@ -46,6 +49,8 @@ def is_kind(value: Any, kind: JsonKind) -> bool:
             return isinstance(value, str)
         case "integer":
             return is_whole(value)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
         case "boolean":
             return isinstance(value, bool)
         case "object":
@@ -58,6 +63,51 @@ def is_kind(value: Any, kind: JsonKind) -> bool:
             return isinstance(value, str) and _URL.fullmatch(value) is not None
         case _:
             assert_never(kind)
+
+
+def is_pair(pair: tuple[Any, Any], pairs: Iterable[tuple[int, int]]) -> bool:
+    return any(same(pair[0], first) and same(pair[1], second) for first, second in pairs)
+
+
+def matches(pattern: str, value: Any) -> bool:
+    """Whether a text is matched as a whole; false for all that is no text."""
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def product(factors: Iterable[Any]) -> int | float | None:
+    """The product of numbers; None where one is none, or where it is beyond all measure."""
+    result: int | float = 1
+    for factor in factors:
+        if not is_kind(factor, "number"):
+            return None
+        try:
+            result *= factor
+        except OverflowError:
+            return None
+    return result
+
+
+def form_of(text: str) -> Form | None:
+    """How a media input is written, by its beginning."""
+    head = text[:_LOOKED_AT]
+    if is_kind(text, "uuid"):
+        return "uuid"
+    if is_kind(text, "url"):
+        return "url"
+    if _DATA.match(head):
+        return "data"
+    return "base64" if _BASE64.fullmatch(head) else None
+
+
+def media_type(text: str) -> str:
+    """The media type of a data URI, or nothing."""
+    found = _DATA.match(text[:_LOOKED_AT])
+    return found[1] if found else ""
+
+
+def bytes_of(text: str) -> int:
+    """About how many bytes a data URI or base64 text stands for."""
+    return (len(text) - text.find(",", 0, _LOOKED_AT) - 1) * 3 // 4
 
 
 def printable(text: str) -> str:

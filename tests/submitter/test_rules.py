@@ -528,9 +528,13 @@ def test_a_former_name_is_read_as_the_new_one() -> None:
 
 def test_unknown_models_and_platforms_pass_with_one_warning() -> None:
     unknown = [("warning", "no_rules", "model")]
-    assert brief(check("runware", "klingai:5@3", {"anything": 1})) == unknown
+    assert brief(check("runware", "klingai:5@3", {"anything": 1})) == [
+        *unknown,
+        ("warning", "unknown_parameter", "anything"),
+    ]
     assert brief(check("runware", "pixverse:1@7", text_to_video(duration=10))) == unknown
-    assert brief(check("nanogpt", V4, {"numberResults": 9})) == unknown
+    assert brief(check("nanogpt", V4, {"prompt": "A pier"})) == unknown
+    assert brief(check("other", V4, {"numberResults": 9})) == unknown
     assert brief(check("runware", "x:1@1", {"taskType": "imageInference", "ttl": 1})) == unknown
 
 
