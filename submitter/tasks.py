@@ -5,23 +5,26 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Protocol, Self, runtime_checkable
 
 from submitter.errors import Finding, MalformedAssignment, Severity
 
 __all__ = [
+    "FileInput",
     "Finding",
     "GenerationTask",
+    "LocalFile",
     "Severity",
     "new_task_id",
     "parse_assignments",
     "task_id_for_key",
 ]
 
-ALIASES = {"prompt": "positivePrompt"}
+# What people write for the platform's own word.
+ALIASES = {"runware": {"prompt": "positivePrompt"}}
 
 # A prompt such as 1984 or true is a text, not a number.
-TEXTS = frozenset({"positivePrompt", "negativePrompt"})
+TEXTS = frozenset({"positivePrompt", "negativePrompt", "prompt", "negative_prompt", "script"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,23 @@ class GenerationTask:
         )
 
 
+@runtime_checkable
+class FileInput(Protocol):
+    """A file on this machine that stands for a media input, such as a `pathlib.Path`."""
+
+    def __fspath__(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that was named in text, as `image=@cat.jpg`; whoever sends it reads it."""
+
+    path: str
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
 def new_task_id(random_bytes: bytes) -> str:
     """A UUID v4 made of the given 16 bytes."""
     return str(uuid.UUID(bytes=random_bytes, version=4))
@@ -75,30 +95,37 @@ def task_id_for_key(project: str, key: str) -> str:
     return str(uuid.UUID(bytes=hashlib.sha256(text).digest()[:16], version=4))
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """Reads `key=value` and `key:=json`, with dots in a key for nested objects."""
+def parse_assignments(assignments: Iterable[str], platform: str = "runware") -> dict[str, Any]:
+    """Reads `key=value`, `key:=json` and `key=@file`, with dots in a key for nested objects.
+
+    A file is not read here: it comes back as a LocalFile, which `submitter.media.inline` encodes.
+    `key:=@file,@other` is a list of files. In JSON a text that starts with @ stays a text.
+    """
+    aliases = ALIASES.get(platform, {})
     found: dict[tuple[str, ...], Any] = {}
     for text in assignments:
-        path, value = _assignment(text)
+        path, value = _assignment(text, aliases)
         _refuse_overlap(text, path, found)
         found[path] = value
     return _nested(found)
 
 
-def _assignment(text: str) -> tuple[tuple[str, ...], Any]:
+def _assignment(text: str, aliases: Mapping[str, str]) -> tuple[tuple[str, ...], Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise MalformedAssignment(text=text, reason="write it as key=value.")
     forced = name.endswith(":")
-    path = _path(text, name.removesuffix(":") if forced else name)
+    path = _path(text, name.removesuffix(":") if forced else name, aliases)
+    if value.startswith("@"):
+        return path, _files(text, path, value) if forced else _file(text, path, value[1:])
     if forced:
         return path, _forced_json(text, value)
     return path, _plain(text, path, value)
 
 
-def _path(text: str, name: str) -> tuple[str, ...]:
+def _path(text: str, name: str, aliases: Mapping[str, str]) -> tuple[str, ...]:
     first, *rest = name.split(".")
-    path = (ALIASES.get(first, first) if not rest else first, *rest)
+    path = (aliases.get(first, first) if not rest else first, *rest)
     if any(not part or part != part.strip() for part in path):
         raise MalformedAssignment(
             text=text, reason="every part of the key between dots needs a name without spaces."
@@ -117,10 +144,22 @@ def _forced_json(text: str, value: str) -> Any:
         ) from error
 
 
+def _files(text: str, path: tuple[str, ...], value: str) -> list[LocalFile]:
+    return [_file(text, path, name) for name in value[1:].split(",@")]
+
+
+def _file(text: str, path: tuple[str, ...], name: str) -> LocalFile:
+    reason = "a file's name has to follow @"
+    if path[-1] in TEXTS:
+        reason = "a prompt is not read from a file"
+    elif name and "\0" not in name:
+        return LocalFile(name)
+    raise MalformedAssignment(
+        text=text, reason=f'{reason}; write key:="@…" for a text that starts with @.'
+    )
+
+
 def _plain(text: str, path: tuple[str, ...], value: str) -> Any:
-    if value.startswith("@"):
-        reason = 'reading a file is not supported; write key:="@…" for a text that starts with @.'
-        raise MalformedAssignment(text=text, reason=reason)
     if path[-1] in TEXTS:
         return value
     try:

@@ -71,6 +71,7 @@ DRAWING: Final = """\
     submitter.tunnel            anyio httpx
     submitter.notices
     submitter.environment       platformdirs
+    submitter.media
     submitter.door              httpx
     submitter.webhook
     submitter.platforms.*       httpx stamina

@@ -12,6 +12,7 @@ from submitter import errors
 from submitter.tasks import (
     Finding,
     GenerationTask,
+    LocalFile,
     new_task_id,
     parse_assignments,
     task_id_for_key,
@@ -39,6 +40,9 @@ from submitter.tasks import (
         ),
         (['style:="5"', "x:=[1]", "y:=2"], {"style": "5", "x": [1], "y": 2}),
         (['a:="@home"'], {"a": "@home"}),
+        (["image=@~/a, b.jpg"], {"image": LocalFile("~/a, b.jpg")}),
+        (["inputs.x:=@a.jpg"], {"inputs": {"x": [LocalFile("a.jpg")]}}),
+        (["x:=@a.jpg,@b,c.jpg"], {"x": [LocalFile("a.jpg"), LocalFile("b,c.jpg")]}),
         (["prompt=a b"], {"positivePrompt": "a b"}),
         (
             ["prompt=1984", "negativePrompt=[none]"],
@@ -68,7 +72,10 @@ def test_assignments_are_read(assignments: list[str], parameters: dict[str, Any]
         (["x:=" + "[" * 100_000], "has to be JSON"),
         (['x:={"a":1,"a":2}'], "same key twice"),
         (['x={"a":1,"a":2}'], "same key twice"),
-        (["image=@a.jpg"], "reading a file is not supported"),
+        (["image=@"], "a file's name has to follow @"),
+        (["image=@a\0b"], "a file's name has to follow @"),
+        (["images:=@a.jpg,@"], "a file's name has to follow @"),
+        (["prompt=@a.txt"], "a prompt is not read from a file"),
         (["a=1", "a=2"], "a is set already"),
         (["prompt=a", "positivePrompt=b"], "positivePrompt is set already"),
         (["a=1", "a.b=2"], "a is set already"),
@@ -89,7 +96,11 @@ def test_any_text_is_read_or_explained(assignments: list[str]) -> None:
         parameters = parse_assignments(assignments)
     except errors.MalformedAssignment:
         return
-    json.dumps(parameters, allow_nan=False)
+    json.dumps(parameters, allow_nan=False, default=lambda file: file.path)
+
+
+def test_a_prompt_keeps_the_name_that_its_platform_has() -> None:
+    assert parse_assignments(["prompt=1984"], "nanogpt") == {"prompt": "1984"}
 
 
 @given(
@@ -155,6 +166,11 @@ RUNWARE: dict[str, Any] = {"platform": "runware", "task_id": "T"}
 
 ERRORS: list[tuple[errors.SubmitterError, str, list[str]]] = [
     (errors.MalformedAssignment(text="a", reason="r"), "malformed_assignment", ["'a'", "r"]),
+    (
+        errors.UnusableMedia(parameter="image", path="a.jpg", reason="it is not a file."),
+        "unusable_media",
+        ["a.jpg", "image", "not a file"],
+    ),
     (errors.InvalidTask(findings=FINDINGS), "invalid_task", ["not sent", "Set duration to 5."]),
     (errors.IdempotencyConflict(key="k", task_id="T"), "idempotency_conflict", ["'k'", "T"]),
     (
