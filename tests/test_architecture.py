@@ -42,6 +42,7 @@ DRAWING: Final = """\
     receiver.keeping            pydantic
     submitter.errors
     submitter.tasks
+    submitter.requests.*        pydantic
 
 1 decisions
     receiver.delivery.policy
