@@ -15,6 +15,7 @@ from receiver.platforms.items import RETRYABLE, Category, Item, Kind
 from receiver.platforms.reading import loads
 from receiver.platforms.runware import categorise, parse
 from tests.make import OTHER, TASK, failure, golden, processing, success, uuid
+from tests.strategies import JSON_SCALARS
 
 VIDEO = uuid(1)
 
@@ -250,17 +251,10 @@ def test_each_category_says_whether_asking_again_may_help() -> None:
     assert again == {Category.RATE_LIMIT, Category.TIMEOUT, Category.PROVIDER, Category.SERVER}
 
 
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(exclude_categories=())),
-)
 NAMES = ["data", "errors", "error", "taskUUID", "status", "code", "message", "progress"]
 NAMES += ["videoUUID", "videoURL", "mediaURL", "seed", "cost", "NSFWContent"]
 VALUES = st.recursive(
-    SCALARS,
+    JSON_SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner),
     max_leaves=15,
 )
