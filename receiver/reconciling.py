@@ -6,7 +6,8 @@ from typing import Final
 
 from receiver.clock import MINUTE, SECOND
 
-# How long after each poll the next one is due; the last of them repeats.
+# Of a platform that calls back: a poll is for what was lost. How long after each the next one is
+# due; the last of them repeats.
 BACKOFF: Final = (
     15 * SECOND,
     30 * SECOND,
@@ -18,12 +19,40 @@ BACKOFF: Final = (
 )
 
 
-def next_due(attempts: int, *, now: int, complete: bool) -> int | None:
+# Of a platform that is only polled, where a poll is how results come: every few seconds while most
+# runs end, more seldom for long ones (its page: 3-5 s, platforms.md §3). Up to how many polls, each
+# of these pauses.
+POLLING: Final = (
+    (10, 3 * SECOND),  # half a minute
+    (40, 5 * SECOND),  # three
+    (80, 8 * SECOND),  # eight
+    (140, 12 * SECOND),  # twenty
+)
+LONGEST_POLLING: Final = 15 * SECOND
+FIRST_POLL: Final = 3 * SECOND  # after the platform has taken a task
+MOST_BY_HAND: Final = len(BACKOFF)  # polls of a complete task
+
+
+def next_due(
+    attempts: int, *, now: int, complete: bool, polled: bool = False, give_up_at: int | None = None
+) -> int | None:
     """When a task is due again after so many polls; None: not again by itself.
 
     An open task is polled until it completes or is given up. A complete one was asked for by hand,
-    so a few polls that find nothing are enough.
+    so a few polls that find nothing are enough. `polled`: its platform does not call back, so
+    nothing is gained by being due after `give_up_at`.
     """
-    if complete and attempts > len(BACKOFF):
+    if complete and attempts > MOST_BY_HAND:
         return None
-    return now + BACKOFF[min(max(attempts, 1), len(BACKOFF)) - 1]
+    due = now + (_polling(attempts) if polled else _backing_off(attempts))
+    if polled and not complete and give_up_at is not None and due > give_up_at:
+        return None
+    return due
+
+
+def _backing_off(attempts: int) -> int:
+    return BACKOFF[min(max(attempts, 1), len(BACKOFF)) - 1]
+
+
+def _polling(attempts: int) -> int:
+    return next((pause for upto, pause in POLLING if attempts <= upto), LONGEST_POLLING)

@@ -121,7 +121,8 @@ def registration(task_id: str = TASK, now: int = START, **changes: Any) -> Regis
         name: changes.pop(name, default)
         for name, default in (("deadline_at", None), ("give_up_at", None), ("project", "default"))
     }
-    return Registration(id=task_id, spec=TaskSpec(platform="runware", **changes), now=now, **asked)
+    spec = TaskSpec(**{"platform": "runware", **changes})
+    return Registration(id=task_id, spec=spec, now=now, **asked)
 
 
 def endpoint(project: str = "default", secret: str = "whsec_x", **spec: Any) -> NewEndpoint:

@@ -7,11 +7,12 @@ nothing. The lease keeps a second poller away until the first one's answer has c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from receiver.errors import Conflict, NotFound
-from receiver.reconciling import next_due
+from receiver.platforms import POLLED
+from receiver.reconciling import FIRST_POLL, next_due
 from receiver.store.protocol import TaskChange, TasksAsked, TasksReleased
 from receiver.store.sqlite.rows import task_key, task_of
 from receiver.store.writer import Transaction
@@ -31,11 +32,13 @@ def claim_tasks(tx: Transaction, asked: TasksAsked) -> Sequence[Task]:
 
 def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]:
     # A rejected task is over; a poll may call it `processing` for ever. One that is `registered`
-    # is polled: an SDK that was given a URL tells us of its submit by nothing but callbacks.
-    marks = ", ".join("?" * len(asked.platforms))
+    # is polled: an SDK that was given a URL tells us of its submit by nothing but callbacks. Where
+    # a platform knows no id of ours, there is nothing to ask after before we know its own.
     found = connection.execute(
         "SELECT * FROM tasks WHERE reconcile_at <= ? AND coalesce(reconcile_lease, 0) <= ?"
-        f" AND submit_state <> ? AND platform IN ({marks}) AND project = coalesce(?, project)"
+        f" AND submit_state <> ? AND platform IN ({_marks(asked.platforms)})"
+        " AND project = coalesce(?, project)"
+        f" AND (platform_id IS NOT NULL OR platform NOT IN ({_marks(POLLED)}))"
         " ORDER BY reconcile_at, n LIMIT ?",
         (
             min(asked.due_by, asked.now),
@@ -43,6 +46,7 @@ def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]
             SubmitState.REJECTED,
             *asked.platforms,
             asked.project,
+            *POLLED,
             asked.limit,
         ),
     )
@@ -51,8 +55,28 @@ def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]
 
 
 def _next_due(row: sqlite3.Row, now: int) -> int | None:
-    complete = row["completed_at"] is not None
-    return next_due(row["reconcile_attempts"] + 1, now=now, complete=complete)
+    return next_due(
+        row["reconcile_attempts"] + 1,
+        now=now,
+        complete=row["completed_at"] is not None,
+        polled=row["platform"] in POLLED,
+        give_up_at=row["give_up_at"],
+    )
+
+
+def _marks(values: Collection[str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def begin_polling(tx: Transaction, key: bytes, now: int) -> None:
+    """Make a task due soon whose platform has taken it and will not call back."""
+    due = now + FIRST_POLL
+    tx.connection.execute(
+        "UPDATE tasks SET reconcile_at = ? WHERE id = ? AND reconcile_at IS NULL"
+        " AND completed_at IS NULL AND platform_id IS NOT NULL AND submit_state <> ?"
+        f" AND coalesce(give_up_at, ?) >= ? AND platform IN ({_marks(POLLED)})",
+        (due, key, SubmitState.REJECTED, due, due, *POLLED),
+    )
 
 
 def release_tasks(tx: Transaction, released: TasksReleased) -> int:
@@ -75,17 +99,29 @@ _AS_IF_NEVER_CLAIMED: Final = (
 def reconcile_task(tx: Transaction, change: TaskChange) -> None:
     """Make a task due now, whoever holds its lease, and begin its backoff anew."""
     key = task_key(change.id)
-    row = tx.connection.execute("SELECT submit_state FROM tasks WHERE id = ?", (key,)).fetchone()
+    row = tx.connection.execute(
+        "SELECT submit_state, platform, platform_id FROM tasks WHERE id = ?", (key,)
+    ).fetchone()
     if row is None:
         raise NotFound(f"There is no task {change.id}.")
-    if row[0] == SubmitState.REJECTED:
-        raise Conflict(
-            f"The platform rejected task {change.id}: there is nothing to fetch. Use a new task id"
-            " for another try.",
-            submit_state=row[0],
-        )
+    _check_pollable(change.id, *row)
     tx.connection.execute(
         "UPDATE tasks SET reconcile_at = ?, reconcile_lease = NULL, reconcile_attempts = 0"
         " WHERE id = ?",
         (change.now, key),
     )
+
+
+def _check_pollable(task: str, state: str, platform: str, platform_id: str | None) -> None:
+    if state == SubmitState.REJECTED:
+        raise Conflict(
+            f"The platform rejected task {task}: there is nothing to fetch. Use a new task id"
+            " for another try.",
+            submit_state=state,
+        )
+    if platform in POLLED and platform_id is None:
+        raise Conflict(
+            f"Task {task} has no platform_id, and {platform} can't be asked after anything else."
+            " PATCH the task with the id that the platform gave its run.",
+            submit_state=state,
+        )

@@ -15,6 +15,7 @@ from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import Registration, TaskChange
 from receiver.store.sqlite.ledger import Ledger, load
+from receiver.store.sqlite.reconcile import begin_polling
 from receiver.store.sqlite.rows import json_of, task_key
 from receiver.store.writer import Transaction
 from receiver.tasks import DEADLINE, GIVE_UP, SubmitState, absorb
@@ -39,9 +40,11 @@ class Registry:
         tx.changed_tasks.add(asked.id)
         if row is None:
             self._create(tx, asked, key)
+            begin_polling(tx, key, asked.now)
             return True
         _check_same(asked, row)
         _fill(tx, asked, key)
+        begin_polling(tx, key, asked.now)
         if row["expected"] is None:
             self._complete(tx, asked)
         if _lacked(row):
@@ -176,6 +179,7 @@ def change_task(tx: Transaction, change: TaskChange) -> None:
         " platform_id = coalesce(?, platform_id), revision = revision + 1 WHERE id = ?",
         (_settled(state, change.submit_state), lease, change.platform_id, key),
     )
+    begin_polling(tx, key, change.now)
     tx.changed_tasks.add(change.id)
 
 
