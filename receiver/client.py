@@ -164,10 +164,16 @@ class Client:
         return _read(Listing[Result], response).data
 
     async def claim_tasks(
-        self, *, limit: int = 20, lease_s: int = 60, due_by: datetime | None = None
+        self,
+        *,
+        limit: int = 20,
+        lease_s: int = 60,
+        due_by: datetime | None = None,
+        platforms: Sequence[str] | None = None,
     ) -> list[ClaimedTask]:
-        """Lease tasks that are due for reconcile; nobody else gets them for that long."""
-        asked = TaskClaim(limit=limit, lease_s=lease_s, due_by=due_by)
+        """Lease tasks that are due for reconcile, of all platforms unless some are named."""
+        named = None if platforms is None else list(platforms)
+        asked = TaskClaim(limit=limit, lease_s=lease_s, due_by=due_by, platforms=named)
         response = await self._ask("POST", "/v1/tasks/claim", content=asked.model_dump_json())
         return _read(Listing[ClaimedTask], response).data
 

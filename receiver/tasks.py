@@ -312,6 +312,8 @@ class TaskSpec(BaseModel):
 class TaskClaim(BaseModel):
     """`POST /v1/tasks/claim`: how many tasks that are due for reconcile, and for how long.
 
+    `platforms`: of these alone; all of them when it is not named.
+
     With `due_by`, those alone that were due at that moment: who polls until nothing is due would
     otherwise meet its first tasks again, once their backoff is over.
     """
@@ -320,6 +322,7 @@ class TaskClaim(BaseModel):
 
     limit: int = Field(default=20, ge=1, le=100)
     lease_s: int = Field(default=60, ge=5, le=600)
+    platforms: list[str] | None = Field(default=None, min_length=1, max_length=100)
     due_by: datetime | None = None
 
 

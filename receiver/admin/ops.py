@@ -23,7 +23,7 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
 from receiver.events import Event
 from receiver.keeping import Pruned
-from receiver.platforms import PARSERS
+from receiver.platforms import PLATFORMS
 from receiver.reprocessing import arrivals_of
 from receiver.results import Result
 from receiver.retention import Retention
@@ -228,7 +228,7 @@ class Ops:
             due_by=now if due_by is None else due_by,
             lease_until=lease_until,
             limit=claim.limit,
-            platforms=sorted(PARSERS),
+            platforms=_known_platforms(claim.platforms),
             project=who.project,
         )
         return [
@@ -450,7 +450,13 @@ def _moment(given: datetime | None, name: str) -> int | None:
 
 
 def _check_task(spec: TaskSpec) -> None:
-    if spec.platform not in PARSERS:
-        known = ", ".join(sorted(PARSERS))
-        raise Invalid(f"There is no platform {spec.platform!r}; known: {known}.")
+    _known_platforms([spec.platform])
     check_tags(spec.tags)
+
+
+def _known_platforms(named: Sequence[str] | None) -> Sequence[str]:
+    for name in named or ():
+        if name not in PLATFORMS:
+            known = ", ".join(sorted(PLATFORMS))
+            raise Invalid(f"There is no platform {name[:60]!r}; known: {known}.")
+    return sorted(PLATFORMS) if named is None else named

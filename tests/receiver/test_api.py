@@ -895,12 +895,47 @@ async def test_a_poll_of_a_task_of_unknown_size_does_not_invent_one(tmp_path: Pa
         {"limit": "many"},
         {"due_by": "soon"},
         {"due_by": "9999-01-01T00:00:00Z"},
+        {"platforms": []},
+        {"platforms": "runware"},
+        {"platforms": ["runware", "elsewhere"]},
         {"other": 1},
         [],
     ],
 )
 async def test_an_odd_claim_is_refused(api: httpx.AsyncClient, body: Any) -> None:
     refused(await api.post("/v1/tasks/claim", json=body), 422, "invalid")
+
+
+async def test_a_claim_gives_out_the_tasks_of_the_platforms_that_it_names(
+    receiver: Assembled,
+) -> None:
+    await due(receiver)
+    await due(receiver, OTHER, platform="nanogpt", expected=1, platform_id="vid_m1abc123def456")
+
+    async def claimed(**asked: Any) -> list[tuple[str, str | None]]:
+        answer = await receiver.client.post("/v1/tasks/claim", json=asked)
+        return [(task["id"], task["platform_id"]) for task in answer.json()["data"]]
+
+    assert await claimed(platforms=["nanogpt"]) == [(OTHER, "vid_m1abc123def456")]
+    assert await claimed(platforms=["nanogpt"]) == []
+    assert await claimed() == [(TASK, None)]
+
+
+async def test_a_claim_of_an_unknown_platform_is_told_the_known_ones(
+    api: httpx.AsyncClient,
+) -> None:
+    answer = await api.post("/v1/tasks/claim", json={"platforms": ["elsewhere"]})
+    assert "'elsewhere'; known: nanogpt, runware." in answer.json()["detail"]
+
+
+async def test_what_can_not_be_asked_after_is_not_made_due(receiver: Assembled) -> None:
+    await receiver.client.put(f"/v1/tasks/{TASK}", json={"platform": "nanogpt"})
+    answer = await receiver.client.post(f"/v1/tasks/{TASK}/reconcile")
+    refused(answer, 409, "conflict")
+    assert "PATCH the task" in answer.json()["detail"]
+    run = {"platform_id": "vid_m1abc123def456"}
+    await receiver.client.patch(f"/v1/tasks/{TASK}", json=run)
+    assert (await receiver.client.post(f"/v1/tasks/{TASK}/reconcile")).status_code == 200
 
 
 async def test_a_rejected_task_is_not_reconciled(receiver: Assembled) -> None:

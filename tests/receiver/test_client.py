@@ -60,6 +60,16 @@ async def test_a_task_goes_through_its_life(receiver: Assembled, client: Client)
     assert (caught.value.status, caught.value.problem) == (404, "not_found")
 
 
+async def test_tasks_are_claimed_by_platform(client: Client) -> None:
+    for task, platform in ((TASK, "runware"), (OTHER, "nanogpt")):
+        await client.register_task(task, TaskSpec(platform=platform, platform_id="vid_1"))
+        await client.reconcile_task(task)
+    assert [task.id for task in await client.claim_tasks(platforms=("nanogpt",))] == [OTHER]
+    (claimed,) = await client.claim_tasks()
+    assert claimed.id == TASK
+    await client.release_tasks([TASK], lease_until=claimed.lease_until)
+
+
 async def test_an_endpoint_goes_through_its_life(client: Client) -> None:
     made = await client.add_endpoint(EndpointSpec(url=URL, event_types=["task.*"]))
     assert made.secret is not None
