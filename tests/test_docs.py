@@ -35,6 +35,8 @@ from receiver.settings import Settings
 from receiver.store.protocol import Query
 from receiver.tasks import Status, SubmitState, Task, TaskClaim, TaskSpec, status_of
 from receiver.tokens import Source
+from submitter.simulator.config import Knobs
+from submitter.simulator.options import OPTIONS
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -127,9 +129,41 @@ def made_settings() -> str:
     return "\n".join(["| variable | default | meaning |", "| --- | --- | --- |", *rows])
 
 
+# The simulator's knobs
+
+
+def _values(schema: dict[str, Any]) -> str:
+    """What a knob takes, out of its JSON schema."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    (kind,) = kinds
+    if "enum" in kind:
+        return " ".join(f"`{word}`" for word in kind["enum"])
+    low = kind.get("minimum", kind.get("exclusiveMinimum"))
+    high = kind.get("maximum", kind.get("exclusiveMaximum"))
+    if low is None:
+        return {"boolean": "`true` `false`", "string": "text"}[kind["type"]]
+    above = "above " if "exclusiveMinimum" in kind else ""
+    return f"{above}{low:g} …" + ("" if high is None or high > 1e9 else f" {high:g}")
+
+
+def made_knobs() -> str:
+    """docs/simulator.md: one table a group of knobs."""
+    schemas, made, panel = Knobs.model_json_schema()["properties"], [], None
+    head = ["| knob, flag | values | default | | why, and where from |"]
+    for option in OPTIONS:
+        if option.panel != panel:
+            panel = option.panel
+            made += ["", f"### {panel or 'The run'}", "", *head, "| --- | --- | --- | --- | --- |"]
+        default = option.default or "off"
+        cells = [f"`{option.name}` `{option.flag}`", _values(schemas[option.name]), default]
+        made.append(f"| {' | '.join([*cells, option.does, option.source])} |")
+    return "\n".join(made).strip()
+
+
 MADE: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "commands": ("cli.md", made_commands),
     "settings": ("settings.md", made_settings),
+    "knobs": ("simulator.md", made_knobs),
 }
 
 

@@ -23,6 +23,9 @@ from submitter.simulator.contract import Json
 from submitter.simulator.courier import Clock, Courier, Log, Sleep, working
 from submitter.simulator.desk import Call, Desk
 from submitter.simulator.jobs import Ledger
+from submitter.simulator.nanogpt import routes as nanogpt_routes
+from submitter.simulator.nanogpt.desk import NanoDesk
+from submitter.simulator.panel import Panel
 
 HERE = Path(__file__).parent
 SAMPLES = {"video": ("sample.mp4", "video/mp4"), "image": ("sample.jpg", "image/jpeg")}
@@ -51,15 +54,18 @@ def build(
     sleep: Sleep = anyio.sleep,
     log: Log = silent,
 ) -> Starlette:
-    """The platform as an app; callbacks leave through `transport` (the real network if None).
+    """Both platforms as an app; callbacks leave through `transport` (the real network if None).
 
     `sleep` is every wait of the simulation: results, retries, hangs. The app must run its lifespan.
     `app.state.close()` lets go of requests that hang, for a server that wants to end.
     """
     ledger = Ledger()
     published = plans.by_task(published_pairs())
-    desk = Desk(config, ledger, published=published, clock=clock, sleep=sleep)
-    doors = Doors(desk, ledger, clock)
+    panel = Panel(config.knobs, sleep)
+    desk = Desk(config, panel, ledger, published=published, clock=clock)
+    doors = Doors(desk, panel, ledger, clock)
+    nanogpt = NanoDesk(config, panel, ledger, clock=clock)
+    routes = nanogpt_routes.Doors(nanogpt, lambda result: doors.courier.ripen(result)).routes()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -67,18 +73,19 @@ def build(
             doors.courier = courier
             yield
 
-    app = Starlette(routes=doors.routes(), lifespan=lifespan)
-    app.state.close = desk.close
+    app = Starlette(routes=[*doors.routes(), *routes], lifespan=lifespan)
+    app.state.close = panel.close
     return app
 
 
 class Doors:
-    """The routes over one desk and one ledger."""
+    """The routes of Runware, of all media, and of the simulator's own controls."""
 
     courier: Courier  # There from the lifespan's start to its end.
 
-    def __init__(self, desk: Desk, ledger: Ledger, clock: Clock) -> None:
+    def __init__(self, desk: Desk, panel: Panel, ledger: Ledger, clock: Clock) -> None:
         self._desk = desk
+        self._panel = panel
         self._ledger = ledger
         self._clock = clock
 
@@ -128,7 +135,7 @@ class Doors:
     async def turn(self, request: Request) -> Response:
         """Turn knobs for future tasks; 400 with what is wrong, and then none was turned."""
         try:
-            self._desk.turn(_mapping(await request.body()))
+            self._panel.turn(_mapping(await request.body()))
         except ValidationError as fault:
             wrong = fault.errors(include_url=False, include_context=False, include_input=False)
             return JSONResponse({"errors": wrong}, 400)
@@ -137,7 +144,7 @@ class Doors:
         return self._state()
 
     def _state(self) -> Response:
-        knobs = self._desk.knobs.model_dump()
+        knobs = self._panel.knobs.model_dump()
         return JSONResponse({"knobs": knobs, "counters": self._ledger.progress()})
 
     async def list_tasks(self, request: Request) -> Response:

@@ -8,13 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
+Word = Annotated[str, Field(min_length=1, max_length=64)]
+Status = Literal[400, 401, 402, 403, 404, 408, 409, 413, 429, 500, 502, 503, 504]
 
 
 class Knobs(BaseModel):
-    """How future tasks are treated, and polls; the command's help says what each knob does.
+    """How future tasks are treated, and polls; `options.OPTIONS` says what each knob does.
 
-    Names that end in `_s` are seconds, `failures`, `duplicates` and `drop` are probabilities a
-    result. A value out of range, or a name that is no knob, is a `pydantic.ValidationError`.
+    Names that end in `_s` are seconds; probabilities are those of one result. A value out of
+    range, or a name that is no knob, is a `pydantic.ValidationError`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,29 +36,37 @@ class Knobs(BaseModel):
     callback_before_ack: bool = False
 
     failures: Probability = 0.0
-    failure_code: Annotated[str, Field(min_length=1, max_length=64)] = "timeoutProvider"
+    failure_code: Word = "timeoutProvider"
     duplicates: Probability = 0.0
     duplicate_count: Annotated[int, Field(ge=1, le=16)] = 1
     duplicate_kind: Literal["exact", "reordered", "conflict"] = "exact"
     drop: Probability = 0.0
-
-    # An assumption: Runware publishes that it retries, not how often. Eight tries span 24 s.
     max_attempts: Annotated[int, Field(ge=1, le=64)] = 8
     ack_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
+    media_ttl_s: Seconds | None = None
 
-    submit_status: Literal[400, 401, 402, 403, 429, 500, 503, 504] | None = None
-    submit_code: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    submit_status: Status | None = None
+    submit_code: Word | None = None
     submit_refusals: Annotated[int, Field(ge=1)] | None = None
+    submit_retry_after: Word | None = None
     submit_hang_s: Seconds = 0.0
 
     # The first so many polls, those for the archive included; None is all of them.
     poll_faults: Annotated[int, Field(ge=1)] | None = None
-    poll_status: Literal[400, 401, 403, 429, 500, 502, 503, 504] | None = None
-    poll_retry_after: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    poll_status: Status | None = None
+    poll_retry_after: Word | None = None
     poll_hang_s: Seconds = 0.0
     archive_after_s: Seconds | None = None
 
-    media_ttl_s: Seconds | None = None
+    nanogpt_shape: Literal["guide", "unified", "mixed"] = "guide"
+    nanogpt_words: Literal["coarse", "granular", "unknown"] = "coarse"
+    nanogpt_errors: Literal["openai", "simple", "refund", "mixed"] = "openai"
+    nanogpt_402: Literal["balance", "x402"] = "balance"
+    nanogpt_failure: Literal["nsfw", "friendly", "plain"] = "nsfw"
+    nanogpt_cancels: Probability = 0.0
+    nanogpt_canceled: Literal["by_shape", "one_l", "two_l"] = "by_shape"
+    nanogpt_settles: Annotated[float, Field(ge=0, le=100)] = 1.0
+    nanogpt_balance: Annotated[float, Field(ge=0, le=1_000_000)] = 1000.0
 
     def changed(self, patch: dict[str, Any]) -> Knobs:
         """These knobs with those of `patch` turned; raises `pydantic.ValidationError`."""

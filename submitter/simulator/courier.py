@@ -51,10 +51,17 @@ class Courier:
         for result in sorted(job.results, key=attrgetter("outcome.turn")):
             self._group.start_soon(self._finish, job, result)
 
+    def ripen(self, result: Result) -> None:
+        """Begin a result that nobody is called back about; returns at once."""
+        self._group.start_soon(self._wait_for, result)
+
+    async def _wait_for(self, result: Result) -> None:
+        await self._sleep(result.outcome.ready_after_s)
+        result.ready_at = self._clock()
+
     async def _finish(self, job: Job, result: Result) -> None:
         try:
-            await self._sleep(result.outcome.ready_after_s)
-            result.ready_at = self._clock()
+            await self._wait_for(result)
             if result.callbacks:
                 await self._sleep(result.outcome.callback_after_s)
                 await self._call_back(job, result)

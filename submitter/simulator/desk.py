@@ -1,18 +1,17 @@
-"""What a request to the platform's endpoint is answered. No I/O; clock and waits are arguments."""
+"""What a request to Runware's endpoint is answered. No I/O; clock and waits are arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
-
 from submitter.simulator import contract, plans
-from submitter.simulator.config import Knobs, SimulatorConfig
+from submitter.simulator.config import SimulatorConfig
 from submitter.simulator.contract import Json
-from submitter.simulator.courier import Clock, Sleep
+from submitter.simulator.courier import Clock
 from submitter.simulator.jobs import Callback, Job, Ledger, Result
+from submitter.simulator.panel import Panel
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +51,17 @@ class Desk:
     def __init__(
         self,
         config: SimulatorConfig,
+        panel: Panel,
         ledger: Ledger,
         *,
         published: Mapping[str, Json],
         clock: Clock,
-        sleep: Sleep,
     ) -> None:
-        self.knobs = config.knobs
         self._config = config
+        self._panel = panel
         self._ledger = ledger
         self._published = published
         self._clock = clock
-        self._sleep = sleep
-        self._ordinal = 0
-        self._refusals = 0
-        self._poll_faults = 0
-        self._closing = anyio.Event()
-
-    def close(self) -> None:
-        """Answer at once whatever hangs, from now on."""
-        self._closing.set()
-
-    def turn(self, patch: dict[str, Any]) -> Knobs:
-        """Change knobs for future tasks; naming `seed` begins its sequence anew.
-
-        Raises `pydantic.ValidationError`, and then changes nothing.
-        """
-        self.knobs = self.knobs.changed(patch)
-        self._ordinal = 0 if "seed" in patch else self._ordinal
-        self._refusals = (
-            0 if patch.keys() & {"submit_status", "submit_refusals"} else self._refusals
-        )
-        faults = self._poll_faults
-        self._poll_faults = 0 if any(name.startswith("poll_") for name in patch) else faults
-        return self.knobs
 
     async def answer(self, call: Call, start: Callable[[Job], None]) -> Reply:
         """The reply to one request; `start` sets an accepted task going."""
@@ -97,9 +73,9 @@ class Desk:
             return _failed(401, fault)
         work = [task for task in tasks if not _is(task, "authentication")]
         self._ledger.counts.update(each["taskType"] for each in work if _is(each, *contract.POLLS))
-        if self._refuses(work):
+        if any(_is(task, *contract.MEDIA) for task in work) and self._panel.refuses_submit():
             return self._refusal(work)
-        if await self._fails_poll(work):
+        if any(_is(task, *contract.POLLS) for task in work) and await self._panel.fails_poll():
             return self._failed_poll(work)
         reply = self._handle_all(work, call)
         await self._hand_over(reply, start)
@@ -137,15 +113,14 @@ class Desk:
             reply.accepted.append(self._accept(task, call.base_url))
 
     def _accept(self, task: Json, base_url: str) -> Job:
-        dice = plans.Dice(self.knobs.seed, self._ordinal)
-        self._ordinal += 1
+        knobs, dice = self._panel.knobs, self._panel.dice()
         base = self._config.public_url or base_url
-        setting = plans.Setting(self.knobs, dice, base.rstrip("/"), self._published)
+        setting = plans.Setting(knobs, dice, base.rstrip("/"), self._published)
         results = [
             Result(outcome, [Callback(body) for body in outcome.bodies if "webhookURL" in task])
             for outcome in plans.plan(task, setting)
         ]
-        job = Job(task, self.knobs, dice, self._clock(), results)
+        job = Job(task, knobs, dice, self._clock(), results)
         self._ledger.add(job)
         return job
 
@@ -174,20 +149,10 @@ class Desk:
             {**contract.acknowledge(task), "request": [job.task], "response": response}
         )
 
-    async def _fails_poll(self, work: list[Any]) -> bool:
-        """Whether a poll of these is refused; one that hangs does so first."""
-        limit, knobs = self.knobs.poll_faults, self.knobs
-        spent = limit is not None and self._poll_faults >= limit
-        if spent or not any(_is(task, *contract.POLLS) for task in work):
-            return False
-        self._poll_faults += 1
-        if knobs.poll_hang_s:
-            await self._wait(lambda: self._sleep(knobs.poll_hang_s))
-        return knobs.poll_status is not None
-
     def _failed_poll(self, work: list[Any]) -> Reply:
-        status = self.knobs.poll_status or 500
-        reply = Reply(status=status, retry_after=self.knobs.poll_retry_after)
+        knobs = self._panel.knobs
+        status = knobs.poll_status or 500
+        reply = Reply(status=status, retry_after=knobs.poll_retry_after)
         code = contract.STATUS_CODES[status]
         for task in filter(lambda each: _is(each, *contract.POLLS), work):
             # What concerns the key names no task (platforms.md §1.3).
@@ -196,17 +161,11 @@ class Desk:
         self._ledger.counts["refused"] += reply.refused
         return reply
 
-    def _refuses(self, work: list[Any]) -> bool:
-        limit = self.knobs.submit_refusals
-        spent = limit is not None and self._refusals >= limit
-        submits = any(_is(task, *contract.MEDIA) for task in work)
-        return submits and self.knobs.submit_status is not None and not spent
-
     def _refusal(self, work: list[Any]) -> Reply:
-        status = self.knobs.submit_status or 500
-        code = self.knobs.submit_code or contract.STATUS_CODES[status]
-        self._refusals += 1
-        reply = Reply(status=status)
+        knobs = self._panel.knobs
+        status = knobs.submit_status or 500
+        code = knobs.submit_code or contract.STATUS_CODES[status]
+        reply = Reply(status=status, retry_after=knobs.submit_retry_after)
         for task in filter(lambda each: isinstance(each, dict), work):
             reply.refuse(contract.error(code, task))
             self._haunt(task, code)
@@ -222,25 +181,16 @@ class Desk:
     async def _hand_over(self, reply: Reply, start: Callable[[Job], None]) -> None:
         for job in reply.accepted:
             start(job)
-        await self._wait(lambda: self._hold(reply))
+        if any(job.knobs.callback_before_ack for job in reply.accepted):
+            await self._panel.until(lambda: _tried(reply))
+        if reply.accepted:
+            await self._panel.pause(self._panel.knobs.submit_hang_s)
 
-    async def _wait(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait for something, or for the end."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_on_close, group.cancel_scope)
-            await wait()
-            group.cancel_scope.cancel()
 
-    async def _cancel_on_close(self, scope: anyio.CancelScope) -> None:
-        await self._closing.wait()
-        scope.cancel()
-
-    async def _hold(self, reply: Reply) -> None:
-        early = [job for job in reply.accepted if job.knobs.callback_before_ack]
-        for result in (result for job in early for result in job.results):
-            await result.tried.wait()
-        if reply.accepted and self.knobs.submit_hang_s:
-            await self._sleep(self.knobs.submit_hang_s)
+async def _tried(reply: Reply) -> None:
+    early = [job for job in reply.accepted if job.knobs.callback_before_ack]
+    for result in (result for job in early for result in job.results):
+        await result.tried.wait()
 
 
 def _is(task: object, *kinds: str) -> bool:

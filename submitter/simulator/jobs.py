@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -16,6 +17,8 @@ from submitter.simulator.config import Knobs
 from submitter.simulator.contract import Json
 from submitter.simulator.plans import Dice, Outcome
 
+# What NanoGPT's endpoints are counted by: submits, and each way to ask for a status.
+NANO_CALLS = ("submit", "extend", "status", "legacy", "recover", "models")
 CallbackState = Literal["waiting", "delivered", "lost"]
 
 
@@ -86,59 +89,107 @@ class Job:
             return False
         return now >= max(times) + timedelta(0, after)
 
-    def expires(self, result: Result) -> datetime | None:
-        """When the media of `result` is deleted: its `ttl`, or the knob that replaces it."""
-        ttl = self.task.get("ttl") if self.knobs.media_ttl_s is None else self.knobs.media_ttl_s
-        return None if ttl is None or not result.ready_at else result.ready_at + timedelta(0, ttl)
+    def ttl(self) -> float | None:
+        """Seconds that media live: the task's `ttl`, or the knob that replaces it."""
+        asked = self.task.get("ttl")
+        return asked if self.knobs.media_ttl_s is None else self.knobs.media_ttl_s
+
+
+@dataclass(slots=True)
+class Run:
+    """An accepted job of NanoGPT: one result, no callback. `owner` is the key that sent it."""
+
+    run_id: str
+    owner: str = field(repr=False)
+    request: Json
+    knobs: Knobs
+    dice: Dice
+    accepted_at: datetime
+    result: Result
+    cost: float
+    polls: int = 0
+
+    @property
+    def results(self) -> list[Result]:
+        """The one there is."""
+        return [self.result]
+
+    def has_dropped(self, result: Result) -> bool:
+        """False: no callback is owed."""
+        return False
+
+    def ttl(self) -> float | None:
+        """Seconds that media live: the knob alone, since NanoGPT has no such parameter."""
+        return self.knobs.media_ttl_s
 
 
 class Ledger:
-    """All tasks since the start, by taskUUID; those refused for lack of credits are `ghosts`."""
+    """All tasks since the start, by taskUUID; those refused for lack of credits are `ghosts`.
+
+    NanoGPT's are `runs`, by runId.
+    """
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
+        self.runs: dict[str, Run] = {}
         self.ghosts: dict[str, Json] = {}
         self.counts: Counter[str] = Counter()
-        self._media: dict[str, tuple[Job, Result]] = {}
+        self._media: dict[str, tuple[Job | Run, Result]] = {}
 
     def add(self, job: Job) -> None:
         """Keep a task that was just accepted."""
         self.jobs[job.task["taskUUID"].lower()] = job
         self.ghosts.pop(job.task["taskUUID"].lower(), None)
-        for result in job.results:
+        self._own_media(job)
+
+    def add_run(self, run: Run) -> None:
+        """Keep a job of NanoGPT that was just accepted."""
+        self.runs[run.run_id] = run
+        self._own_media(run)
+
+    def _own_media(self, work: Job | Run) -> None:
+        for result in work.results:
             if result.outcome.media_id:
-                self._media[result.outcome.media_id] = (job, result)
+                self._media[result.outcome.media_id] = (work, result)
 
     def forget(self) -> None:
         """Drop every task, so that their ids can be submitted again; running callbacks go on."""
-        for kept in (self.jobs, self.ghosts, self._media):
+        for kept in (self.jobs, self.runs, self.ghosts, self._media):
             kept.clear()
 
     def is_expired(self, media_id: str, now: datetime) -> bool:
         """True for media of ours whose time is up; media of an earlier run never expire."""
-        job, result = self._media.get(media_id, (None, None))
-        expires = job.expires(result) if job and result else None
-        return expires is not None and now >= expires
+        work, result = self._media.get(media_id, (None, None))
+        ttl = work.ttl() if work else None
+        if ttl is None or result is None or result.ready_at is None:
+            return False
+        return now >= result.ready_at + timedelta(0, ttl)
+
+    def _all(self) -> Iterator[Job | Run]:
+        yield from self.jobs.values()
+        yield from self.runs.values()
 
     def progress(self) -> Json:
         """Sums over all tasks: results by status, callbacks by state, attempts."""
-        results = [result for job in self.jobs.values() for result in job.results]
+        results = [result for work in self._all() for result in work.results]
         callbacks = [callback for result in results for callback in result.callbacks]
         statuses = Counter(result.status for result in results)
         states = Counter(callback.state for callback in callbacks)
         return {
             **{name: self.counts[name] for name in ("requests", "refused")},
             "polls": {name: self.counts[name] for name in contract.POLLS},
-            "tasks": len(self.jobs),
+            "nanogpt": {name: self.counts[f"nanogpt {name}"] for name in NANO_CALLS},
+            "tasks": len(self.jobs) + len(self.runs),
             "results": {name: statuses[name] for name in ("processing", "success", "error")},
             "callbacks": {name: states[name] for name in ("waiting", "delivered", "lost")},
-            "dropped": sum(job.has_dropped(r) for job in self.jobs.values() for r in job.results),
+            "dropped": sum(work.has_dropped(r) for work in self._all() for r in work.results),
             "attempts": sum(len(callback.attempts) for callback in callbacks),
         }
 
     def listing(self) -> Iterator[Json]:
         """Every task with its results and callback attempts, oldest first."""
-        return (_describe(job) for job in self.jobs.values())
+        everything = sorted(self._all(), key=attrgetter("accepted_at"))
+        return (_describe(w) if isinstance(w, Job) else _describe_run(w) for w in everything)
 
 
 def without_query(url: str | None) -> str | None:
@@ -151,6 +202,7 @@ def without_query(url: str | None) -> str | None:
 
 def _describe(job: Job) -> Json:
     return {
+        "platform": "runware",
         **contract.acknowledge(job.task),
         "model": job.task["model"],
         "webhook": without_query(job.task.get("webhookURL")),
@@ -159,7 +211,18 @@ def _describe(job: Job) -> Json:
     }
 
 
-def _describe_result(job: Job, result: Result) -> Json:
+def _describe_run(run: Run) -> Json:
+    return {
+        "platform": "nanogpt",
+        "runId": run.run_id,
+        "model": run.request["model"],
+        "accepted_at": run.accepted_at.isoformat(),
+        "polls": run.polls,
+        "results": [_describe_result(run, run.result)],
+    }
+
+
+def _describe_result(job: Job | Run, result: Result) -> Json:
     item = result.outcome.item
     return {
         "status": result.status,

@@ -1,7 +1,7 @@
 """A task's fate, drawn when it is accepted: results, faults, waits, bodies. Pure: no I/O.
 
-All randomness comes from (seed, ordinal of the task, purpose). So one seed gives the same run
-whatever the timing, and turning one knob doesn't move what the others draw.
+All randomness comes from (platform, seed, ordinal of the task there, purpose). So one seed gives
+the same run whatever the timing, and turning one knob doesn't move what the others draw.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class Dice:
 
     seed: int
     ordinal: int
+    platform: str = ""
 
     def stream(self, purpose: str) -> Random:
         """The stream for `purpose`, from its beginning."""
-        return Random(f"{self.seed}/{self.ordinal}/{purpose}")  # noqa: S311 - repeatable on purpose
+        text = f"{self.platform}{self.seed}/{self.ordinal}/{purpose}"
+        return Random(text)  # noqa: S311 - repeatable on purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def fault(task: Json, knobs: Knobs) -> Json:
 def success(task: Json, index: int, setting: Setting) -> Json:
     """The item of a result that succeeded; the first of a published task is the published one."""
     rng, kind = setting.dice.stream(f"result/{index}"), contract.MEDIA[task["taskType"]]
-    media_id, seed = _uuid4(rng), _seed(task, index, setting.knobs, rng)
+    media_id, seed = uuid4(rng), _seed(task, index, setting.knobs, rng)
     known = setting.published.get(task["taskUUID"].lower(), {}) if index == 0 else {}
     media_id, seed = known.get(f"{kind}UUID", media_id), known.get("seed", seed)
     item: Json = {
@@ -118,7 +120,8 @@ def success(task: Json, index: int, setting: Setting) -> Json:
     return item | _oddities(setting.knobs, rng)
 
 
-def _uuid4(rng: Random) -> str:
+def uuid4(rng: Random) -> str:
+    """A random UUID out of `rng`."""
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,11 +15,9 @@ import anyio.lowlevel
 import httpx
 import pytest
 from pytest_httpserver import HTTPServer
-from typer.testing import CliRunner
 from werkzeug import Request, Response
 
 from submitter.simulator.app import build, published_pairs
-from submitter.simulator.command import app as command
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running
 
@@ -495,46 +490,3 @@ async def test_a_taken_port_is_an_os_error() -> None:
         with pytest.raises(OSError, match="in use"):
             async with running(SimulatorConfig(), port=int(url.rpartition(":")[2])):
                 raise AssertionError
-
-
-@pytest.mark.process
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_says_where_and_ends_on_a_signal(ending: signal.Signals) -> None:
-    arguments = [sys.executable, "-m", "submitter.simulator", "--port", "0", "--seed", "7"]
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        ready = json.loads(process.stdout.readline())
-        shown = httpx.get(f"{ready['url']}/_control", trust_env=False).json()
-        process.send_signal(ending)
-        rest, said = process.communicate(timeout=GIVE_UP_S)
-    assert (ready["event"], shown["knobs"]["seed"]) == ("ready", 7)
-    assert (process.returncode, rest) == (0, "")
-    assert ready["url"] in said
-    assert "Traceback" not in said
-
-
-def test_a_wrong_flag_is_a_usage_error() -> None:
-    result = CliRunner().invoke(command, ["--drop", "7"])
-    assert result.exit_code == 2
-    assert "--drop" in result.stderr
-
-
-def test_every_knob_is_a_flag_and_its_default_is_told() -> None:
-    shown = CliRunner().invoke(command, ["--help"], env={"COLUMNS": "200"}).stdout
-    for name, knob in Knobs.model_fields.items():
-        (line,) = (row for row in shown.splitlines() if f" --{name.replace('_', '-')} " in row)
-        default = str(knob.default).removesuffix(".0")
-        assert default in ("None", "False") or f"({default})" in line
-
-
-def test_help_imports_no_server() -> None:
-    probe = (
-        "import sys, submitter.simulator.command as c;"
-        "print(sorted({'starlette','httpx','pydantic','uvicorn'} & set(sys.modules)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"

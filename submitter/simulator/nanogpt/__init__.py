@@ -1,0 +1,1 @@
+"""NanoGPT's video API as the simulator plays it: poll-only jobs under /api."""
