@@ -197,7 +197,7 @@ class Ops:
         self._mint(_Minted.asked(asked), source)
         may_submit = await self.store.register(asked)
         task = await self.store.task(task_id)
-        url = self._mint(_Minted.of(task), source)
+        url = self._mint_known(task, source)
         return RegisteredTask(**task.model_dump(), webhook_url=url, may_submit=may_submit)
 
     def _latest(self) -> int:
@@ -219,6 +219,13 @@ class Ops:
         )
         return webhook_url(self.public_url, of.platform, self._tokens.mint(claims), of.tags)
 
+    def _mint_known(self, task: Task, source: Source) -> str:
+        of = _Minted.of(task)
+        try:
+            return self._mint(of, source)
+        except Invalid:  # tags of a static key's URL, whatever they are; the ledger has them
+            return self._mint(replace(of, tags={}), source)
+
     async def claim_tasks(self, who: Principal, claim: TaskClaim) -> Sequence[ClaimedTask]:
         """Lease tasks that are due for reconcile, each with the URL for what a poll finds."""
         now = self._clock()
@@ -234,7 +241,7 @@ class Ops:
         return [
             ClaimedTask(
                 **task.model_dump(),
-                webhook_url=self._mint(_Minted.of(task), Source.POLL),
+                webhook_url=self._mint_known(task, Source.POLL),
                 lease_until=to_datetime(lease_until),
             )
             for task in await self.store.claim_tasks(asked)

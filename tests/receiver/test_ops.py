@@ -18,10 +18,10 @@ from receiver.endpoints import EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, NotFound
 from receiver.store.protocol import Query
-from receiver.tasks import TaskPatch, TaskSpec
+from receiver.tasks import TaskClaim, TaskPatch, TaskSpec
 from receiver.tokens import Source
 from tests.doubles import Assembled, assembled
-from tests.make import TASK, arrival, settled, success, uuid
+from tests.make import OTHER, TASK, arrival, failure, settled, success, uuid, wrapped
 from tests.receiver.store.suite import claim
 
 ADMIN = Principal("admin")
@@ -172,3 +172,23 @@ async def test_a_change_between_looking_and_waiting_is_not_missed(receiver: Asse
     async with asyncio.timeout(10):
         found = await asyncio.gather(*waiting)
     assert {(one.received, one.revision > task.revision) for one in found} == {(1, True)}
+
+
+@pytest.mark.parametrize("tags", [{"note": "x" * 900}, {"note": "\0"}, {"": "nameless"}])
+async def test_tags_that_no_url_can_carry_keep_no_task_from_being_polled(
+    receiver: Assembled, tags: dict[str, str]
+) -> None:
+    """A static key's own URL has room for more, and its tags were vouched for by nobody."""
+    ops, store = receiver.service.ops, receiver.store
+    await store.record(arrival(failure(), jti=None, expected=None, tags=tags))
+    await ops.register_task(ADMIN, OTHER, TaskSpec(platform="runware"), Source.CALLBACK)
+    await ops.reconcile_task(ADMIN, OTHER)
+    claimed = {task.id: task for task in await ops.claim_tasks(ADMIN, TaskClaim())}
+    assert set(claimed) == {TASK, OTHER}
+    registered = await ops.register_task(
+        ADMIN, TASK, TaskSpec(platform="runware", expected=2), Source.CALLBACK
+    )
+    assert registered.tags == claimed[TASK].tags == tags
+    for number, url in enumerate((claimed[TASK].webhook_url, registered.webhook_url), 1):
+        answer = await receiver.client.post(url, content=wrapped(success(number)))
+        assert answer.json() == {"status": "recorded", "results": 1}
