@@ -11,15 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from submitter.blocking import BlockingSubmitter, BlockingTask
+    from submitter.drafts import Draft
     from submitter.errors import SubmitterError
     from submitter.handle import SubmittedTask
     from submitter.submit import Submitter
 
-__all__ = ["BlockingSubmitter", "BlockingTask", "SubmittedTask", "Submitter", "SubmitterError"]
+__all__ = [
+    "BlockingSubmitter",
+    "BlockingTask",
+    "Draft",
+    "SubmittedTask",
+    "Submitter",
+    "SubmitterError",
+]
 
 _HOMES = {
     "BlockingSubmitter": "submitter.blocking",
     "BlockingTask": "submitter.blocking",
+    "Draft": "submitter.drafts",
     "SubmittedTask": "submitter.handle",
     "Submitter": "submitter.submit",
     "SubmitterError": "submitter.errors",

@@ -5,7 +5,7 @@ A thin facade over anyio's blocking portal, not a twin: each method hands over t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -13,8 +13,8 @@ from typing import Any, Self
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from receiver.client import Result, Task
-from submitter.errors import Finding
-from submitter.submit import SubmittedTask, Submitter
+from submitter.errors import Finding, SubmitterError
+from submitter.submit import Draft, SubmittedTask, Submitter
 
 
 class BlockingTask:
@@ -95,6 +95,18 @@ class BlockingSubmitter:
 
         return BlockingTask(self._portal.call(submit), self._portal)
 
-    def resume(self, task_id: str) -> BlockingTask:
+    def submit_many(self, drafts: Sequence[Draft]) -> list[BlockingTask | SubmitterError]:
+        """As Submitter.submit_many."""
+        told = self._portal.call(self._submitter.submit_many, drafts)
+        return [
+            one if isinstance(one, SubmitterError) else BlockingTask(one, self._portal)
+            for one in told
+        ]
+
+    def resume(self, task_id: str, *, run: str | None = None) -> BlockingTask:
         """As Submitter.resume."""
-        return BlockingTask(self._portal.call(self._submitter.resume, task_id), self._portal)
+
+        async def resume() -> SubmittedTask:
+            return await self._submitter.resume(task_id, run=run)
+
+        return BlockingTask(self._portal.call(resume), self._portal)

@@ -120,10 +120,10 @@ def submit(
 
 
 def _ask_before_spending(yes: bool) -> None:
-    from submitter.environment import read
-    from submitter.platforms.runware import Runware
+    from submitter.platforms.answers import is_local
+    from submitter.platforms.catalogue import DEFAULT, base_url_in
 
-    local = Runware("", read(os.environ).base_url).is_local
+    local = is_local(base_url_in(os.environ, DEFAULT))
     if not yes and not local and sys.stdin.isatty():
         typer.confirm("This spends money at Runware. Go on?", abort=True, err=True)
 

@@ -1,4 +1,4 @@
-"""Floor 2, edges: what the submitter takes from the environment, and from a local receiver.
+"""Floor 2, edges: where the ledger is, by the environment and by what a local receiver left.
 
 A receiver on loopback leaves its URL and keys in the data directory for the same user's programs
 (receiver/settings.py writes the file). Touches that one file.
@@ -14,16 +14,16 @@ from typing import Final
 
 from platformdirs import user_data_path
 
-RUNWARE: Final = "https://api.runware.ai/v1"
 LOCAL_URL: Final = "http://127.0.0.1:8000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Where the platform and the ledger are, and what opens them; no secret in the repr."""
+    """Where the ledger is, and what opens it; no secret in the repr.
 
-    api_key: str
-    base_url: str
+    The platforms' own variables are read by submitter/platforms/catalogue.py.
+    """
+
     ledger_url: str
     ledger_token: str
     project: str
@@ -31,7 +31,7 @@ class Environment:
     signing_keys: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"Environment(base_url={self.base_url!r}, ledger_url={self.ledger_url!r})"
+        return f"Environment(ledger_url={self.ledger_url!r}, project={self.project!r})"
 
 
 def read(environ: Mapping[str, str]) -> Environment:
@@ -39,8 +39,6 @@ def read(environ: Mapping[str, str]) -> Environment:
     folder = environ.get("REELHOOK_DATA_DIR")
     local = _local(Path(folder) if folder else user_data_path("reelhook"))
     return Environment(
-        api_key=environ.get("RUNWARE_API_KEY", "").strip(),
-        base_url=environ.get("RUNWARE_BASE_URL") or RUNWARE,
         ledger_url=environ.get("REELHOOK_URL") or local.get("url") or LOCAL_URL,
         ledger_token=environ.get("REELHOOK_ADMIN_TOKEN") or local.get("admin_token", ""),
         project=environ.get("REELHOOK_PROJECT") or "default",

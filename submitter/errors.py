@@ -11,6 +11,7 @@
     ├── PlatformRejected      the platform answered no
     ├── PlatformUnavailable   the platform certainly did not accept; trying again is safe
     │   └── KeyRefused        it refuses our API key, whatever is asked
+    ├── OriginalNeeded        the ledger has but digests of the task's media; nothing was sent
     ├── AmbiguousSubmit       it may have been accepted; trying again may be billed twice
     └── WaitTimedOut          results are still owed
 
@@ -167,6 +168,26 @@ class KeyRefused(PlatformUnavailable):
 
     setting: str
     code: str = field(default="key_refused", init=False)
+
+
+@dataclass(kw_only=True, eq=False)
+class OriginalNeeded(SubmitterError):
+    """Task {task_id} was not sent: of {parameters} the ledger keeps a digest, not the content.
+
+    Submit the whole request again, under the same idempotency key or task id: it is the same task.
+    """
+
+    task_id: str
+    parameters: tuple[str, ...]
+    code: str = field(default="original_needed", init=False)
+
+    def default_message(self) -> str:
+        named = ", ".join(self.parameters)
+        return (
+            f"Task {self.task_id} was not sent: of {named} the ledger keeps a digest, not the"
+            " content. Submit the whole request again, under the same idempotency key or task id:"
+            " it is the same task, and is sent once."
+        )
 
 
 @dataclass(kw_only=True, eq=False)

@@ -23,7 +23,8 @@ from receiver.client import ApiRefused, ClaimedTask, Client, Unreachable
 from submitter.door import base_of
 from submitter.errors import KeyRefused, PlatformUnavailable
 from submitter.pace import Pace, Sleep, pause_after
-from submitter.platforms.runware import LONGEST_WAIT, Runware
+from submitter.platforms.answers import LONGEST_WAIT
+from submitter.platforms.protocol import Platform, TaskRef
 from submitter.platforms.snapshots import Snapshot, Standing, conclusion, unseen
 
 LIMIT: Final = 8  # tasks in work at once
@@ -78,7 +79,7 @@ class Reconciler:
 
     def __init__(
         self,
-        platform: Runware,
+        platform: Platform,
         ledger: Client,
         post: Post,
         *,
@@ -135,23 +136,32 @@ class Reconciler:
 
     async def _look(self, task: ClaimedTask) -> Polled:
         try:
-            found: Snapshot | None = await self._ask(self._platform.fetch, task.id)
-            if found is not None and found.standing is not Standing.WHOLE:
-                found = conclusion(found, await self._ask(self._platform.fetch_archived, task.id))
+            found = await self._told(TaskRef(task.id, task.platform_id))
         except _NoTurn:
             return Polled(task.id, Found.PUT_OFF, "the platform asks for patience")
         except PlatformUnavailable as error:
             return self._unavailable(task, error)
         return await self._concluded(task, found)
 
-    async def _ask(self, question: Callable[[str], Awaitable[Snapshot]], task_id: str) -> Snapshot:
+    async def _told(self, of: TaskRef) -> Snapshot | None:
+        now = await self._ask(self._platform.fetch, of)
+        if now.standing is Standing.WHOLE:
+            return now
+        if not self._platform.archives:
+            return conclusion(now, None)
+        return conclusion(now, await self._ask(self._platform.fetch_archived, of))
+
+    async def _ask(
+        self, question: Callable[[TaskRef], Awaitable[Snapshot]], of: TaskRef
+    ) -> Snapshot:
         if not await self._pace.turn(PATIENCE_S):
             raise _NoTurn
         try:
             async with asyncio.timeout(QUESTION_S):
-                found = await question(task_id)
+                found = await question(of)
         except TimeoutError:
-            raise unseen(task_id, f"no answer within {QUESTION_S:g} s") from None
+            reason = f"no answer within {QUESTION_S:g} s"
+            raise unseen(self._platform.name, of.id, reason) from None
         self._pace.note_answer()
         return found
 

@@ -6,14 +6,14 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from receiver.client import Client
 from submitter.door import Door
 from submitter.environment import read
 from submitter.errors import MissingKey
 from submitter.pace import Pace
-from submitter.platforms.runware import Runware
+from submitter.platforms.catalogue import DEFAULT, account
 from submitter.reconcile import Polled, Reconciler, run
 
 Environ = Mapping[str, str]
@@ -63,11 +63,8 @@ async def _keep_on(
 async def _prepared(
     environ: Environ, *, limit: int, rate: float, tell: Tell
 ) -> AsyncIterator[Callable[[Client], Reconciler]]:
-    found = read(environ)
-    if not found.api_key:
-        raise MissingKey(platform="runware", setting="RUNWARE_API_KEY")
     pace = Pace(rate, clock=time.monotonic, sleep=asyncio.sleep)
-    async with Runware(found.api_key, found.base_url) as platform, Door() as door:
+    async with aclosing(account(environ, DEFAULT)) as platform, Door() as door:
 
         def reconciler_of(ledger: Client) -> Reconciler:
             return Reconciler(platform, ledger, door.post, pace=pace, limit=limit, tell=tell)

@@ -1,72 +1,107 @@
-"""Floor 3, flows: submit a task once, whatever breaks on the way.
+"""Floor 3, flows: submit tasks once, whatever breaks on the way, alone or many in one array.
 
-The order is: validate, choose the taskUUID, register in the ledger, take the signed URL, send, note
-the outcome. The right to send is a lease that the ledger grants to one caller at a time, so neither
-a crash nor a time-out nor a second caller makes a second bill: what may have been accepted is asked
-after (`getResponse`) before it is sent again.
+The order is: validate, choose the id, register in the ledger, take the signed URL, send, note the
+outcome. The right to send is given by the ledger to one caller at a time, so neither a crash nor a
+time-out nor a second caller makes a second bill: what may have been accepted is asked after before
+it is sent again, and where the platform can't be asked, it is not sent again at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Self
-
-from pydantic import ValidationError
+from typing import Any, Self, assert_never
 
 from receiver.client import (
-    ApiRefused,
     Client,
     RegisteredTask,
     Source,
     SubmitState,
+    Task,
     TaskPatch,
-    TaskSpec,
     Unreachable,
 )
 from submitter import door
+from submitter.drafts import Draft, Prepared, batches, invalid, prepared
 from submitter.environment import read
 from submitter.errors import (
-    Finding,
+    AmbiguousSubmit,
     IdempotencyConflict,
-    InvalidTask,
     LedgerUnavailable,
     MissingKey,
+    OriginalNeeded,
     PlatformRejected,
     PlatformUnavailable,
     PublicUrlRefused,
     SubmitterError,
 )
 from submitter.handle import SubmittedTask
-from submitter.platforms.runware import Rejection, Runware, request_of
+from submitter.kept import kept, missing
+from submitter.ledger import (
+    ABOUT_TO_SEND,
+    LOOK_FOR_IT,
+    MAY_HAVE_ARRIVED,
+    NOTHING_ARRIVED,
+    TAKE_OVER,
+    Ledger,
+    unregistered,
+)
+from submitter.platforms.catalogue import DEFAULT, account
+from submitter.platforms.protocol import (
+    Accepted,
+    Outcome,
+    Outgoing,
+    Platform,
+    Rejection,
+    TaskRef,
+)
 from submitter.platforms.snapshots import Standing
-from submitter.rules import check_task
-from submitter.tasks import GenerationTask, new_task_id, task_id_for_key
+from submitter.tasks import GenerationTask
 from submitter.webhook import Minter
 
-OK, CONFLICT, INVALID = 200, 409, 422
+# What became of one of many: its handle, or why it was not submitted.
+Submitted = SubmittedTask | SubmitterError
+
+_SETTLED = (SubmitState.SUBMITTED, SubmitState.REJECTED)
 
 
 def _wall_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
+@dataclass(slots=True)
+class _Going:
+    """A task within the ledger, on its way to the platform if we have the right to send it."""
+
+    asked: Prepared
+    project: str
+    handle: SubmittedTask
+    lacks: tuple[str, ...] = ()  # of what a resumed task asked for, and the ledger has no more
+    may_send: bool = False
+    sent: bool = False
+
+    @property
+    def task(self) -> GenerationTask:
+        return self.asked.task
+
+
 class Submitter:
-    """Submits tasks to Runware with signed webhookURLs. Use as an async context manager.
+    """Submits tasks to one platform with signed webhookURLs. Use as an async context manager.
 
     `require_ledger=False` sends without a receiver's ledger; that needs `public_url` and
-    `signing_keys` to mint URLs here, and then nothing can be found again or waited for.
+    `signing_keys` to mint URLs here, and then nothing can be found again or waited for. A platform
+    that never calls back always needs the ledger.
     """
 
     def __init__(
         self,
-        platform: Runware,
+        platform: Platform,
         ledger: Client | None = None,
         *,
         require_ledger: bool = True,
@@ -77,33 +112,35 @@ class Submitter:
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._platform = platform
-        self._ledger = ledger
-        self._require_ledger = require_ledger
         self._project = project
         self._random = random_bytes
         self._checked: set[str] = set()
         if not require_ledger and not (public_url and signing_keys):
-            missing = "REELHOOK_SIGNING_KEYS" if public_url else "REELHOOK_PUBLIC_URL"
-            raise MissingKey(platform="reelhook", setting=missing)
-        self._minter = Minter(
+            lacking = "REELHOOK_SIGNING_KEYS" if public_url else "REELHOOK_PUBLIC_URL"
+            raise MissingKey(platform="reelhook", setting=lacking)
+        minter = Minter(
             public_url=public_url,
             keys=signing_keys,
             project=project,
             clock=clock,
             random_bytes=random_bytes,
         )
+        required = require_ledger or not platform.calls_back
+        self._ledger = Ledger(ledger, minter, project, required=required)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Any) -> Self:
-        """From RUNWARE_*, REELHOOK_* and the local receiver's file. Raises MissingKey."""
-        found = read(os.environ if environ is None else environ)
-        if not found.api_key:
-            raise MissingKey(platform="runware", setting="RUNWARE_API_KEY")
-        platform = Runware(found.api_key, found.base_url)
-        ledger = Client(found.ledger_url, found.ledger_token)
+    def from_env(
+        cls, environ: Mapping[str, str] | None = None, *, platform: str = DEFAULT, **options: Any
+    ) -> Self:
+        """For a platform by name, from its variables, REELHOOK_* and the local receiver's file.
+
+        Raises MissingKey.
+        """
+        given = os.environ if environ is None else environ
+        found = read(given)
         return cls(
-            platform,
-            ledger,
+            account(given, platform),
+            Client(found.ledger_url, found.ledger_token),
             project=found.project,
             public_url=found.public_url,
             signing_keys=found.signing_keys,
@@ -123,9 +160,9 @@ class Submitter:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._platform.__aexit__(None, None, None)
-        if self._ledger is not None:
-            await self._ledger.close()
+        await self._platform.aclose()
+        if self._ledger.client is not None:
+            await self._ledger.client.close()
 
     async def submit(
         self,
@@ -150,256 +187,275 @@ class Submitter:
         anything is sent; PlatformRejected and PlatformUnavailable when the platform did not take
         it; AmbiguousSubmit when it may have: `resume` finds out and never sends twice.
         """
-        _check_arguments(parameters, idempotency_key)
-        task = GenerationTask.of(
-            {"numberResults": number_results, **parameters},
-            id=self._choose_id(idempotency_key, task_id),
-            platform=self._platform.name,
+        draft = Draft(
             model=model,
+            parameters=parameters,
+            number_results=number_results,
             tags=tags,
             metadata=metadata,
+            idempotency_key=idempotency_key,
+            task_id=task_id,
+            strict=strict,
+            deadline_at=deadline_at,
+            give_up_at=give_up_at,
         )
-        warnings = _check(task, strict)
-        times = {"deadline_at": deadline_at, "give_up_at": give_up_at}
-        registered = await self._register(task, idempotency_key, self._project, **times)
-        if registered and registered.request not in (None, _as_kept(request_of(task))):
-            raise IdempotencyConflict(key=idempotency_key or task.id, task_id=task.id)
-        handle = SubmittedTask(task.id, warnings, _client=self._ledger)
-        return await self._send_once(task, registered, handle)
+        return _taken(*await self.submit_many([draft]))
 
-    async def resume(self, task_id: str) -> SubmittedTask:
-        """Finish a submit that crashed or timed out, from what the ledger kept of it."""
-        if self._ledger is None:
-            raise LedgerUnavailable(task_id=task_id, reason="there is none to resume from")
+    async def submit_many(self, drafts: Sequence[Draft]) -> list[Submitted]:
+        """Submit tasks, as many at once as the platform takes; what became of each, in order.
+
+        An error about one of them stops no other: it stands in its place, as `submit` would have
+        raised it.
+        """
+        asked = [self._prepare(draft) for draft in drafts]
+        ready = [one for one in asked if isinstance(one, Prepared)]
+        told: list[Submitted] = []
+        # A batch is registered just before it is sent: its leases would not outlast all the others.
+        for batch in batches(ready, self._platform.at_once):
+            told += await self._submit_batch([(one, self._kept(one)) for one in batch])
+        answers = iter(told)
+        return [next(answers) if isinstance(one, Prepared) else one for one in asked]
+
+    async def resume(self, task_id: str, *, run: str | None = None) -> SubmittedTask:
+        """Finish a submit that crashed or timed out, from what the ledger kept of it.
+
+        `run` is the platform's own name for the task, for who has found it there. Raises as
+        `submit` does, and OriginalNeeded.
+        """
+        stored = await self._ledger.stored(task_id)
+        if stored.platform != self._platform.name:
+            text = f"Task {stored.id} belongs to {stored.platform}, not to {self._platform.name}."
+            raise invalid("other_platform", "platform", text)
+        if run is not None:
+            return await self._adopt(stored, run)
+        request = stored.request or {}
+        return _taken(
+            *await self._submit_batch(
+                [(self._again(stored, request), request)], project=stored.project
+            )
+        )
+
+    def _prepare(self, draft: Draft) -> Prepared | SubmitterError:
         try:
-            stored = await self._ledger.task(task_id)
-        except (Unreachable, ApiRefused) as error:
-            raise _unregistered(task_id, error) from None
-        if stored is None or stored.request is None:
-            reason = "it keeps no request of this task"
-            raise LedgerUnavailable(task_id=task_id, reason=reason, status=CONFLICT)
+            return prepared(draft, self._platform, self._project, self._random)
+        except SubmitterError as error:
+            return error
+
+    def _kept(self, asked: Prepared) -> Mapping[str, Any]:
+        return kept(self._platform.request_of(asked.task))
+
+    def _again(self, stored: Task, request: Mapping[str, Any]) -> Prepared:
         task = GenerationTask(
             id=stored.id,
             platform=stored.platform,
             model=stored.model or "",
-            parameters=_parameters(stored.request),
+            parameters=self._platform.parameters_of(request),
             number_results=stored.expected or 1,
             tags=stored.tags,
             metadata=stored.metadata,
         )
-        registered = await self._register(task, stored.client_ref, stored.project)
-        handle = SubmittedTask(task.id, _client=self._ledger)
-        return await self._send_once(task, registered, handle)
+        return Prepared(task, key=stored.client_ref)
 
-    def _choose_id(self, key: str | None, task_id: str | None) -> str:
-        if task_id is not None:
-            return task_id.lower()
-        if key is not None:
-            return task_id_for_key(self._project, key)
-        return new_task_id(self._random(16))
+    async def _adopt(self, stored: Task, run: str) -> SubmittedTask:
+        snapshot = await self._platform.fetch(TaskRef(stored.id, run))
+        if not snapshot.known:
+            text = f"{self._platform.name} does not know {run!r}. Copy the name as it shows it."
+            raise invalid("unknown_run", "run", text)
+        await self._ledger.insist(stored.id, self._platform.name, run)
+        return SubmittedTask(stored.id, _client=self._ledger.client)
 
-    async def _register(
-        self, task: GenerationTask, key: str | None, project: str, **times: datetime | None
-    ) -> RegisteredTask | None:
-        if self._ledger is None:
-            if self._require_ledger:
-                raise LedgerUnavailable(task_id=task.id, reason="no receiver is configured")
-            return None
+    async def _submit_batch(
+        self, batch: Sequence[tuple[Prepared, Mapping[str, Any]]], project: str = ""
+    ) -> list[Submitted]:
+        going: list[_Going] = []
         try:
-            spec = _spec(task, key, project, **times)
-            return await self._ledger.register_task(task.id, spec)
-        except Unreachable as error:
-            if self._require_ledger:
-                raise _unregistered(task.id, error) from None
-            return None
-        except ApiRefused as error:
-            if error.status == CONFLICT:
-                raise IdempotencyConflict(key=key or task.id, task_id=task.id) from None
-            if error.status == INVALID:
-                raise _invalid("ledger_refused", "", str(error)) from None
-            raise _unregistered(task.id, error) from None
+            admitted = await asyncio.gather(
+                *(self._admit(asked, request, project, going) for asked, request in batch)
+            )
+            mine = [one for one in admitted if isinstance(one, _Going) and one.may_send]
+            failed = await self._send(mine)
+        except asyncio.CancelledError:
+            await self._let_go([one for one in going if one.may_send])
+            raise
+        return [
+            one if isinstance(one, SubmitterError) else failed.get(one.task.id, one.handle)
+            for one in admitted
+        ]
 
-    async def _send_once(
-        self,
-        task: GenerationTask,
-        registered: RegisteredTask | None,
-        handle: SubmittedTask,
-    ) -> SubmittedTask:
-        handle.webhook_url = self._url(task, registered)
-        if registered is None or registered.may_submit:
-            await self._send(task, handle, self._project)
-            return handle
-        if registered.submit_state in (SubmitState.SUBMITTED, SubmitState.REJECTED):
-            return handle
-        if not await self._take_over(task):
-            handle.in_flight = True
-        elif not await self._found_on_platform(task, registered.project):
-            await self._send(task, handle, registered.project)
-        return handle
-
-    def _url(self, task: GenerationTask, registered: RegisteredTask | None) -> str:
-        # The receiver's own URL is right even after its tunnel has moved.
-        return registered.webhook_url if registered else self._minter.url_for(task)
-
-    async def _take_over(self, task: GenerationTask) -> bool:
-        assert self._ledger is not None  # noqa: S101 - only a registered task comes here
+    async def _admit(
+        self, asked: Prepared, request: Mapping[str, Any], project: str, going: list[_Going]
+    ) -> _Going | SubmitterError:
+        """Register a task and find out whether we are the one to send it."""
+        task = asked.task
         try:
-            await self._ledger.change_task(task.id, TaskPatch(submit_state=SubmitState.REGISTERED))
-        except ApiRefused as error:
-            if error.status == 409:
-                return False  # somebody else holds the lease, or it was settled meanwhile
-            raise _unregistered(task.id, error) from None
-        except Unreachable as error:
-            raise _unregistered(task.id, error) from None
+            registered = await self._ledger.register(asked, request, project)
+            if registered and registered.request not in (None, request):
+                raise IdempotencyConflict(key=asked.key or task.id, task_id=task.id)
+            handle = SubmittedTask(task.id, asked.warnings, _client=self._ledger.client)
+            handle.webhook_url = self._ledger.url(task, registered)
+            one = _Going(asked, project or self._project, handle)
+            one.lacks = tuple(missing(request)) if project else ()
+            going.append(one)
+            one.may_send = registered is None or await self._may_send(one, registered)
+        except SubmitterError as error:
+            return error
+        return one
+
+    async def _may_send(self, one: _Going, registered: RegisteredTask) -> bool:
+        state, asks = registered.submit_state, self._platform.asks_by_task
+        if state in _SETTLED:
+            return False
+        if asks and registered.may_submit:
+            return True
+        if not await self._ledger.take(one.task.id, _right(state, asks)):
+            one.handle.in_flight = True
+            return False
+        if not asks and state is SubmitState.REGISTERED:
+            return True  # nothing was sent, or the ledger would know that it may have been
+        if await self._found_on_platform(one, registered):
+            return False
+        if not asks:
+            await self._ledger.note(one.task.id, MAY_HAVE_ARRIVED)
+            raise _not_found(self._platform.name, one.task.id)
         return True
 
-    async def _found_on_platform(self, task: GenerationTask, project: str) -> bool:
+    async def _found_on_platform(self, one: _Going, registered: RegisteredTask) -> bool:
+        task_id = one.task.id
         try:
-            snapshot = await self._platform.fetch(task.id)
+            snapshot = await self._platform.fetch(TaskRef(task_id, registered.platform_id))
         except PlatformUnavailable:
-            await self._note(task.id, SubmitState.UNKNOWN)  # gives the lease back
+            await self._ledger.note(task_id, MAY_HAVE_ARRIVED)  # gives the lease back
             raise
         if not snapshot.known:
             return False
-        await self._note(task.id, SubmitState.SUBMITTED)
+        await self._accepted(task_id, snapshot.platform_id)
         if snapshot.has_results and snapshot.standing is Standing.WHOLE:
-            await self._report(task, project, Source.POLL, snapshot.content)
+            await self._ledger.report(one.task, registered.project, Source.POLL, snapshot.content)
         return True
 
-    async def _send(self, task: GenerationTask, handle: SubmittedTask, project: str) -> None:
-        request = {**request_of(task), "webhookURL": handle.webhook_url}
+    async def _accepted(self, task_id: str, run: str | None) -> None:
+        if run is not None:
+            await self._ledger.insist(task_id, self._platform.name, run)
+        else:
+            await self._ledger.note(task_id, TaskPatch(submit_state=SubmitState.SUBMITTED))
+
+    async def _send(self, going: Sequence[_Going]) -> dict[str, SubmitterError]:
+        """Send what we have the right to; why some could not be."""
+        failed: dict[str, SubmitterError] = {
+            one.task.id: OriginalNeeded(task_id=one.task.id, parameters=one.lacks)
+            for one in going
+            if one.lacks
+        }
+        whole = [one for one in going if not one.lacks]
         try:
-            await self._check_public(handle.webhook_url, task.id)
-            answer = await self._platform.submit([request])
-        except (SubmitterError, asyncio.CancelledError):
-            await self._note(task.id, SubmitState.UNKNOWN)  # gives the lease back
-            raise
-        if (rejection := answer.rejected.get(task.id)) is None:
-            await self._note(task.id, SubmitState.SUBMITTED)
-            return
-        rejected = _rejected(task, rejection)
-        try:
-            await self._report(task, project, Source.SUBMIT, rejection.body)
-        except LedgerUnavailable as error:
-            rejected.add_note(f"The ledger was not told: {error.reason}.")
-        raise rejected
+            await self._check_public(whole)
+        except SubmitterError as error:
+            failed |= {one.task.id: error for one in whole}
+        ready = [one for one in whole if one.task.id not in failed]
+        await self._let_go([one for one in going if one.task.id in failed])
+        for one in ready:
+            one.sent = True
+        outcomes = await self._deliver(ready)
+        settled = await asyncio.gather(*(self._settle(one, outcomes) for one in ready))
+        told = zip(ready, settled, strict=True)
+        return failed | {one.task.id: error for one, error in told if error is not None}
 
-    async def _note(self, task_id: str, state: SubmitState) -> None:
-        """Best effort: a callback, or the next look at the platform, tells the ledger as well."""
-        if self._ledger is None:
-            return
-        try:
-            await self._ledger.change_task(task_id, TaskPatch(submit_state=state))
-        except (Unreachable, ApiRefused):
-            return  # the task stays findable as `registered`, and `resume` asks the platform
-
-    async def _report(
-        self, task: GenerationTask, project: str, source: Source, body: Mapping[str, Any] | bytes
-    ) -> None:
-        """Post what we learned to the task's own URL: one door for whatever is known of it."""
-        try:
-            status = await door.post(await self._url_for(task, project, source), body)
-        except (Unreachable, ApiRefused) as error:
-            raise _unregistered(task.id, error) from None
-        except OSError as error:
-            reason = f"its door does not answer ({error})"
-            raise LedgerUnavailable(task_id=task.id, reason=reason) from None
-        if status != OK:
-            reason = f"its door answered {status}"
-            raise LedgerUnavailable(task_id=task.id, reason=reason, status=status)
-
-    async def _url_for(self, task: GenerationTask, project: str, source: Source) -> str:
-        if self._ledger is None:
-            return self._minter.url_for(task, source)
-        spec = _spec(task, None, project)
-        return (await self._ledger.register_task(task.id, spec, source=source)).webhook_url
-
-    async def _check_public(self, webhook_url: str, task_id: str) -> None:
-        """A platform that bills must be able to call back. Raises PublicUrlRefused."""
-        base = door.base_of(webhook_url)
-        if self._platform.is_local or base in self._checked:
-            return
-        if not base.startswith("https://"):
-            raise PublicUrlRefused(
-                url=base, reason="it is not https. Set REELHOOK_PUBLIC_URL, or use `reelhook dev`."
-            )
-        if self._ledger is not None:
-            await self._check_instance(base, task_id)
-        self._checked.add(base)
-
-    async def _check_instance(self, base: str, task_id: str) -> None:
-        assert self._ledger is not None  # noqa: S101 - asked only with one
-        try:
-            outside = await door.instance_at(base)
-            inside = await self._ledger.health()
-        except OSError as error:
-            reason = f"it does not answer as a receiver ({error})."
-            raise PublicUrlRefused(url=base, reason=reason) from None
-        except Unreachable as error:
-            raise _unregistered(task_id, error) from None
-        if outside != inside.get("instance"):
-            raise PublicUrlRefused(url=base, reason="another receiver answers there.")
-
-
-def _spec(
-    task: GenerationTask, key: str | None, project: str, **times: datetime | None
-) -> TaskSpec:
-    try:
-        return TaskSpec(
-            platform=task.platform,
-            model=task.model,
-            expected=task.number_results,
-            project=project,
-            tags=task.tags,
-            metadata=task.metadata,
-            request=request_of(task),
-            client_ref=key,
-            **times,
+    async def _deliver(self, ready: Sequence[_Going]) -> Mapping[str, Outcome]:
+        if not ready:
+            return {}
+        return await self._platform.submit(
+            [Outgoing(one.task, one.handle.webhook_url) for one in ready]
         )
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _invalid("not_registrable", ".".join(map(str, first["loc"])), first["msg"]) from None
+
+    async def _settle(self, one: _Going, outcomes: Mapping[str, Outcome]) -> SubmitterError | None:
+        """Note what became of a task; the error that says so, if it was not accepted."""
+        outcome = outcomes[one.task.id]
+        match outcome:
+            case Accepted():
+                try:
+                    await self._accepted(one.task.id, outcome.platform_id)
+                except LedgerUnavailable as error:
+                    return error
+                return None
+            case Rejection():
+                return await self._rejected(one, outcome)
+            case AmbiguousSubmit():
+                await self._ledger.note(one.task.id, MAY_HAVE_ARRIVED)
+                return outcome
+            case PlatformUnavailable():
+                one.sent = False
+                await self._let_go([one])
+                return outcome
+        assert_never(outcome)
+
+    async def _rejected(self, one: _Going, rejection: Rejection) -> PlatformRejected:
+        error = _rejected(one.task, rejection)
+        try:
+            await self._ledger.report(one.task, one.project, Source.SUBMIT, rejection.body)
+        except LedgerUnavailable as told:
+            error.add_note(f"The ledger was not told: {told.reason}.")
+        return error
+
+    async def _let_go(self, going: Sequence[_Going]) -> None:
+        """Give the right to send back: at once for who tries again."""
+        for one in going:
+            surely_not = not one.sent and not self._platform.asks_by_task
+            patch = NOTHING_ARRIVED if surely_not else MAY_HAVE_ARRIVED
+            await self._ledger.note(one.task.id, patch)
+
+    async def _check_public(self, going: Sequence[_Going]) -> None:
+        """A platform that bills must be able to call back. Raises PublicUrlRefused."""
+        if self._platform.is_local or not self._platform.calls_back:
+            return
+        for base, one in {door.base_of(one.handle.webhook_url): one for one in going}.items():
+            if base in self._checked:
+                continue
+            if not base.startswith("https://"):
+                reason = "it is not https. Set REELHOOK_PUBLIC_URL, or use `reelhook dev`."
+                raise PublicUrlRefused(url=base, reason=reason)
+            if self._ledger.client is not None:
+                await _check_instance(self._ledger.client, base, one.task.id)
+            self._checked.add(base)
 
 
-def _check_arguments(parameters: Mapping[str, Any], key: str | None) -> None:
-    if key == "":
-        raise _invalid("empty", "idempotency_key", "An idempotency key is not empty.")
+async def _check_instance(ledger: Client, base: str, task_id: str) -> None:
     try:
-        json.dumps(parameters, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise _invalid("not_json", "", f"The parameters are not JSON: {error}.") from None
+        outside = await door.instance_at(base)
+        inside = await ledger.health()
+    except OSError as error:
+        reason = f"it does not answer as a receiver ({error})."
+        raise PublicUrlRefused(url=base, reason=reason) from None
+    except Unreachable as error:
+        raise unregistered(task_id, error) from None
+    if outside != inside.get("instance"):
+        raise PublicUrlRefused(url=base, reason="another receiver answers there.")
 
 
-def _invalid(code: str, parameter: str, message: str) -> InvalidTask:
-    return InvalidTask(findings=(Finding("error", code, parameter, message),))
+def _taken(outcome: Submitted) -> SubmittedTask:
+    if isinstance(outcome, SubmitterError):
+        raise outcome
+    return outcome
 
 
-def _check(task: GenerationTask, strict: bool) -> tuple[Finding, ...]:
-    findings = tuple(check_task(task, strict=strict))
-    if any(finding.severity == "error" for finding in findings):
-        raise InvalidTask(findings=findings)
-    return findings
+def _right(state: SubmitState, asks_by_task: bool) -> TaskPatch:
+    if asks_by_task:
+        return TAKE_OVER
+    return ABOUT_TO_SEND if state is SubmitState.REGISTERED else LOOK_FOR_IT
 
 
-_OWN: Final = frozenset({"taskUUID", "model", "deliveryMethod", "numberResults"})
-
-
-def _parameters(request: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in request.items() if name not in _OWN}
-
-
-def _as_kept(request: Mapping[str, Any]) -> Any:
-    """A request as it comes back from the ledger: a tuple is a list there."""
-    return json.loads(json.dumps(request))
-
-
-def _unregistered(task_id: str, error: Unreachable | ApiRefused) -> Exception:
-    status = error.status if isinstance(error, ApiRefused) else None
-    return LedgerUnavailable(task_id=task_id, reason=str(error), status=status)
+def _not_found(platform: str, task_id: str) -> AmbiguousSubmit:
+    said = (
+        f"{platform} may be running task {task_id}: it gives a task no name before its answer, and"
+        " shows no run of this one now. Nothing was sent again. Resume it later, since it may still"
+        f" show up; if you find it there yourself: reelhook submit --resume {task_id} --run RUN."
+        " If it is not there, submit it anew, under another idempotency key."
+    )
+    return AmbiguousSubmit(said, platform=platform, task_id=task_id, reason="its answer never came")
 
 
 def _rejected(task: GenerationTask, rejection: Rejection) -> PlatformRejected:
-    said = f"{task.platform} rejected task {task.id}: {rejection.message} ({rejection.code})"
+    asked = f", request {rejection.request_id}" if rejection.request_id else ""
+    said = f"{task.platform} rejected task {task.id}: {rejection.message} ({rejection.code}{asked})"
     error = PlatformRejected(
         said,
         platform=task.platform,
@@ -411,4 +467,4 @@ def _rejected(task: GenerationTask, rejection: Rejection) -> PlatformRejected:
     return error
 
 
-__all__ = ["SubmittedTask", "Submitter"]
+__all__ = ["Draft", "Submitted", "SubmittedTask", "Submitter"]

@@ -52,6 +52,7 @@ DRAWING: Final = """\
     receiver.reconciling
     submitter.rules.*
     submitter.pace
+    submitter.kept
 
 2 edges
     receiver.limits
@@ -87,7 +88,9 @@ DRAWING: Final = """\
     receiver.admin.ops
     submitter.dev               anyio
     submitter.handle            stamina
-    submitter.submit            pydantic
+    submitter.drafts
+    submitter.ledger            pydantic stamina
+    submitter.submit
     submitter.reconcile
     submitter.blocking          anyio
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -101,6 +102,15 @@ async def test_the_script_prints_its_results(tmp_path: Path) -> None:
     assert len(told) == 3
     assert all(" succeeded http" in line for line in told[:2])
     assert told[2] == "succeeded"
+
+
+async def test_the_batch_prints_an_id_a_task(tmp_path: Path) -> None:
+    async with asyncio.timeout(60), stage(tmp_path) as env:
+        argv = [sys.executable, "-c", example("batch")]
+        async with Child.start(argv, name="batch", env=env) as child:
+            told = [line async for line in child.lines]
+            assert await child.wait() == 0
+    assert len({str(UUID(line)) for line in told}) == 3
 
 
 async def test_the_fastapi_app_submits_and_takes_deliveries(

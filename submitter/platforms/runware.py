@@ -8,76 +8,66 @@ What may have been accepted is never sent again here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
-import stamina
 
-from receiver.client import redact
-from receiver.platforms.items import Category
-from receiver.platforms.runware import categorise
-from submitter.errors import AmbiguousSubmit, PlatformUnavailable
-from submitter.platforms.snapshots import NAME, Snapshot, read, retry_after, snapshot_of, unseen
+from receiver.platforms import Unreadable
+from receiver.platforms.items import Category, Item, Kind
+from receiver.platforms.runware import categorise, parse
+from submitter.errors import AmbiguousSubmit
+from submitter.platforms.answers import (
+    FORBIDDEN,
+    NOT_SENT,
+    SERVER,
+    TIMEOUT,
+    TOO_MANY,
+    UNAUTHORIZED,
+    UNAVAILABLE,
+    TryLater,
+    attempts,
+    bytes_of,
+    is_local,
+    lost,
+    not_sent,
+    object_of,
+    retry_after,
+)
+from submitter.platforms.protocol import Accepted, Outcome, Outgoing, Rejection, TaskRef
+from submitter.platforms.snapshots import Snapshot, Standing, read, refused, unseen
 from submitter.tasks import GenerationTask
 
+NAME: Final = "runware"
+SETTING: Final = "RUNWARE_API_KEY"
+BASE_SETTING: Final = "RUNWARE_BASE_URL"
 BASE_URL: Final = "https://api.runware.ai/v1"
-TIMEOUT: Final = httpx.Timeout(30.0, connect=10.0)
-ATTEMPTS: Final = 3
-LONGEST_WAIT: Final = 30.0  # seconds that a Retry-After may ask for before we give up instead
+# The platform names no bound for an array. All tasks in one share the fate of its answer: a time-
+# out leaves each of them open, to be asked after one by one, so it is no more than a screenful.
+AT_ONCE: Final = 20
+MOST_RESULTS: Final = 4  # seed: video inference API, numberResults
 
 # The platform has this taskUUID already: an earlier try of ours arrived.
 _ALREADY: Final = "conflictTaskUUID"
-_TOO_MANY: Final = 429
-_UNAVAILABLE: Final = 503
-
-# Not one byte of a request has reached the platform.
-_NOT_SENT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
+_NEVER_HAD_IT: Final = frozenset({"taskNotFound"})
+# It had the task, and there will never be more of it than there is now.
+_OVER: Final = re.compile(r"(expired|cancell?ed)$", re.IGNORECASE)
+_OWN: Final = frozenset({"taskUUID", "model", "deliveryMethod", "numberResults"})
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A definite no, with the platform's own body about this task."""
-
-    code: str
-    message: str
-    http_status: int
-    parameter: str | None
-    body: Json
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitAnswer:
-    """What became of each task, by its id."""
-
-    accepted: frozenset[str]
-    rejected: Mapping[str, Rejection]
-
-
-@dataclass(slots=True)
-class _TryLater(Exception):
-    """A failure after which sending again can't bill twice."""
-
-    reason: str
-    status: int | None = None
-    after: float | None = None
-    args: tuple[Any, ...] = field(default=(), init=False)
 
 
 class Runware:
     """One account. `transport` is for tests; the key appears in no repr and no error."""
 
     name = NAME
+    calls_back = True
+    asks_by_task = True
+    archives = True
+    at_once = AT_ONCE
+    most_results = MOST_RESULTS
 
     def __init__(
         self,
@@ -105,130 +95,140 @@ class Runware:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
         await self._http.aclose()
 
     @property
     def is_local(self) -> bool:
         """Whether this is a simulator on this machine, which neither bills nor needs https."""
-        return httpx.URL(self.base_url).host in ("127.0.0.1", "localhost", "::1")
+        return is_local(self.base_url)
 
-    async def submit(self, tasks: Sequence[Json]) -> SubmitAnswer:
-        """Send tasks as one array.
+    def request_of(self, task: GenerationTask) -> Json:
+        """As `request_of` below."""
+        return request_of(task)
 
-        Raises PlatformUnavailable when none can have been accepted, AmbiguousSubmit when some may.
-        """
-        first = str(tasks[0]["taskUUID"])
+    def parameters_of(self, request: Mapping[str, Any]) -> Json:
+        """A request without what `request_of` puts into it."""
+        return {name: value for name, value in request.items() if name not in _OWN}
+
+    async def submit(self, tasks: Sequence[Outgoing]) -> Mapping[str, Outcome]:
+        """Send tasks as one array; what became of each. Those it has no room for are sent again."""
+        waiting = {sent.task.id: _on_the_wire(sent) for sent in tasks}
+        found: dict[str, Outcome] = {}
         try:
-            response = await self._post_safely(tasks)
-        except _TryLater as failure:
-            raise PlatformUnavailable(
-                platform=NAME,
-                task_id=first,
-                reason=failure.reason,
-                http_status=failure.status,
-                retry_after_s=failure.after,
-            ) from None
+            async for attempt in attempts():
+                with attempt:
+                    await self._send(waiting, found)
+        except TryLater as failure:
+            found |= {task_id: failure.of(NAME, task_id) for task_id in waiting}
         except httpx.RequestError as error:
-            reason = f"{type(error).__name__} after the request was sent"
-            raise AmbiguousSubmit(platform=NAME, task_id=first, reason=reason) from None
-        asked = [str(task["taskUUID"]).lower() for task in tasks]
-        return _judge(self._body(response, first), response.status_code, asked)
+            found |= {task_id: lost(NAME, task_id, error) for task_id in waiting}
+        return found
 
-    async def fetch(self, task_id: str) -> Snapshot:
+    async def _send(self, waiting: dict[str, Json], found: dict[str, Outcome]) -> None:
+        """Send what waits and take out what was answered. Raises TryLater while some may go."""
+        try:
+            response = await self._http.post(self.base_url, json=[*waiting.values()])
+        except NOT_SENT as error:
+            raise not_sent(error) from None
+        body = object_of(response, self._api_key)
+        busy = TryLater("it is busy", response.status_code, retry_after(response))
+        if _refused_for_now(response.status_code, body):
+            raise busy
+        outcomes = _judge(body, response.status_code, [*waiting])
+        for task_id, outcome in outcomes.items():
+            if outcome is not None:
+                found[task_id] = outcome
+                del waiting[task_id]
+        if waiting:
+            raise busy
+
+    async def fetch(self, of: TaskRef) -> Snapshot:
         """What the platform says of a task (`getResponse`).
 
         Raises KeyRefused, and PlatformUnavailable for whatever else says nothing of the task.
         """
-        response = await self._ask("getResponse", task_id)
-        return snapshot_of(response, self._without_key(response), task_id)
+        response = await self._ask("getResponse", of.id)
+        return snapshot_of(response, bytes_of(response, self._api_key), of.id)
 
-    async def fetch_archived(self, task_id: str) -> Snapshot:
+    async def fetch_archived(self, of: TaskRef) -> Snapshot:
         """The same from its archive (`getTaskDetails`): the response within, as it was."""
-        response = await self._ask("getTaskDetails", task_id)
-        content = self._without_key(response)
+        response = await self._ask("getTaskDetails", of.id)
+        content = bytes_of(response, self._api_key)
         body = read(content)
         for found in _objects(body.get("data") if isinstance(body, dict) else None):
-            if _owner(found) == task_id and not _is_failed(found):
+            if _owner(found) == of.id and not _is_failed(found):
                 archived = json.dumps(found.get("response")).encode()
-                return snapshot_of(response, archived, task_id, owner=task_id)
-        return snapshot_of(response, content, task_id)
+                return snapshot_of(response, archived, of.id, owner=of.id)
+        return snapshot_of(response, content, of.id)
 
     async def _ask(self, kind: str, task_id: str) -> httpx.Response:
         question = [{"taskType": kind, "taskUUID": task_id}]
         try:
             return await self._http.post(self.base_url, json=question)
         except httpx.RequestError as error:
-            raise unseen(task_id, type(error).__name__) from None
-
-    def _without_key(self, response: httpx.Response) -> bytes:
-        # A platform may quote our key back at us; what is passed on must not.
-        key = self._api_key.encode()
-        return response.content.replace(key, "…".encode()) if key else response.content
-
-    async def _post_safely(self, tasks: Sequence[Json]) -> httpx.Response:
-        async for attempt in stamina.retry_context(
-            on=_wait_before, attempts=ATTEMPTS, timeout=None, wait_initial=1.0, wait_max=10.0
-        ):
-            with attempt:
-                return await self._post(tasks)
-        raise AssertionError("stamina ends with a result or an exception")
-
-    async def _post(self, tasks: Sequence[Json]) -> httpx.Response:
-        try:
-            response = await self._http.post(self.base_url, json=list(tasks))
-        except _NOT_SENT as error:
-            raise _TryLater(f"no connection ({type(error).__name__})") from None
-        if self._refused_for_now(response, str(tasks[0]["taskUUID"])):
-            raise _TryLater("it is busy", response.status_code, retry_after(response))
-        return response
-
-    def _refused_for_now(self, response: httpx.Response, first: str) -> bool:
-        # A gateway's own 503 may follow an acceptance; only the platform's word counts, and a 429.
-        if response.status_code == _TOO_MANY:
-            return True
-        body = self._body(response, first)
-        codes = {str(error.get("code", "")) for error in _errors(body)}
-        limited = {categorise(code) for code in codes} == {Category.RATE_LIMIT}
-        refused = bool(codes) and (limited or response.status_code == _UNAVAILABLE)
-        return refused and not _objects(body.get("data"))
-
-    def _body(self, response: httpx.Response, first: str) -> Json:
-        try:
-            # A platform may quote our key and our URL back at us; what is passed on must not.
-            text = response.text.replace(self._api_key, "…") if self._api_key else response.text
-            body = json.loads(redact(text))
-        except (ValueError, RecursionError):
-            body = None
-        if not isinstance(body, dict):
-            reason = f"HTTP {response.status_code} without a readable body"
-            raise AmbiguousSubmit(platform=NAME, task_id=first, reason=reason)
-        return body
+            raise unseen(NAME, task_id, type(error).__name__) from None
 
 
-def _wait_before(error: Exception) -> bool | float:
-    if not isinstance(error, _TryLater):
-        return False
-    if error.after is None:
+def request_of(task: GenerationTask) -> Json:
+    """A task as Runware wants it, but for its webhookURL (seed: video inference API, request)."""
+    return {
+        "taskType": "videoInference",
+        "includeCost": True,
+        **task.parameters,
+        "taskUUID": task.id,
+        "model": task.model,
+        "deliveryMethod": "async",
+        "numberResults": task.number_results,
+    }
+
+
+def _on_the_wire(sent: Outgoing) -> Json:
+    return {**request_of(sent.task), "webhookURL": sent.webhook_url}
+
+
+def _refused_for_now(status: int, body: Json | None) -> bool:
+    # A gateway's own 503 may follow an acceptance; only the platform's word counts, and a 429.
+    if status == TOO_MANY:
         return True
-    return error.after if error.after <= LONGEST_WAIT else False
+    if body is None:
+        return False
+    codes = {str(error.get("code", "")) for error in _errors(body)}
+    limited = {categorise(code) for code in codes} == {Category.RATE_LIMIT}
+    is_refused = bool(codes) and (limited or status == UNAVAILABLE)
+    return is_refused and not _objects(body.get("data"))
 
 
-def _judge(body: Json, status: int, asked: Sequence[str]) -> SubmitAnswer:
+def _judge(body: Json | None, status: int, asked: Sequence[str]) -> dict[str, Outcome | None]:
+    """What an answer says of each task; None where the platform has no room for it now."""
+    if body is None:
+        return {task: _open(task, f"HTTP {status} without a readable body") for task in asked}
     errors = list(_errors(body))
     said = {_owner(found) for found in _objects(body.get("data")) if not _is_failed(found)}
     said |= {_owner(error) for error in errors if error.get("code") == _ALREADY}
     unnamed = [task_id for task_id in asked if task_id not in said]
-    rejected = {
-        task_id: _rejection(error, status)
+    faults = {
+        task_id: error
         for error in errors
         for task_id in ([_owner(error)] if _owner(error) else unnamed)
-        if error.get("code") != _ALREADY and status < 500
+        if error.get("code") != _ALREADY and status < SERVER
     }
-    accepted = {task_id for task_id in asked if task_id in said and task_id not in rejected}
-    if unsaid := [task for task in asked if task not in accepted and task not in rejected]:
-        reason = f"HTTP {status} does not say"
-        raise AmbiguousSubmit(platform=NAME, task_id=unsaid[0], reason=reason)
-    return SubmitAnswer(frozenset(accepted), rejected)
+    return {task: _outcome(task, faults.get(task), task in said, status) for task in asked}
+
+
+def _outcome(task_id: str, fault: Json | None, was_said: bool, status: int) -> Outcome | None:
+    if fault is None:
+        return Accepted() if was_said else _open(task_id, f"HTTP {status} does not say")
+    if categorise(str(fault.get("code", ""))) is Category.RATE_LIMIT:
+        return None
+    return _rejection(fault, status)
+
+
+def _open(task_id: str, reason: str) -> AmbiguousSubmit:
+    return AmbiguousSubmit(platform=NAME, task_id=task_id, reason=reason)
 
 
 def _errors(body: Json) -> Iterator[Json]:
@@ -265,14 +265,57 @@ def _rejection(error: Json, status: int) -> Rejection:
     )
 
 
-def request_of(task: GenerationTask) -> Json:
-    """A task as Runware wants it, but for its webhookURL (seed: video inference API, request)."""
-    return {
-        "taskType": "videoInference",
-        "includeCost": True,
-        **task.parameters,
-        "taskUUID": task.id,
-        "model": task.model,
-        "deliveryMethod": "async",
-        "numberResults": task.number_results,
-    }
+def snapshot_of(
+    response: httpx.Response, content: bytes, task_id: str, *, owner: str | None = None
+) -> Snapshot:
+    """What an answer says of the task. Items that name no task are of `owner`.
+
+    Raises KeyRefused and PlatformUnavailable when it speaks of the question, or of nothing.
+    Sources: platforms.md §1.4 (codes) and §1.5 (shapes).
+    """
+    body = read(content)
+    items = _items(body, owner)
+    _refuse(response, items, task_id)
+    gone = [item for item in items if _category(item) is Category.NOT_FOUND]
+    told = [item for item in items if item not in gone]
+    if not gone and not any(item.task_id == task_id for item in told):
+        status = response.status_code
+        raise unseen(NAME, task_id, f"HTTP {status} does not speak of it", status)
+    codes = {item.error.code for item in gone if item.error}
+    return Snapshot(
+        standing=_standing(gone, told, codes),
+        known=bool(told) or codes != _NEVER_HAD_IT,
+        results=sum(item.kind in (Kind.SUCCEEDED, Kind.FAILED) for item in told),
+        body=body,
+        content=content,
+    )
+
+
+def _items(body: Any, owner: str | None) -> Sequence[Item]:
+    try:
+        return parse(body, owner)
+    except Unreadable:
+        return ()
+
+
+def _category(item: Item) -> Category | None:
+    return None if item.error is None else item.error.category
+
+
+def _refuse(response: httpx.Response, items: Sequence[Item], task_id: str) -> None:
+    status, said = response.status_code, {_category(item) for item in items}
+    # An error of the question names no task (platforms.md §1.3), unless its status tells.
+    of_the_question = status == FORBIDDEN or not any(item.task_id for item in items)
+    if status == UNAUTHORIZED or (said == {Category.AUTH} and of_the_question):
+        raise refused(NAME, SETTING, task_id, status)
+    if said == {Category.RATE_LIMIT} and of_the_question:
+        status = TOO_MANY
+    if status in (FORBIDDEN, TOO_MANY) or status >= SERVER or not items:
+        reason = f"HTTP {response.status_code}"
+        raise unseen(NAME, task_id, reason, status, retry_after(response))
+
+
+def _standing(gone: Sequence[Item], told: Sequence[Item], codes: set[str]) -> Standing:
+    if told:
+        return Standing.LACKING if gone else Standing.WHOLE
+    return Standing.OVER if all(map(_OVER.search, codes)) else Standing.ABSENT

@@ -15,7 +15,8 @@ from uuid import uuid4
 import httpx
 
 from receiver.client import Client
-from submitter.platforms.runware import TIMEOUT, Runware
+from submitter.platforms.answers import TIMEOUT
+from submitter.platforms.runware import Runware
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running as simulating
 from submitter.submit import Submitter

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -22,7 +23,9 @@ from stamina.instrumentation import (
 
 from receiver.tokens import TokenBox
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable, SubmitterError
-from submitter.platforms.runware import ATTEMPTS, LONGEST_WAIT, Runware, request_of
+from submitter.platforms.answers import ATTEMPTS, LONGEST_WAIT
+from submitter.platforms.protocol import Accepted, Outcome, Outgoing, Rejection, TaskRef
+from submitter.platforms.runware import Runware, request_of
 from submitter.processes import free_port
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running
@@ -87,13 +90,44 @@ def error(code: str, **more: Any) -> Json:
     return {"code": code, "message": f"The platform says {code}.", **more}
 
 
-def asking(*tasks: str) -> Sequence[Json]:
-    return [{"taskType": "videoInference", "taskUUID": task} for task in tasks]
+URL = "https://hooks.example.com/webhooks/runware?sig=a-token"
+
+
+@dataclass(frozen=True)
+class Got:
+    """What became of some tasks."""
+
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def accepted(self) -> set[str]:
+        return {task for task, said in self.outcomes.items() if isinstance(said, Accepted)}
+
+    @property
+    def rejected(self) -> dict[str, Rejection]:
+        return {task: no for task, no in self.outcomes.items() if isinstance(no, Rejection)}
+
+
+def asking(*tasks: str) -> Sequence[Outgoing]:
+    return [
+        Outgoing(GenerationTask(id=task, platform="runware", model="pixverse:1@6"), URL)
+        for task in tasks
+    ]
+
+
+async def submit(runware: Runware, tasks: Sequence[Outgoing]) -> Got:
+    """Submit them; raises the first failure that is neither a yes nor a no."""
+    outcomes = await runware.submit(tasks)
+    assert outcomes.keys() == {sent.task.id for sent in tasks}
+    for said in outcomes.values():
+        if isinstance(said, SubmitterError):
+            raise said
+    return Got(outcomes)
 
 
 async def test_an_acknowledged_task_is_accepted() -> None:
     async with talking_to(answer(data=ack(TASK))) as (runware, platform):
-        got = await runware.submit(asking(TASK))
+        got = await submit(runware, asking(TASK))
     assert got.accepted == {TASK}
     assert not got.rejected
     assert platform.asked[0].headers["authorization"] == f"Bearer {API_KEY}"
@@ -104,7 +138,7 @@ async def test_an_acknowledged_task_is_accepted() -> None:
 async def test_a_task_is_rejected_by_its_code_whatever_the_status(status: int) -> None:
     said = error("insufficientCredits", taskUUID=TASK.upper(), parameter="model")
     async with talking_to(answer(status, data=[], errors=[said])) as (runware, platform):
-        got = await runware.submit(asking(TASK))
+        got = await submit(runware, asking(TASK))
     assert not got.accepted
     rejection = got.rejected[TASK]
     assert (rejection.code, rejection.http_status) == ("insufficientCredits", status)
@@ -117,7 +151,7 @@ async def test_a_task_is_rejected_by_its_code_whatever_the_status(status: int) -
 async def test_one_array_can_be_accepted_and_rejected() -> None:
     said = [error("invalidWidth", taskUUID=OTHER, parameter=["width", "height"])]
     async with talking_to(answer(400, data=ack(TASK), errors=said)) as (runware, _):
-        got = await runware.submit(asking(TASK, OTHER))
+        got = await submit(runware, asking(TASK, OTHER))
     assert got.accepted == {TASK}
     assert set(got.rejected) == {OTHER}
     assert got.rejected[OTHER].parameter is None
@@ -128,7 +162,7 @@ async def test_an_error_that_names_no_task_is_about_all_of_them(shape: str) -> N
     said = error("invalidApiKey", taskType="authentication")
     body = {shape: [said] if shape == "errors" else said}
     async with talking_to(answer(401, **body)) as (runware, _):
-        got = await runware.submit(asking(TASK, OTHER))
+        got = await submit(runware, asking(TASK, OTHER))
     assert {task: no.code for task, no in got.rejected.items()} == {
         TASK: "invalidApiKey",
         OTHER: "invalidApiKey",
@@ -138,7 +172,7 @@ async def test_an_error_that_names_no_task_is_about_all_of_them(shape: str) -> N
 async def test_an_error_that_names_no_task_takes_no_acknowledgement_back() -> None:
     said = [error("invalidWidth")]
     async with talking_to(answer(400, data=ack(TASK), errors=said)) as (runware, _):
-        got = await runware.submit(asking(TASK, OTHER))
+        got = await submit(runware, asking(TASK, OTHER))
     assert got.accepted == {TASK}
     assert set(got.rejected) == {OTHER}
 
@@ -146,7 +180,7 @@ async def test_an_error_that_names_no_task_takes_no_acknowledgement_back() -> No
 async def test_a_task_that_the_platform_has_already_was_accepted() -> None:
     said = [error("conflictTaskUUID", taskUUID=TASK)]
     async with talking_to(answer(400, data=[], errors=said)) as (runware, _):
-        got = await runware.submit(asking(TASK))
+        got = await submit(runware, asking(TASK))
     assert got.accepted == {TASK}
     assert not got.rejected
 
@@ -164,7 +198,7 @@ async def test_a_busy_platform_is_asked_again_and_then_given_up(status: int, tex
     busy = httpx.Response(status, headers={"retry-after": "7"}, text=text)
     async with talking_to(busy) as (runware, platform):
         with pytest.raises(PlatformUnavailable) as caught:
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert len(platform.asked) == ATTEMPTS
     assert (caught.value.http_status, caught.value.retry_after_s) == (status, 7)
     assert caught.value.task_id == TASK
@@ -173,7 +207,7 @@ async def test_a_busy_platform_is_asked_again_and_then_given_up(status: int, tex
 @pytest.mark.usefixtures("_no_waits")
 async def test_a_platform_that_was_busy_once_accepts_the_next_time() -> None:
     async with talking_to(httpx.Response(429), answer(data=ack(TASK))) as (runware, platform):
-        got = await runware.submit(asking(TASK))
+        got = await submit(runware, asking(TASK))
     assert got.accepted == {TASK}
     assert len(platform.asked) == 2
 
@@ -181,14 +215,14 @@ async def test_a_platform_that_was_busy_once_accepts_the_next_time() -> None:
 async def test_a_gateways_503_may_follow_an_acceptance_and_is_not_sent_again() -> None:
     async with talking_to(httpx.Response(503, text="<html>503</html>")) as (runware, platform):
         with pytest.raises(AmbiguousSubmit):
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert len(platform.asked) == 1
 
 
 async def test_a_key_that_the_platform_quotes_is_not_passed_on() -> None:
     said = [error("invalidApiKey", message=f"The key {API_KEY} is wrong", taskUUID=TASK)]
     async with talking_to(answer(401, errors=said)) as (runware, _):
-        got = await runware.submit(asking(TASK))
+        got = await submit(runware, asking(TASK))
     assert API_KEY not in repr(got)
     assert got.rejected[TASK].code == "invalidApiKey"
 
@@ -204,7 +238,7 @@ async def test_the_platform_says_how_long_to_wait() -> None:
 
         async with talking_to(busy) as (runware, platform):
             with hearing(hear):
-                await runware.submit(asking(TASK))
+                await submit(runware, asking(TASK))
     assert scope.cancelled_caught
     assert waits == [23.0]
     assert len(platform.asked) == 1
@@ -217,7 +251,7 @@ async def test_a_wait_that_is_too_long_is_left_to_the_caller() -> None:
         platform,
     ):
         with pytest.raises(PlatformUnavailable) as caught:
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert caught.value.retry_after_s == LONGEST_WAIT + 1
     assert len(platform.asked) == 1
 
@@ -228,7 +262,7 @@ async def test_an_unreadable_wait_is_one_of_our_own(text: str) -> None:
     busy = httpx.Response(429, headers=[(b"retry-after", text.encode())])
     async with talking_to(busy) as (runware, platform):
         with pytest.raises(PlatformUnavailable) as caught:
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert caught.value.retry_after_s is None
     assert len(platform.asked) == ATTEMPTS
 
@@ -237,7 +271,7 @@ async def test_an_unreadable_wait_is_one_of_our_own(text: str) -> None:
 async def test_a_platform_that_takes_no_connection_was_not_asked() -> None:
     async with Runware(API_KEY, f"http://127.0.0.1:{free_port()}/v1") as runware:
         with pytest.raises(PlatformUnavailable, match="no connection") as caught:
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert caught.value.http_status is None
 
 
@@ -249,7 +283,7 @@ async def test_what_fails_before_it_is_sent_can_be_sent_again(
     kind: type[httpx.RequestError],
 ) -> None:
     async with talking_to(kind("no"), answer(data=ack(TASK))) as (runware, platform):
-        assert (await runware.submit(asking(TASK))).accepted == {TASK}
+        assert (await submit(runware, asking(TASK))).accepted == {TASK}
     assert len(platform.asked) == 2
 
 
@@ -270,7 +304,7 @@ async def test_what_fails_after_it_was_sent_is_never_sent_again(
 ) -> None:
     async with talking_to(kind("no")) as (runware, platform):
         with pytest.raises(AmbiguousSubmit, match=kind.__name__):
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert len(platform.asked) == 1
 
 
@@ -290,7 +324,7 @@ async def test_a_connection_without_an_answer_was_used_once(hangs_up: bool) -> N
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         async with Runware(API_KEY, url, timeout=httpx.Timeout(10, read=0.2)) as runware:
             with pytest.raises(AmbiguousSubmit):
-                await runware.submit(asking(TASK))
+                await submit(runware, asking(TASK))
     assert len(heard) == 1
 
 
@@ -320,7 +354,7 @@ async def test_a_connection_without_an_answer_was_used_once(hangs_up: bool) -> N
 async def test_an_answer_that_does_not_tell_leaves_it_open(said: httpx.Response) -> None:
     async with talking_to(said) as (runware, platform):
         with pytest.raises(AmbiguousSubmit) as caught:
-            await runware.submit(asking(TASK))
+            await submit(runware, asking(TASK))
     assert caught.value.task_id == TASK
     assert len(platform.asked) == 1
 
@@ -328,14 +362,14 @@ async def test_an_answer_that_does_not_tell_leaves_it_open(said: httpx.Response)
 async def test_in_an_array_the_open_one_is_named() -> None:
     async with talking_to(answer(data=ack(TASK))) as (runware, _):
         with pytest.raises(AmbiguousSubmit) as caught:
-            await runware.submit(asking(TASK, OTHER))
+            await submit(runware, asking(TASK, OTHER))
     assert caught.value.task_id == OTHER
 
 
 async def test_a_snapshot_tells_what_is_done_and_what_is_not() -> None:
     processing = {**ack(TASK)[0], "status": "processing"}
     async with talking_to(answer(data=[processing, success()])) as (runware, platform):
-        snapshot = await runware.fetch(TASK)
+        snapshot = await runware.fetch(TaskRef(TASK))
     assert (snapshot.known, snapshot.has_results) == (True, True)
     assert snapshot.body == {"data": [processing, success()]}
     assert b'"getResponse"' in platform.asked[0].content
@@ -344,13 +378,13 @@ async def test_a_snapshot_tells_what_is_done_and_what_is_not() -> None:
 async def test_a_task_in_work_is_known_and_has_no_results() -> None:
     processing = {**ack(TASK)[0], "status": "processing"}
     async with talking_to(answer(data=[processing])) as (runware, _):
-        snapshot = await runware.fetch(TASK)
+        snapshot = await runware.fetch(TaskRef(TASK))
     assert (snapshot.known, snapshot.has_results) == (True, False)
 
 
 async def test_a_failed_task_is_known_with_its_failure() -> None:
     async with talking_to(answer(data=[], errors=[failure()])) as (runware, _):
-        snapshot = await runware.fetch(TASK)
+        snapshot = await runware.fetch(TaskRef(TASK))
     assert (snapshot.known, snapshot.has_results) == (True, True)
 
 
@@ -359,7 +393,7 @@ async def test_a_task_that_the_platform_never_had_is_unknown(named: bool) -> Non
     owner = {"taskUUID": TASK} if named else {}
     said = [error("taskNotFound", **owner)]
     async with talking_to(answer(400, data=[], errors=said)) as (runware, _):
-        snapshot = await runware.fetch(TASK)
+        snapshot = await runware.fetch(TaskRef(TASK))
     assert (snapshot.known, snapshot.has_results) == (False, False)
 
 
@@ -385,7 +419,7 @@ async def test_a_task_that_the_platform_never_had_is_unknown(named: bool) -> Non
 async def test_an_answer_about_something_else_says_nothing_of_the_task(said: Answer) -> None:
     async with talking_to(said) as (runware, _):
         with pytest.raises(PlatformUnavailable):
-            await runware.fetch(TASK)
+            await runware.fetch(TaskRef(TASK))
 
 
 def archived(response: Any, task: str = TASK) -> Json:
@@ -396,7 +430,7 @@ def archived(response: Any, task: str = TASK) -> Json:
 async def test_the_archive_gives_the_response_that_it_keeps() -> None:
     kept = {"data": [success()], "errors": [failure()]}
     async with talking_to(answer(data=[archived(kept)])) as (runware, platform):
-        snapshot = await runware.fetch_archived(TASK)
+        snapshot = await runware.fetch_archived(TaskRef(TASK))
     assert (snapshot.known, snapshot.has_results, snapshot.body) == (True, True, kept)
     assert json.loads(snapshot.content) == kept
     assert b'"getTaskDetails"' in platform.asked[0].content
@@ -405,14 +439,14 @@ async def test_the_archive_gives_the_response_that_it_keeps() -> None:
 async def test_what_the_archive_keeps_need_not_name_its_task() -> None:
     kept = {"data": [{name: value for name, value in success().items() if name != "taskUUID"}]}
     async with talking_to(answer(data=[archived(kept)])) as (runware, _):
-        snapshot = await runware.fetch_archived(TASK)
+        snapshot = await runware.fetch_archived(TaskRef(TASK))
     assert (snapshot.known, snapshot.has_results) == (True, True)
 
 
 async def test_a_task_that_is_not_in_the_archive_is_unknown() -> None:
     said = [error("taskNotFound", taskUUID=TASK)]
     async with talking_to(answer(400, errors=said)) as (runware, _):
-        assert not (await runware.fetch_archived(TASK)).known
+        assert not (await runware.fetch_archived(TaskRef(TASK))).known
 
 
 @pytest.mark.parametrize(
@@ -431,13 +465,13 @@ async def test_a_task_that_is_not_in_the_archive_is_unknown() -> None:
 async def test_an_archive_that_says_nothing_of_the_task_is_not_believed(said: Answer) -> None:
     async with talking_to(said) as (runware, _):
         with pytest.raises(PlatformUnavailable):
-            await runware.fetch_archived(TASK)
+            await runware.fetch_archived(TaskRef(TASK))
 
 
 async def test_a_snapshot_keeps_its_bytes_and_not_our_key() -> None:
     text = f'{{ "data":[{{"taskUUID":"{TASK}","status":"processing","n":1.50,"k":"{API_KEY}"}}]}}'
     async with talking_to(httpx.Response(200, text=text)) as (runware, _):
-        snapshot = await runware.fetch(TASK)
+        snapshot = await runware.fetch(TaskRef(TASK))
     assert snapshot.content.decode() == text.replace(API_KEY, "…")
 
 
@@ -445,7 +479,7 @@ async def test_a_url_that_is_quoted_back_is_told_to_nobody() -> None:
     token = TokenBox([KEY]).mint(claims())
     said = f"Can't reach https://hooks.example.com/webhooks/runware?sig={token}&a=b"
     async with talking_to(answer(400, errors=[failure(message=said)])) as (runware, _):
-        rejection = (await runware.submit([{"taskUUID": TASK}])).rejected[TASK]
+        rejection = (await submit(runware, asking(TASK))).rejected[TASK]
     assert rejection.message.endswith("/webhooks/runware?sig=[redacted]&a=b")
     assert token not in repr(rejection)
 
@@ -454,7 +488,7 @@ async def test_a_snapshot_that_has_to_wait_says_how_long() -> None:
     busy = httpx.Response(429, headers={"retry-after": "9"}, json={})
     async with talking_to(busy) as (runware, _):
         with pytest.raises(PlatformUnavailable) as caught:
-            await runware.fetch(TASK)
+            await runware.fetch(TaskRef(TASK))
     assert caught.value.retry_after_s == 9
 
 
@@ -506,10 +540,14 @@ async def test_the_key_is_told_to_nobody_but_the_platform(
         Runware(API_KEY, f"{url}/v1") as runware,
     ):
         said.append(repr(runware))
-        task = GenerationTask(id=TASK, platform="runware", model="pixverse:1@6")
-        request = {**request_of(task), "positivePrompt": "a paper boat"}
+        task = GenerationTask(
+            id=TASK,
+            platform="runware",
+            model="pixverse:1@6",
+            parameters={"positivePrompt": "a paper boat"},
+        )
         try:
-            got = await runware.submit([request])
+            got = await submit(runware, [Outgoing(task, URL)])
         except SubmitterError as caught:
             said += [repr(caught), str(caught), repr(vars(caught)), repr(caught.__cause__)]
         else:

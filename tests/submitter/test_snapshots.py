@@ -11,13 +11,9 @@ import pytest
 from receiver.platforms.items import Kind
 from receiver.platforms.runware import parse
 from submitter.errors import KeyRefused, PlatformUnavailable
-from submitter.platforms.snapshots import (
-    Snapshot,
-    Standing,
-    conclusion,
-    retry_after,
-    snapshot_of,
-)
+from submitter.platforms.answers import retry_after
+from submitter.platforms.runware import snapshot_of
+from submitter.platforms.snapshots import Snapshot, Standing, conclusion
 from tests.make import OTHER, TASK, failure, processing, success
 
 Json = dict[str, Any]
@@ -164,10 +160,14 @@ ABSENT = said({"errors": [fault("taskNotFound", taskUUID=TASK)]})
         (OVER, ABSENT, None),
         (ABSENT, OVER, None),
         (ABSENT, ABSENT, None),
+        # Where there is no archive, what is said now is all there is.
+        (PARTLY, None, PARTLY),
+        (OVER, None, OVER),
+        (ABSENT, None, None),
     ],
 )
 def test_a_task_is_over_only_where_both_say_so(
-    now: Snapshot, archived: Snapshot, found: Snapshot | None
+    now: Snapshot, archived: Snapshot | None, found: Snapshot | None
 ) -> None:
     assert conclusion(now, archived) is found
 
