@@ -25,7 +25,7 @@ from receiver.delivery.guard import Guard
 from receiver.delivery.policy import SCHEDULE
 from receiver.delivery.sender import Sender
 from receiver.delivery.worker import Journal as AttemptJournal
-from receiver.delivery.worker import Worker
+from receiver.delivery.worker import Worker, lease_of
 from receiver.errors import StoreUnavailable
 from receiver.ingest import Ingest
 from receiver.ingest import Journal as RequestJournal
@@ -94,6 +94,7 @@ def build(
         jitter=random.random,
         journal=_attempt_journal(log),
         schedule=settings.schedule or SCHEDULE,
+        lease=lease_of(settings.delivery_deadline),
     )
     ingest = Ingest(
         store.record,

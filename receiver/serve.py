@@ -82,12 +82,13 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLDS)
     guard = Guard(settings.networks)
+    sender = Sender(guard, deadline_s=settings.delivery_deadline)
     listening = open_sockets(settings)
     store = await SqliteStore.open(settings.database_path, clock=wall_clock, notice=log.warning)
     watch = asyncio.create_task(_watch(store, log))
     patience = _Patience(log)
     try:
-        async with store, Sender(guard) as sender:
+        async with store, sender:
             service = build(
                 settings,
                 store=store,

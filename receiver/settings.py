@@ -33,6 +33,7 @@ _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3_600, allow_inf_nan=False)]
+Deadline = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
@@ -75,6 +76,9 @@ class Settings(BaseModel):
     )
     delivery_schedule: str = _env(
         "REELHOOK_DELIVERY_SCHEDULE", "", "Comma-separated seconds; default: 12 tries over 3 days."
+    )
+    delivery_deadline: Deadline = _env(
+        "REELHOOK_DELIVERY_DEADLINE", 20, "Seconds that an endpoint has for its whole answer."
     )
     retention_raw: Days = _env(
         "REELHOOK_RETENTION_RAW", 30, "Days that raw bodies and attempts are kept; 0: for ever."

@@ -19,12 +19,19 @@ from receiver.delivery.signing import sign
 from receiver.errors import StoreUnavailable
 from receiver.store.protocol import Claimed, Settled, Store
 
-DEADLINE: Final = 20.0  # seconds for one attempt
-LEASE: Final = 35 * SECOND  # outlives the deadline and a slow commit
 IN_FLIGHT: Final = 256
 PAUSE: Final = 5.0  # seconds between looks when nobody wakes us
 SETTLE_PAUSE: Final = 0.5  # seconds between tries to keep how an attempt went
 BLOCKED_PAUSE: Final = 0.1  # something is due, but its endpoint has no room or allowance yet
+COMMIT: Final = 15 * SECOND  # what a lease grants to lookups of the store and to a slow commit
+
+
+def lease_of(deadline_s: float) -> int:
+    """Milliseconds that a delivery is leased for, so that no attempt outlives its lease."""
+    return round(deadline_s * SECOND) + COMMIT
+
+
+LEASE: Final = lease_of(20.0)
 
 
 class Sends(Protocol):
@@ -42,7 +49,8 @@ class Journal(Protocol):
 class Worker:
     """Delivers what the store says is due. `jitter` gives numbers in [0, 1).
 
-    `clock` is a steady one, by which leases and retries go; `wall` dates signatures.
+    `clock` is a steady one, by which leases and retries go; `wall` dates signatures. `lease` is in
+    milliseconds and has to outlive the sender's deadline.
     """
 
     def __init__(
@@ -56,6 +64,7 @@ class Worker:
         journal: Journal,
         schedule: Sequence[int] = SCHEDULE,
         in_flight: int = IN_FLIGHT,
+        lease: int = LEASE,
     ) -> None:
         self._store = store
         self._sender = sender
@@ -65,6 +74,7 @@ class Worker:
         self._journal = journal
         self._schedule = tuple(schedule)
         self._limit = in_flight
+        self._lease = lease
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._next_release = 0
@@ -106,7 +116,7 @@ class Worker:
         room = self._limit - len(self._running)
         if room <= 0:
             return 0
-        claims = await self._store.claim(now=now, lease_until=now + LEASE, limit=room)
+        claims = await self._store.claim(now=now, lease_until=now + self._lease, limit=room)
         for claimed in claims:
             task = asyncio.create_task(self.deliver(claimed))
             self._running.add(task)
@@ -180,7 +190,7 @@ class Worker:
             try:
                 await self._store.settle(settled)
             except StoreUnavailable:
-                if self._clock() >= settled.started_at + LEASE:
+                if self._clock() >= settled.started_at + self._lease:
                     return False
                 await asyncio.sleep(SETTLE_PAUSE)
             else:

@@ -18,7 +18,7 @@ from receiver.deliveries import Delivery, Failure, Outcome
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.delivery.signing import new_secret, verify
-from receiver.delivery.worker import LEASE, Worker
+from receiver.delivery.worker import LEASE, Worker, lease_of
 from receiver.endpoints import State as EndpointState
 from receiver.errors import StoreUnavailable
 from receiver.store.protocol import Query, Settled
@@ -172,6 +172,25 @@ async def test_the_lease_of_a_worker_that_died_is_given_to_the_next(bench: Bench
     assert await bench.deliver(worker) == 1
     delivery = await bench.delivery()
     assert [attempt.error for attempt in delivery.attempt_log or ()] == ["lease_lapsed", None]
+
+
+@pytest.mark.parametrize("deadline_s", [0.25, 20.0, 300.0])
+async def test_a_lease_outlives_the_deadline(bench: Bench, deadline_s: float) -> None:
+    await due(bench)
+    dead = bench.worker(Forgetful(), lease=lease_of(deadline_s))
+    assert await bench.deliver(dead) == 1
+    heir = bench.worker()
+    bench.clock.advance(round(deadline_s * SECOND) + 5 * SECOND)
+    assert await bench.deliver(heir) == 0
+    bench.clock.advance(lease_of(deadline_s))
+    assert await bench.deliver(heir) == 1
+
+
+class Forgetful(ScriptedSender):
+    """Its worker never hears how an attempt ended, as if the process had died."""
+
+    async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+        raise asyncio.CancelledError
 
 
 async def test_an_attempt_that_could_not_be_settled_is_made_again(bench: Bench) -> None:
