@@ -82,7 +82,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLDS)
     guard = Guard(settings.networks)
-    sender = Sender(guard, deadline_s=settings.delivery_deadline)
+    sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
     listening = open_sockets(settings)
     store = await SqliteStore.open(settings.database_path, clock=wall_clock, notice=log.warning)
     watch = asyncio.create_task(_watch(store, log))

@@ -80,6 +80,11 @@ class Settings(BaseModel):
     delivery_deadline: Deadline = _env(
         "REELHOOK_DELIVERY_DEADLINE", 20, "Seconds that an endpoint has for its whole answer."
     )
+    ca_file: str = _env(
+        "REELHOOK_CA_FILE",
+        "",
+        "PEM file of authorities that deliveries trust beside the system's.",
+    )
     retention_raw: Days = _env(
         "REELHOOK_RETENTION_RAW", 30, "Days that raw bodies and attempts are kept; 0: for ever."
     )

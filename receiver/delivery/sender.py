@@ -49,11 +49,13 @@ from receiver.delivery.guard import (
     UrlRefused,
     guarded_socket,
 )
+from receiver.errors import SettingsRefused
 
 DEADLINE_S: Final = 20.0
 BODY_CAP: Final = 65_536
 USER_AGENT: Final = f"reelhook/{__version__}"
 REDACTED: Final = "[redacted]"
+CA_SETTING: Final = "REELHOOK_CA_FILE"
 
 # Below the 5 s after which common servers (Node, uvicorn) drop an idle connection, so that a
 # request seldom meets one that is being closed; and short enough for NATs that forget silently.
@@ -77,7 +79,10 @@ _dialled: ContextVar[list[bool] | None] = ContextVar("dialled", default=None)
 
 
 class Sender:
-    """Sends one attempt at a time, many at once: `async with Sender(guard) as sender`."""
+    """Sends one attempt at a time, many at once: `async with Sender(guard) as sender`.
+
+    `ca_file` holds authorities to trust beside the system's. Raises SettingsRefused if it can't.
+    """
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class Sender:
         self._base_headers = CIMultiDict(
             {"user-agent": user_agent, "accept": "*/*", "accept-encoding": "identity"}
         )
-        self._ca_file = ca_file
+        self._tls = _trust(ca_file)
         self._given_resolver = resolver
         self._monotonic = monotonic
         self._aim: Callable[[str], URL] = lru_cache(maxsize=1024)(partial(_aim, guard))
@@ -104,7 +109,6 @@ class Sender:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._tls = _trust(self._ca_file)
         self._resolver = self._given_resolver or self._own_resolver()
         for scheme in self._guards:
             session = self._session(scheme, force_close=False)
@@ -308,9 +312,18 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
     for cafile, capath in ((paths.openssl_cafile, None), (None, paths.openssl_capath)):
         _load_if_there(context, cafile, capath)
     if ca_file is not None:
-        context.load_verify_locations(ca_file)
+        _trust_also(context, ca_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _trust_also(context: ssl.SSLContext, ca_file: str) -> None:
+    try:
+        context.load_verify_locations(ca_file)
+    except ssl.SSLError:
+        raise SettingsRefused(f"{CA_SETTING}: {ca_file} holds no certificate in PEM.") from None
+    except OSError as error:
+        raise SettingsRefused(f"{CA_SETTING}: {ca_file} can't be read: {error.strerror}.") from None
 
 
 def _load_if_there(context: ssl.SSLContext, cafile: str | None, capath: str | None) -> None:

@@ -157,6 +157,7 @@ def test_a_receivers_url_that_is_none_is_exit_3(tmp_path: Path) -> None:
         ({"REELHOOK_ALLOW_NETWORKS": "x"}, "REELHOOK_ALLOW_NETWORKS"),
         ({"REELHOOK_DELIVERY_SCHEDULE": "x"}, "REELHOOK_DELIVERY_SCHEDULE"),
         ({"REELHOOK_DELIVERY_DEADLINE": "0"}, "REELHOOK_DELIVERY_DEADLINE"),
+        ({"REELHOOK_CA_FILE": "/nowhere/ca.pem"}, "REELHOOK_CA_FILE: /nowhere/ca.pem can't"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         ({"HOST": "192.0.2.1", "REELHOOK_PUBLIC_URL": "https://x", "REELHOOK_ADMIN_TOKEN": "a" * 32,
           "REELHOOK_SIGNING_KEYS": "a" * 32}, "Can't listen on 192.0.2.1"),

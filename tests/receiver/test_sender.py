@@ -25,6 +25,7 @@ from cryptography.x509.oid import NameOID
 from receiver.deliveries import Failure, Outcome
 from receiver.delivery.guard import Guard, Network, UrlRefused
 from receiver.delivery.sender import REDACTED, Sender
+from receiver.errors import SettingsRefused
 
 pytestmark = pytest.mark.anyio
 
@@ -683,6 +684,26 @@ async def test_a_self_signed_certificate_is_refused(
     assert outcome.failure is Failure.TLS
     assert "self-signed" in outcome.detail
     assert hits == []
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        (None, "No such file"),
+        (b"", "no certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate"),
+        (b"\xff" * 100, "no certificate"),
+    ],
+    ids=["missing", "empty", "broken", "noise"],
+)
+def test_a_file_of_authorities_that_is_none_is_refused_at_once(
+    tmp_path: Path, written: bytes | None, says: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if written is not None:
+        file.write_bytes(written)
+    with pytest.raises(SettingsRefused, match=f"REELHOOK_CA_FILE: {file} .*{says}"):
+        Sender(Guard(), ca_file=str(file))
 
 
 async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None:
