@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
@@ -9,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -237,12 +239,19 @@ def _shown(
     found: BaseModel, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     hidden = {name for name in ("secret", "attempt_log") if getattr(found, name, "") is None}
-    body = found.model_dump_json(exclude=hidden)
-    return Response(body, status, headers, media_type="application/json")
+    return Response(_json(found, hidden), status, headers, media_type="application/json")
+
+
+def _json(found: BaseModel, hidden: set[str]) -> str:
+    try:
+        return found.model_dump_json(exclude=hidden)
+    except PydanticSerializationError:
+        # A platform that cuts a text in UTF-16 leaves half a character; the stdlib escapes it.
+        return json.dumps(found.model_dump(exclude=hidden), default=to_jsonable_python)
 
 
 def _listed(page: Page[Any]) -> Response:
-    items = ",".join(item.model_dump_json(exclude={"secret", "attempt_log"}) for item in page.data)
+    items = ",".join(_json(item, {"secret", "attempt_log"}) for item in page.data)
     cursor = _cursor_text(page.next_cursor)
     shown = "null" if cursor is None else f'"{cursor}"'
     return Response(f'{{"data":[{items}],"next_cursor":{shown}}}', media_type="application/json")
@@ -256,9 +265,14 @@ async def _body(request: Request, kind: type[M]) -> M:
     text = (await request.body() or b"{}").decode("latin-1")  # byte for byte
     try:
         # Who notes a whole request with its task notes the webhookURL too, which is not kept.
-        return kind.model_validate(loads(without_tokens(text).encode("latin-1")))
+        found = loads(without_tokens(text).encode("latin-1"))
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+        return kind.model_validate(found)
     except Unreadable as error:
         raise Invalid(f"The body is not JSON that can be read: {error}.") from None
+    except UnicodeEncodeError:  # no database but SQLite, and no strict client, takes such a text
+        raise Invalid("A text in the body has half of a character (a lone surrogate).") from None
 
 
 def _query(request: Request, names: str) -> Query:

@@ -266,6 +266,9 @@ async def test_nobody_else_may_speak(api: httpx.AsyncClient, source: str) -> Non
         b'{"platform":"runware","deadline_at":"soon"}',
         b'{"platform":"runware","metadata":"text"}',
         b'{"platform":"runware","metadata":' + b"[" * 5_000,
+        b'{"platform":"runware","metadata":{"a":"\\ud83d"}}',
+        b'{"platform":"runware","metadata":{"\\uDE00":1}}',
+        b'{"platform":"runware","request":{"a":["\\ud83d"]}}',
         b"\xff",
     ],
 )
@@ -274,6 +277,12 @@ async def test_a_registration_that_is_not_valid_says_what_to_change(
 ) -> None:
     refused(await api.put(f"/v1/tasks/{TASK}", content=body), 422, "invalid")
     refused(await api.get(f"/v1/tasks/{TASK}"), 404, "not_found")
+
+
+async def test_a_whole_character_may_be_escaped_in_halves(api: httpx.AsyncClient) -> None:
+    body = b'{"platform":"runware","metadata":{"a":"\\ud83d\\ude00"}}'
+    await api.put(f"/v1/tasks/{TASK}", content=body)
+    assert (await api.get(f"/v1/tasks/{TASK}")).json()["metadata"] == {"a": "\U0001f600"}
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
@@ -355,6 +364,21 @@ async def test_the_results_of_a_task_are_listed_with_what_the_platform_said(
 
 
 # Waiting
+
+
+async def test_half_a_character_is_shown_as_the_platform_sent_it(
+    receiver: Assembled, api: httpx.AsyncClient
+) -> None:
+    """Who cuts a text in UTF-16 leaves the half of an emoji at its end."""
+    item = success(note="\ud83d", deeper=[{"\ude00": "\ud83d"}])
+    await receiver.store.record(arrival(item))
+    shown = await api.get(f"/v1/tasks/{TASK}/results")
+    assert [found["raw"] for found in shown.json()["data"]] == [item]
+    for event in (await api.get("/v1/events")).json()["data"]:
+        told = (await api.get(f"/v1/events/{event['id']}")).json()
+        if event["type"] == "result.succeeded":
+            assert told["payload"]["data"]["result"]["raw"] == item
+            assert told["created_at"] == event["created_at"]
 
 
 async def test_a_known_revision_is_not_told_again(
