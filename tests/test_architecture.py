@@ -85,7 +85,7 @@ DRAWING: Final = """\
     receiver.retention
     receiver.ingest             starlette
     receiver.delivery.worker
-    receiver.admin.ops
+    receiver.admin.ops.*
     submitter.dev               anyio
     submitter.handle            stamina
     submitter.drafts
@@ -96,7 +96,8 @@ DRAWING: Final = """\
 
 4 doors
     receiver.admin.auth         starlette
-    receiver.admin.api          starlette pydantic
+    receiver.admin.routes.*     starlette pydantic pydantic_core
+    receiver.admin.api          starlette
 
 5 assembly
     receiver.settings           pydantic platformdirs

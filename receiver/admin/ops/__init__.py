@@ -11,24 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from receiver import ids
+from receiver.admin.ops.asking import ChecksUrls, Principal
+from receiver.admin.ops.deliveries import DeliveryOps
+from receiver.admin.ops.endpoints import EndpointOps
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime, within_reason
-from receiver.deliveries import Delivery
-from receiver.delivery.signing import new_secret
-from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, check
-from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
-from receiver.events import Event
 from receiver.keeping import Pruned
 from receiver.platforms import PLATFORMS
 from receiver.reprocessing import arrivals_of
 from receiver.results import Result
 from receiver.retention import Retention
 from receiver.store.protocol import (
-    NewEndpoint,
     Page,
     Query,
     Registration,
@@ -48,7 +45,6 @@ from receiver.tasks import (
     TaskSpec,
 )
 from receiver.tokens import (
-    DEFAULT_PROJECT,
     Claims,
     Source,
     TokenBox,
@@ -62,33 +58,6 @@ from receiver.tokens import (
 __all__ = ["Ops", "Page", "Principal", "Query", "Watch"]
 
 MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks. `project` None: all of them."""
-
-    name: str
-    project: str | None = None
-
-    def see(self, project: str) -> None:
-        """Raises NotFound for another project's things: no oracle of what exists there."""
-        if self.project is not None and project != self.project:
-            raise NotFound("There is nothing by that id.")
-
-    def choose(self, asked: str | None) -> str:
-        """The project of something new. Raises Forbidden."""
-        if self.project is not None and asked not in (None, self.project):
-            raise Forbidden(f"This token belongs to the project {self.project!r}.")
-        return asked or self.project or DEFAULT_PROJECT
-
-    def within(self, query: Query) -> Query:
-        """The query, narrowed to what this principal may see."""
-        if self.project is None:
-            return query
-        if query.project not in (None, self.project):
-            raise Forbidden(f"This token belongs to the project {self.project!r}.")
-        return replace(query, project=self.project)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +81,6 @@ class _Minted:
     def of(cls, task: Task) -> Self:
         give_up_at = None if task.give_up_at is None else from_datetime(task.give_up_at)
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
-
-
-class ChecksUrls(Protocol):
-    """Refuses URLs that deliveries could never or must never reach."""
-
-    def check_url(self, url: str) -> None: ...
 
 
 class Watch:
@@ -153,7 +116,7 @@ class Watch:
                 del self._waiting[task_id]
 
 
-class Ops:
+class Ops(EndpointOps, DeliveryOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
 
     def __init__(
@@ -168,14 +131,11 @@ class Ops:
         wall: Clock,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self.store = store
+        super().__init__(store, guard=guard, clock=clock, random_bytes=random_bytes)
         self.public_url = public_url
         self._tokens = tokens
         self._retention = retention
-        self._guard = guard
-        self._clock = clock
         self._wall = wall
-        self._random = random_bytes
         self.watch = Watch()
         store.on_change(self.watch.hear)
 
@@ -351,85 +311,6 @@ class Ops:
         )
         shown = (await self.store.callback(callback_id)).model_dump(exclude={"body", "body_exact"})
         return Reprocessed(**shown, status=receipt.outcome, results=receipt.results)
-
-    async def add_endpoint(
-        self, who: Principal, spec: EndpointSpec, project: str | None
-    ) -> Endpoint:
-        """Register a downstream callback. The answer alone carries the secret."""
-        self._guard.check_url(spec.url)
-        check(spec)
-        secret = new_secret(self._random(32))
-        new = NewEndpoint(spec, who.choose(project), secret, self._clock())
-        endpoint = await self.store.add_endpoint(new)
-        return endpoint.model_copy(update={"secret": secret})
-
-    async def endpoint(self, who: Principal, endpoint_id: str) -> Endpoint:
-        """One endpoint."""
-        endpoint = await self.store.endpoint(endpoint_id)
-        who.see(endpoint.project)
-        return endpoint
-
-    async def endpoints(self, who: Principal, query: Query) -> Page[Endpoint]:
-        """A page of endpoints."""
-        return await self.store.endpoints(who.within(query))
-
-    async def change_endpoint(
-        self, who: Principal, endpoint_id: str, patch: EndpointPatch
-    ) -> Endpoint:
-        """Change what the patch names; a new URL is used from the next attempt."""
-        current = await self.endpoint(who, endpoint_id)
-        spec = EndpointSpec.model_validate(
-            current.model_dump(include=set(EndpointSpec.model_fields))
-            | patch.model_dump(exclude_unset=True)
-        )
-        self._guard.check_url(spec.url)
-        check(spec)
-        return await self.store.change_endpoint(endpoint_id, patch)
-
-    async def move_endpoint(
-        self, who: Principal, endpoint_id: str, state: EndpointState
-    ) -> Endpoint:
-        """Enable, pause or disable by hand; a held queue goes on when it is enabled."""
-        await self.endpoint(who, endpoint_id)
-        reason = None if state is EndpointState.ENABLED else f"{state} by hand"
-        return await self.store.set_endpoint_state(endpoint_id, state, reason)
-
-    async def delete_endpoint(self, who: Principal, endpoint_id: str) -> None:
-        """Forget an endpoint and cancel its queue."""
-        await self.endpoint(who, endpoint_id)
-        await self.store.delete_endpoint(endpoint_id, self._clock())
-
-    async def events(self, who: Principal, query: Query) -> Page[Event]:
-        """A page of events."""
-        return await self.store.events(who.within(query))
-
-    async def event(self, who: Principal, event_id: str) -> Event:
-        """One event with its payload."""
-        event = await self.store.event(event_id)
-        who.see(event.project)
-        return event
-
-    async def deliveries(self, who: Principal, query: Query) -> Page[Delivery]:
-        """A page of deliveries."""
-        return await self.store.deliveries(who.within(query))
-
-    async def delivery(self, who: Principal, delivery_id: str) -> Delivery:
-        """One delivery with its attempts."""
-        delivery = await self.store.delivery(delivery_id)
-        who.see((await self.store.event(delivery.event_id)).project)
-        return delivery
-
-    async def retry(self, who: Principal, delivery_id: str) -> Delivery:
-        """Send a settled delivery again, from the start of its schedule."""
-        await self.delivery(who, delivery_id)
-        await self.store.retry(delivery_id, self._clock())
-        return await self.store.delivery(delivery_id)
-
-    async def cancel(self, who: Principal, delivery_id: str) -> Delivery:
-        """Drop a pending delivery from its queue."""
-        await self.delivery(who, delivery_id)
-        await self.store.cancel(delivery_id, self._clock())
-        return await self.store.delivery(delivery_id)
 
     async def prune(
         self, who: Principal, place: tuple[int, ...], *, dry_run: bool

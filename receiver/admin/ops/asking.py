@@ -1,0 +1,62 @@
+"""Floor 3, flows: who asks, and what every use case works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from receiver.clock import Clock
+from receiver.errors import Forbidden, NotFound
+from receiver.store.protocol import Query, Store
+from receiver.tokens import DEFAULT_PROJECT
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `project` None: all of them."""
+
+    name: str
+    project: str | None = None
+
+    def see(self, project: str) -> None:
+        """Raises NotFound for another project's things: no oracle of what exists there."""
+        if self.project is not None and project != self.project:
+            raise NotFound("There is nothing by that id.")
+
+    def choose(self, asked: str | None) -> str:
+        """The project of something new. Raises Forbidden."""
+        if self.project is not None and asked not in (None, self.project):
+            raise Forbidden(f"This token belongs to the project {self.project!r}.")
+        return asked or self.project or DEFAULT_PROJECT
+
+    def within(self, query: Query) -> Query:
+        """The query, narrowed to what this principal may see."""
+        if self.project is None:
+            return query
+        if query.project not in (None, self.project):
+            raise Forbidden(f"This token belongs to the project {self.project!r}.")
+        return replace(query, project=self.project)
+
+
+class ChecksUrls(Protocol):
+    """Refuses URLs that deliveries could never or must never reach."""
+
+    def check_url(self, url: str) -> None: ...
+
+
+class Desk:
+    """Where use cases are done. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        guard: ChecksUrls,
+        clock: Clock,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.store = store
+        self._guard = guard
+        self._clock = clock
+        self._random = random_bytes

@@ -1,0 +1,44 @@
+"""Floor 3, flows: the use cases of events and their deliveries. The store's protocol."""
+
+from __future__ import annotations
+
+from receiver.admin.ops.asking import Desk, Principal
+from receiver.deliveries import Delivery
+from receiver.events import Event
+from receiver.store.protocol import Page, Query
+
+
+class DeliveryOps(Desk):
+    """What goes downstream, and how it went."""
+
+    async def events(self, who: Principal, query: Query) -> Page[Event]:
+        """A page of events."""
+        return await self.store.events(who.within(query))
+
+    async def event(self, who: Principal, event_id: str) -> Event:
+        """One event with its payload."""
+        event = await self.store.event(event_id)
+        who.see(event.project)
+        return event
+
+    async def deliveries(self, who: Principal, query: Query) -> Page[Delivery]:
+        """A page of deliveries."""
+        return await self.store.deliveries(who.within(query))
+
+    async def delivery(self, who: Principal, delivery_id: str) -> Delivery:
+        """One delivery with its attempts."""
+        delivery = await self.store.delivery(delivery_id)
+        who.see((await self.store.event(delivery.event_id)).project)
+        return delivery
+
+    async def retry(self, who: Principal, delivery_id: str) -> Delivery:
+        """Send a settled delivery again, from the start of its schedule."""
+        await self.delivery(who, delivery_id)
+        await self.store.retry(delivery_id, self._clock())
+        return await self.store.delivery(delivery_id)
+
+    async def cancel(self, who: Principal, delivery_id: str) -> Delivery:
+        """Drop a pending delivery from its queue."""
+        await self.delivery(who, delivery_id)
+        await self.store.cancel(delivery_id, self._clock())
+        return await self.store.delivery(delivery_id)

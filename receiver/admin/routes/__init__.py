@@ -1,0 +1,1 @@
+"""Floor 4, doors: the API's routes, by subject."""
