@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -327,10 +329,20 @@ def _without_user(url: str) -> str:
 
 def _read(kind: type[M], response: httpx.Response) -> M:
     try:
-        return kind.model_validate_json(response.content)
+        return kind.model_validate_json(_whole(response.content))
     except ValidationError:
         text = "What answers there is not a receiver of this release. Check REELHOOK_URL."
         raise ApiRefused(response.status_code, "not_reelhook", text) from None
+
+
+def _whole(content: bytes) -> bytes:
+    # Half a character, as a platform leaves one that cuts a text in UTF-16, is in no text that can
+    # be printed or sent on: `?` stands for it.
+    if b"\\ud" not in content:
+        return content
+    with suppress(ValueError):
+        return json.dumps(json.loads(content), ensure_ascii=False).encode("utf-8", "replace")
+    return content
 
 
 def _refused(response: httpx.Response) -> ApiRefused:

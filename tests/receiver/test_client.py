@@ -60,6 +60,17 @@ async def test_a_task_goes_through_its_life(receiver: Assembled, client: Client)
     assert (caught.value.status, caught.value.problem) == (404, "not_found")
 
 
+async def test_half_a_character_that_a_platform_sent_is_read(
+    receiver: Assembled, client: Client
+) -> None:
+    item = success(note="a \U0001f600 cut: \ud83d", deeper={"\ude00": 1})
+    await receiver.store.record(arrival(item))
+    (result,) = await client.results(TASK)
+    assert result.raw == success(note="a \U0001f600 cut: ?", deeper={"?": 1})
+    told = [await client.event(event.id) for event in (await client.events()).data]
+    assert [event.payload["data"]["result"]["raw"] for event in told[-1:]] == [result.raw]
+
+
 async def test_tasks_are_claimed_by_platform(client: Client) -> None:
     for task, platform in ((TASK, "runware"), (OTHER, "nanogpt")):
         await client.register_task(task, TaskSpec(platform=platform, platform_id="vid_1"))
