@@ -23,6 +23,7 @@ from receiver.results import ResultState, differs, fill, tell
 from receiver.tokens import Source
 
 MOST_EXPECTED: Final = 100  # results that one task may owe
+MOST_COST: Final = 10**12  # micro-dollars of a task; sums of sums still fit into 64 bits
 DEADLINE: Final = 15 * MINUTE  # from its creation until a task counts as overdue
 GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
 MISSED: Final = "deadlineExceeded"
@@ -221,7 +222,12 @@ def _count(task: TaskState, item: Item) -> None:
     else:
         task.failed += 1
     if item.cost is not None:
-        task.cost = (task.cost or 0) + item.cost
+        _charge(task, item.cost)
+
+
+def _charge(task: TaskState, cost: int) -> None:
+    # An amount is the platform's word, and no database keeps a sum beyond 64 bits.
+    task.cost = min((task.cost or 0) + cost, MOST_COST)
 
 
 def _supersede(task: TaskState, changes: Changes) -> None:
@@ -244,7 +250,7 @@ def _compare(task: TaskState, known: ResultState, item: Item, changes: Changes) 
     changes.duplicates += 1
     lacked = fill(known, item)
     if "cost" in lacked:
-        task.cost = (task.cost or 0) + (item.cost or 0)
+        _charge(task, item.cost or 0)
     if lacked:
         changes.filled.append(known)
 

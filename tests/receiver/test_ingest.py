@@ -212,6 +212,13 @@ async def test_a_body_with_very_many_items_causes_no_error(receiver: Assembled, 
     assert b"internal" not in response.content
 
 
+async def test_costs_beyond_any_sum_cause_no_error(receiver: Assembled) -> None:
+    found = [success(number, cost=9e11) for number in range(20)]
+    response = await post(receiver, wrapped(*found), path_of(claims(expected=20)))
+    assert said(response) == (200, {"status": "recorded", "results": 20})
+    assert (await receiver.store.task(TASK)).cost == 1_000_000
+
+
 # What is refused
 
 

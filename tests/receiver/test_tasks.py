@@ -15,6 +15,7 @@ from receiver.platforms.items import Category, Kind
 from receiver.tasks import (
     COMPLETE,
     MISSED,
+    MOST_COST,
     Changes,
     Status,
     SubmitState,
@@ -282,6 +283,17 @@ def test_the_cost_of_a_task_is_the_sum_of_its_results() -> None:
     for body in (success(1), success(2, cost=0.000_001), failure(cost=0.5)):
         take(state, body)
     assert state.cost == 471_500 + 1 + 500_000
+
+
+def test_a_sum_that_no_database_could_hold_is_none() -> None:
+    state = task(3)
+    for body in (success(1, cost=9e11), success(2), success(3, cost=9e11)):
+        take(state, body)
+    assert (state.received, state.cost) == (3, MOST_COST)
+    state = task(1)
+    take(state, success(1, cost=None))
+    take(state, success(1, cost=9e11))
+    assert state.cost == MOST_COST
 
 
 def test_progress_is_counted_and_changes_nothing() -> None:
