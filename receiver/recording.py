@@ -168,7 +168,8 @@ class Recorder:
         changes = absorb(task, arrival.items, source=arrival.source, now=now)
         outcome = _outcome_of(changes)
         self._touch(task)
-        task.confirm_submit(arrival.source)
+        failed = any(item.kind is Kind.FAILED for item in arrival.items)
+        task.confirm_submit(arrival.source, failed=failed)
         known = self._is_kept(task, arrival)
         if (arrival.foreign or changes.unknown) and not known:
             self._keep_part(task, arrival, FOREIGN if arrival.foreign else UNKNOWN)

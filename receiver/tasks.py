@@ -117,9 +117,10 @@ class TaskState:
         """Whether a token issued at that moment was revoked since."""
         return self.revoked_at is not None and issued_at <= self.revoked_at
 
-    def confirm_submit(self, source: Source) -> None:
-        """A callback proves that the platform took the task; a rejection that it did not."""
-        if source is Source.SUBMIT:
+    def confirm_submit(self, source: Source, *, failed: bool) -> None:
+        """What a body proves of the platform having taken the task: it did, unless the answer to
+        the submit tells of a failure."""
+        if source is Source.SUBMIT and failed:
             self.submit_state = SubmitState.REJECTED
         elif source is not Source.DEADLINE and self.submit_state in _UNSURE:
             self.submit_state = SubmitState.SUBMITTED

@@ -374,22 +374,24 @@ def test_placeholders_name_the_task_they_stand_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "source", "after"),
+    ("before", "source", "failed", "after"),
     [
-        (SubmitState.REGISTERED, Source.DEADLINE, SubmitState.REGISTERED),
-        (SubmitState.REGISTERED, Source.CALLBACK, SubmitState.SUBMITTED),
-        (SubmitState.UNKNOWN, Source.CALLBACK, SubmitState.SUBMITTED),
-        (SubmitState.UNKNOWN, Source.POLL, SubmitState.SUBMITTED),
-        (SubmitState.REGISTERED, Source.SUBMIT, SubmitState.REJECTED),
-        (SubmitState.SUBMITTED, Source.SUBMIT, SubmitState.REJECTED),
-        (SubmitState.REJECTED, Source.POLL, SubmitState.REJECTED),
+        (SubmitState.REGISTERED, Source.DEADLINE, True, SubmitState.REGISTERED),
+        (SubmitState.REGISTERED, Source.CALLBACK, False, SubmitState.SUBMITTED),
+        (SubmitState.UNKNOWN, Source.CALLBACK, False, SubmitState.SUBMITTED),
+        (SubmitState.UNKNOWN, Source.POLL, True, SubmitState.SUBMITTED),
+        (SubmitState.REGISTERED, Source.SUBMIT, True, SubmitState.REJECTED),
+        (SubmitState.SUBMITTED, Source.SUBMIT, True, SubmitState.REJECTED),
+        (SubmitState.REGISTERED, Source.SUBMIT, False, SubmitState.SUBMITTED),
+        (SubmitState.UNKNOWN, Source.CALLBACK, True, SubmitState.SUBMITTED),
+        (SubmitState.REJECTED, Source.POLL, True, SubmitState.REJECTED),
     ],
 )
 def test_who_speaks_tells_whether_the_platform_took_the_task(
-    before: SubmitState, source: Source, after: SubmitState
+    before: SubmitState, source: Source, failed: bool, after: SubmitState
 ) -> None:
     state = task(submit_state=before)
-    state.confirm_submit(source)
+    state.confirm_submit(source, failed=failed)
     assert state.submit_state is after
 
 
