@@ -44,7 +44,8 @@ _CATEGORIES: Final = tuple(
     )
 )
 
-# Codes for errors that have none: the platform's own words for the same, where it has any.
+# Codes for errors that have none: the platform's own words for the same, where it has any. A number
+# that says enough goes before the text, and one that does not (400, 500) after it.
 _BY_TEXT: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), code)
     for pattern, code in (
@@ -62,18 +63,16 @@ _BY_TEXT: Final = tuple(
     )
 )
 _BY_STATUS: Final = {
-    400: "invalid_request_error",
     401: "authentication_error",
     402: "INSUFFICIENT_BALANCE",
     403: "permission_denied_error",
     404: "not_found_error",
     408: "timeout",
-    409: "conflict",
     413: "invalid_request_error",
-    422: "invalid_request_error",
     429: "RATE_LIMITED",
     504: "timeout",
 }
+_BY_CLASS: Final = {4: "invalid_request_error", 5: "server_error"}
 # Why a run may have failed. Its text may speak of anything; that a file was not found, or a
 # provider's key was refused, says nothing of the run being known, or of our key.
 _OF_A_RUN: Final = frozenset(
@@ -133,8 +132,8 @@ def error_of(answer: Any, status: int | None = None) -> PlatformError | None:
         return None
     inner = mapping_of(error) or {}
     message = _first(inner.get("message"), error, said.get("message"))
-    numbers = map(integer_of, (inner.get("status"), said.get("status"), error, status))
-    derived = _code_of(message, next((number for number in numbers if number), None))
+    numbers = map(integer_of, (inner.get("status"), said.get("status"), error))
+    derived = _code_of(message, next(filter(None, numbers), 0), status or 0)
     words = _words(inner, said)
     code = next(iter(words), derived or _UNKNOWN)
     category = next(filter(None, map(_known, (*words, derived or ""))), Category.SERVER)
@@ -147,13 +146,14 @@ def _words(*sources: Mapping[str, Any]) -> list[str]:
     return [word for word in found if word and word != "error"]
 
 
-def _code_of(message: str, status: int | None) -> str | None:
+def _code_of(message: str, stated: int, http: int) -> str | None:
+    if stated in _BY_STATUS:
+        return _BY_STATUS[stated]
     for pattern, code in _BY_TEXT:
         if pattern.search(message):
             return code
-    if status is not None and 500 <= status < 600:
-        return _BY_STATUS.get(status, "server_error")
-    return _BY_STATUS.get(status or 0)
+    status = stated or http
+    return _BY_STATUS.get(status) or _BY_CLASS.get(status // 100)
 
 
 def _first(*values: Any) -> str:

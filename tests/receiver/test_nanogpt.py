@@ -194,6 +194,12 @@ def test_why_a_run_failed_is_read_from_its_words(error: Any, code: str, category
     assert one(guide("FAILED", error=error)).key == "error:FAILED:0"
 
 
+def test_a_flag_says_that_a_run_failed_for_its_content_whatever_its_words() -> None:
+    flagged = guide("FAILED", error="Generation timed out", isNSFWError=True)
+    assert failed(flagged) == ("FAILED", Category.SAFETY)
+    assert one(guide("FAILED", error="Oh", isNSFWError=False)).nsfw is None
+
+
 def test_a_failed_run_has_the_first_of_its_reasons() -> None:
     told = one(guide("FAILED", userFriendlyError="Try another prompt.")).error
     assert told is not None
@@ -266,6 +272,9 @@ def test_the_status_of_http_is_the_last_resort() -> None:
     for body, status, category in (
         ({"error": "Hm"}, 404, Category.NOT_FOUND),
         ({"error": "Hm"}, 502, Category.SERVER),
+        ({"error": "Hm"}, 409, Category.VALIDATION),
+        ({"error": "Content policy violation"}, 402, Category.SAFETY),
+        ({"error": "Prompt not found", "status": 402}, 400, Category.QUOTA),
         ({"error": "Hm"}, None, Category.SERVER),
         ({"error": "Hm", "status": 402}, 400, Category.QUOTA),
         ({"error": {"type": "PRO_REQUIRED"}}, 404, Category.AUTH),

@@ -73,9 +73,9 @@ def begin_polling(tx: Transaction, key: bytes, now: int) -> None:
     due = now + FIRST_POLL
     tx.connection.execute(
         "UPDATE tasks SET reconcile_at = ? WHERE id = ? AND reconcile_at IS NULL"
-        " AND completed_at IS NULL AND platform_id IS NOT NULL AND submit_state <> ?"
+        " AND completed_at IS NULL AND platform_id IS NOT NULL"
         f" AND coalesce(give_up_at, ?) >= ? AND platform IN ({_marks(POLLED)})",
-        (due, key, SubmitState.REJECTED, due, due, *POLLED),
+        (due, key, due, due, *POLLED),
     )
 
 

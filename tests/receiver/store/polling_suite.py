@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from receiver.callbacks import Arrival, Outcome
-from receiver.clock import DAY, SECOND
+from receiver.clock import DAY, HOUR, SECOND
 from receiver.errors import Conflict
 from receiver.platforms import nanogpt
 from receiver.platforms.reading import loads
@@ -116,6 +116,14 @@ class PollingSuite:
         assert await store.give_up(START + 1) == 1
         await store.change_task(TaskChange(OTHER, START + 2, SubmitState.SUBMITTED, "vid_2"))
         assert await claim_tasks(store, late, platforms=["nanogpt"]) == []
+
+    async def test_a_submit_that_is_noted_after_the_result_asks_for_no_poll(
+        self, store: Store
+    ) -> None:
+        await store.register(registration(platform="nanogpt"))
+        await store.record(run_of("COMPLETED"))
+        await store.change_task(TaskChange(TASK, START, SubmitState.SUBMITTED, "vid_1"))
+        assert await claim_tasks(store, START + HOUR, platforms=["nanogpt"]) == []
 
     async def test_what_calls_back_is_not_due_after_its_submit(self, store: Store) -> None:
         await store.register(registration(platform_id="x"))
