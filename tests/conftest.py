@@ -10,7 +10,11 @@ import pytest
 from tests.taps import Taps
 
 pytest.register_assert_rewrite(
-    *[f"tests.receiver.store.{name}" for name in ("suite", "reprocess_suite", "prune_suite")]
+    "tests.receiver.platform_suite",
+    *[
+        f"tests.receiver.store.{name}"
+        for name in ("suite", "reprocess_suite", "prune_suite", "polling_suite")
+    ],
 )
 
 STRICT = os.environ.get("REELHOOK_CI") == "1"

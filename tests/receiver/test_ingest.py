@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 
 from receiver.clock import DAY, HOUR
 from receiver.limits import ALLOWED
+from receiver.platforms import PLATFORMS
 from receiver.store.protocol import Query, TaskChange
 from receiver.tokens import MAX_QUERY, Claims, Source, StrictSigner, TokenBox, webhook_url
 from tests.doubles import START, Assembled, assembled
+from tests.golden import Golden, golden
 from tests.make import (
     KEY,
     OLD_KEY,
@@ -31,7 +33,6 @@ from tests.make import (
     claims,
     endpoint,
     failure,
-    golden,
     processing,
     registration,
     success,
@@ -145,15 +146,26 @@ async def test_work_under_way_is_progress(receiver: Assembled) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "task", "kinds"), [(body, task, kinds) for _, body, task, kinds in golden()]
+    "known", [known for platform in PLATFORMS for known in golden(platform)], ids=str
 )
-async def test_the_documents_own_examples_are_taken(
-    receiver: Assembled, body: bytes, task: str, kinds: list[str]
-) -> None:
-    response = await post(receiver, body, path_of(claims(task=task, expected=2)))
-    owed = sum(kind in ("succeeded", "failed") for kind in kinds)
-    expected = {"progress": {"status": "progress"}, "unknown": {"status": "quarantined"}}
-    assert said(response)[1] == expected.get(kinds[0], {"status": "recorded", "results": owed})
+async def test_the_documents_own_examples_are_taken(receiver: Assembled, known: Golden) -> None:
+    minted = claims(
+        platform=known.platform,
+        task=known.task or TASK,
+        expected=len(known.items),
+        source=known.src,
+    )
+    response = await post(receiver, known.body, path_of(minted))
+    owed = sum(kind in ("succeeded", "failed") for kind in known.kinds)
+    nothing = "progress" if "progress" in known.kinds else "quarantined"
+    recorded = {"status": "recorded", "results": owed}
+    assert said(response)[1] == (recorded if owed else {"status": nothing})
+    again = "duplicate" if owed else nothing
+    assert said(await post(receiver, known.body, path_of(minted)))[1] == {"status": again}
+    found = await receiver.store.results(minted.task)
+    assert [result.key for result in found] == [
+        item["key"] for item in known.items if "key" in item
+    ]
 
 
 async def test_a_mixed_body_is_recorded_and_its_foreign_items_quarantined(

@@ -23,7 +23,8 @@ from receiver.platforms.reading import (
     micros_of,
     text_of,
 )
-from tests.make import failure, golden, success, wrapped
+from tests.golden import golden
+from tests.make import failure, success, wrapped
 
 REASONS = {
     "value",
@@ -152,7 +153,7 @@ def test_random_bytes_are_a_value_or_unreadable(body: bytes) -> None:
 
 
 @given(
-    st.sampled_from([wrapped(success(), failure()), *(body for _, body, _, _ in golden())]),
+    st.sampled_from([wrapped(success(), failure()), *(known.body for known in golden("runware"))]),
     st.integers(0, 1_000),
     st.binary(max_size=6),
     st.integers(0, 6),

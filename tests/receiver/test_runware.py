@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from receiver.errors import Unreadable
 from receiver.platforms import PARSERS
 from receiver.platforms.items import RETRYABLE, Category, Item, Kind
-from receiver.platforms.reading import loads
 from receiver.platforms.runware import categorise, parse
-from tests.make import OTHER, TASK, failure, golden, processing, success, uuid
+from tests.make import OTHER, TASK, failure, processing, success, uuid
 from tests.strategies import JSON_SCALARS
 
 VIDEO = uuid(1)
@@ -27,17 +26,6 @@ def kinds(items: list[Item]) -> list[str]:
 def one(body: Any, task: str | None = TASK) -> Item:
     (item,) = parse(body, task)
     return item
-
-
-@pytest.mark.parametrize(
-    ("body", "task", "expected"),
-    [(body, task, expected) for _, body, task, expected in golden()],
-    ids=[name for name, _, _, _ in golden()],
-)
-def test_the_documents_own_examples_are_read(body: bytes, task: str, expected: list[str]) -> None:
-    items = parse(loads(body), None)
-    assert kinds(items) == expected
-    assert {item.task_id for item in items} == {task}
 
 
 @pytest.mark.parametrize(
