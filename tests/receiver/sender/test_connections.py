@@ -1,0 +1,122 @@
+"""Connections that are kept, and what a sender takes neither from them nor from its environment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from receiver.deliveries import Failure, Outcome
+from receiver.delivery.guard import Guard
+from receiver.delivery.sender import Sender
+from tests.receiver.sender.remotes import (
+    BODY,
+    HEADERS,
+    LOOPBACK,
+    OK,
+    answered,
+    answering,
+    canary,
+    flooding,
+    request,
+    serving,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def counting(second: bytes | None) -> AsyncIterator[tuple[int, list[int]]]:
+    """A server whose connections answer once, then with `second` and an end; None: for ever."""
+    requests: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(0)
+        mine = len(requests) - 1
+        while True:
+            await request(reader)
+            requests[mine] += 1
+            if second is not None and requests[mine] == 2:
+                writer.write(second)
+                return
+            writer.write(OK)
+
+    async with serving(handle) as port:
+        yield port, requests
+
+
+async def twice(port: int) -> list[Outcome]:
+    async with Sender(Guard(LOOPBACK)) as sender:
+        return [await sender.send(f"http://127.0.0.1:{port}/", BODY, HEADERS) for _ in range(2)]
+
+
+async def test_connections_are_kept() -> None:
+    async with counting(None) as (port, requests):
+        assert [outcome.status for outcome in await twice(port)] == [200, 200]
+    assert requests == [2]
+
+
+async def test_a_kept_connection_that_died_is_no_failed_attempt() -> None:
+    async with counting(b"") as (port, requests):
+        assert [outcome.status for outcome in await twice(port)] == [200, 200]
+    assert requests == [2, 1]
+
+
+async def test_an_answer_that_began_is_not_asked_for_again() -> None:
+    async with counting(b"HTTP/1.1 200 OK\r\nX-Half") as (port, requests):
+        assert [outcome.failure for outcome in await twice(port)] == [None, Failure.PROTOCOL]
+    assert requests == [2]
+
+
+async def test_a_new_connection_that_died_is_a_failed_attempt() -> None:
+    connections: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        await request(reader)
+
+    assert (await answered(handle)).failure is Failure.PROTOCOL
+    assert connections == [1]
+
+
+async def test_a_cut_connection_is_not_used_again() -> None:
+    connections: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        await flooding(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n", b"x" * 9999)(
+            reader, writer
+        )
+
+    async with serving(handle) as port:
+        assert all(outcome.truncated for outcome in await twice(port))
+    assert connections == [1, 1]
+
+
+async def test_cookies_are_forgotten() -> None:
+    heads: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append((await request(reader))[0].lower())
+            writer.write(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(handle) as port:
+        await twice(port)
+    assert len(heads) == 2
+    assert not any("\ncookie:" in head for head in heads)
+
+
+# The environment
+
+
+async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with canary() as (port, hits):
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+            monkeypatch.setenv(name.lower(), f"http://127.0.0.1:{port}")
+        outcome = await answered(answering(OK))
+    assert outcome.status == 200
+    assert hits == []
