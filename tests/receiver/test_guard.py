@@ -69,7 +69,39 @@ fd00:a9fe:a9fe::1 ::ffff:169.254.169.254 ::ffff:a9fe:a9fe 64:ff9b::a9fe:a9fe ::1
 64:ff9b:1::a9fe:a9fe 2002:a9fe:a9fe::1 ::ffff:168.63.129.16
 """)
 
+# The table that is asked for, line by line (OWASP, RFC 6890, and the clouds' own services).
+V4_TABLE = words("""
+0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24
+192.0.2.0/24 192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24
+198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 168.63.129.16/32
+""")
+V6_TABLE = words("""
+::/3 ::/8 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48
+3fff::/20 4000::/2 5f00::/16 8000::/1 fc00::/7 fe80::/10 fec0::/10 ff00::/8
+""")
+
 NO_ADDRESS = ["", "localhost", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "1.2.3.4.", "%lo"]
+
+
+def in_a_table(address: IPv4Address | IPv6Address) -> bool:
+    return any(address in ip_network(line) for line in [*V4_TABLE, *V6_TABLE])
+
+
+@pytest.mark.parametrize("line", [*V4_TABLE, *V6_TABLE])
+def test_a_line_of_the_table_holds_from_its_first_address_to_its_last(line: str) -> None:
+    network = ip_network(line)
+    for address in (network[0], network[-1], network[network.num_addresses // 2]):
+        assert not allowed(CLOSED, str(address))
+    for number in (int(network[0]) - 1, int(network[-1]) + 1):
+        if 0 <= number < 1 << network.max_prefixlen:
+            beside = type(network[0])(number)
+            assert allowed(CLOSED, str(beside)) != in_a_table(beside)
+
+
+@given(st.ip_addresses())
+def test_what_is_in_no_line_of_the_table_is_public(address: IPv4Address | IPv6Address) -> None:
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    assert allowed(CLOSED, str(address)) != in_a_table(mapped or address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
