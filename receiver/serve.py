@@ -16,6 +16,7 @@ from typing import Final, NoReturn, TextIO
 from receiver.app import FrontDoor, Service, build
 from receiver.clock import SteadyClock, wall_clock
 from receiver.delivery.guard import Guard
+from receiver.delivery.ourselves import Ourselves
 from receiver.delivery.sender import Sender
 from receiver.errors import CannotStart, StoreBroken
 from receiver.log import Log, configure
@@ -81,9 +82,9 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     _warn(settings, log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLDS)
-    guard = Guard(settings.networks)
+    networks, listening = settings.networks, open_sockets(settings)
+    guard = Guard(networks, ourselves=_ourselves(listening))
     sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
-    listening = open_sockets(settings)
     store = await SqliteStore.open(settings.database_path, clock=wall_clock, notice=log.warning)
     watch = asyncio.create_task(_watch(store, log))
     patience = _Patience(log)
@@ -123,6 +124,11 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
 def _stop(service: Service, patience: _Patience, grace: float) -> None:
     service.ops.watch.wake_all()
     patience.end_in(grace)
+
+
+def _ourselves(listening: Listening) -> Ourselves:
+    urls = (listening.public_url, listening.url, listening.admin_url)
+    return Ourselves.at(urls, [bound.getsockname()[:2] for bound in listening.sockets])
 
 
 def _public_port(listening: Listening, settings: Settings) -> int | None:

@@ -21,6 +21,7 @@ from receiver.app import FrontDoor, Service, build
 from receiver.clock import SteadyClock
 from receiver.deliveries import Failure, Outcome
 from receiver.delivery.guard import Guard
+from receiver.delivery.ourselves import Ourselves
 from receiver.delivery.sender import Sender
 from receiver.settings import Settings
 from receiver.store.sqlite import SqliteStore
@@ -182,7 +183,7 @@ async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
     """Everything that `reelhook serve` puts together, under a clock that stands still."""
     clock, capture = FakeClock(), LogCapture()
     settings = Settings.read({**ENVIRON, "REELHOOK_DATA_DIR": str(folder), **environ})
-    guard = Guard(settings.networks)
+    guard = Guard(settings.networks, ourselves=Ourselves.at([PUBLIC_URL]))
     wrapper = structlog.make_filtering_bound_logger("debug")
     told: list[structlog.typing.Processor] = [structlog.processors.format_exc_info, capture]
     log = structlog.wrap_logger(None, processors=told, wrapper_class=wrapper)

@@ -61,6 +61,7 @@ DRAWING: Final = """\
     receiver.connection         uvicorn httptools
     receiver.server             uvicorn uvloop starlette
     receiver.client             httpx pydantic
+    receiver.delivery.ourselves yarl
     receiver.delivery.guard     aiohttp yarl
     receiver.delivery.sender    aiohttp yarl multidict
     receiver.store.protocol

@@ -15,9 +15,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import (
     IPv4Address,
     IPv4Network,
-    IPv6Address,
     IPv6Network,
-    ip_address,
     ip_network,
 )
 from typing import Any, Final
@@ -25,9 +23,9 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from receiver.delivery.ourselves import NOWHERE, Address, Ourselves, as_address
 from receiver.errors import Invalid, ReelhookError
 
-Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 SETTING: Final = "REELHOOK_ALLOW_NETWORKS"
@@ -84,6 +82,13 @@ class BlockedAddress(ReelhookError):
         self.never = never
 
 
+class OwnAddress(BlockedAddress):
+    """This receiver itself: what it sends there would come back as one more event."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, why="this receiver itself", never=True)
+
+
 class UrlRefused(Invalid):
     """A URL that can't be delivered to; the message says what to change."""
 
@@ -103,21 +108,30 @@ class ConnectionBlocked(OSError):
 
 
 class Guard:
-    """The address policy: public addresses, and those of `allow_networks`."""
+    """The address policy: public addresses, and those of `allow_networks`; never `ourselves`."""
 
-    def __init__(self, allow_networks: Sequence[Network] = (), *, public: bool = True) -> None:
+    def __init__(
+        self,
+        allow_networks: Sequence[Network] = (),
+        *,
+        public: bool = True,
+        ourselves: Ourselves = NOWHERE,
+    ) -> None:
         self._allowed = tuple(allow_networks)
         self._public = public
+        self._ourselves = ourselves
 
     def for_plain_http(self) -> Guard:
         """The stricter policy of http: nothing but `allow_networks`."""
-        return Guard(self._allowed, public=False)
+        return Guard(self._allowed, public=False, ourselves=self._ourselves)
 
-    def check_address(self, text: str) -> None:
+    def check_address(self, text: str, port: int = 0) -> None:
         """Return if a request may go there. Raises BlockedAddress."""
         address = _parsed(text)
         if _is_never(address):
             raise BlockedAddress(text, why="a link-local or metadata address", never=True)
+        if self._ourselves.listens_on(address, port):
+            raise OwnAddress(f"{text}, port {port},")
         if any(address in network for network in self._allowed):
             return
         if not self._public:
@@ -130,23 +144,30 @@ class Guard:
         scheme = _check_shape(url)
         if scheme == "http" and not self._allowed:
             raise UrlRefused(f"Use https; http is for networks that {SETTING} names.")
+        host, port = _dialled(url)
+        if self._ourselves.has_origin(URL(url)):
+            own = OwnAddress(f"{scheme}://{host}:{port}")
+            raise UrlRefused(f"{host} can't be delivered to: {own}") from own
         guard = self.for_plain_http() if scheme == "http" else self
-        guard.check_host(_dialled_host(url))
+        guard.check_host(host, port)
 
-    def check_host(self, host: str) -> None:
+    def check_host(self, host: str, port: int = 0) -> None:
         """Return if this host, as it would be dialled, may be tried. Raises UrlRefused."""
         if ":" in host or _QUAD.fullmatch(host):
             addresses: tuple[str, ...] = (host,)
         else:
             _check_name(host)
             addresses = _known_addresses(host)
-        blocked = [refusal for address in addresses if (refusal := self._refusal(address))]
-        if blocked and len(blocked) == len(addresses):
-            raise UrlRefused(f"{host} can't be delivered to: {blocked[0]}") from blocked[0]
+        found = [self._refusal(address, port) for address in addresses]
+        blocked = [refusal for refusal in found if refusal is not None]
+        own = [refusal for refusal in blocked if isinstance(refusal, OwnAddress)]
+        if own or (blocked and len(blocked) == len(addresses)):
+            first = (own or blocked)[0]
+            raise UrlRefused(f"{host} can't be delivered to: {first}") from first
 
-    def _refusal(self, address: str) -> BlockedAddress | None:
+    def _refusal(self, address: str, port: int) -> BlockedAddress | None:
         try:
-            self.check_address(address)
+            self.check_address(address, port)
         except BlockedAddress as blocked:
             return blocked
         return None
@@ -166,7 +187,7 @@ class GuardedResolver(AbstractResolver):
         """The addresses of a name, all of them vetted."""
         answers = await self._lookup(host, port, family)
         for answer in answers:
-            _vet(self._guard, answer["host"])
+            _vet(self._guard, answer["host"], port)
         return answers
 
     async def close(self) -> None:
@@ -188,25 +209,24 @@ def guarded_socket(guard: Guard) -> Callable[[tuple[Any, ...]], socket.socket]:
 
     def make(info: tuple[Any, ...]) -> socket.socket:
         family, kind, proto, _, sockaddr = info
-        _vet(guard, sockaddr[0])
+        _vet(guard, sockaddr[0], sockaddr[1])
         return socket.socket(family, kind, proto)
 
     return make
 
 
-def _vet(guard: Guard, address: str) -> None:
+def _vet(guard: Guard, address: str, port: int) -> None:
     try:
-        guard.check_address(address)
+        guard.check_address(address, port)
     except BlockedAddress as blocked:
         raise ConnectionBlocked(blocked) from blocked
 
 
 def _parsed(text: str) -> Address:
     try:
-        address = ip_address(text.partition("%")[0])
+        return as_address(text)
     except ValueError:
         raise BlockedAddress(text, why="not an address", never=True) from None
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _is_public(address: Address) -> bool:
@@ -247,8 +267,8 @@ def _check_shape(url: str) -> str:
     return shape[1].lower()
 
 
-def _dialled_host(url: str) -> str:
-    """The host as aiohttp would dial it, since it reads the URL with the same parser."""
+def _dialled(url: str) -> tuple[str, int]:
+    """The host and port as aiohttp would dial it, since it reads the URL with the same parser."""
     try:
         parsed = URL(url)
         host, readable, port = parsed.raw_host, parsed.host, parsed.port
@@ -260,7 +280,7 @@ def _dialled_host(url: str) -> str:
         raise UrlRefused("Use a port between 1 and 65535.")
     if _is_disguised(url, host):
         raise UrlRefused(f"Write the host in plain characters: {host}.")
-    return host
+    return host, port
 
 
 def _is_disguised(url: str, host: str) -> bool:
