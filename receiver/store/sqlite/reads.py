@@ -15,7 +15,7 @@ from receiver import ids
 from receiver.callbacks import Callback, Kept
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint
-from receiver.errors import Invalid, NotFound, StoreBroken, StoreUnavailable
+from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
 from receiver.results import Result
 from receiver.store.faults import Fault, judge
@@ -31,6 +31,7 @@ from receiver.store.sqlite.rows import (
     task_key,
     task_of,
 )
+from receiver.store.sqlite.where import Where
 from receiver.tasks import Task
 from receiver.tokens import DEFAULT_PROJECT
 
@@ -127,7 +128,7 @@ class Reads:
 
     async def tasks(self, query: Query) -> Page[Task]:
         """Tasks, the newest first."""
-        where = _Where()
+        where = Where()
         where.same("platform", query.platform)
         where.same("model", query.model)
         where.same("status", query.status)
@@ -136,8 +137,7 @@ class Reads:
         where.same("registered", query.registered)
         where.since_until("created_at", query)
         where.older(("n",), query)
-        if query.tag:
-            where.add("json_extract(tags, ?) = ?", f'$."{query.tag[0]}"', query.tag[1])
+        where.tagged("tags", query)
         if query.q:
             where.search(("model", "client_ref", "platform_id", "tags", "metadata"), query.q)
         rows = await self._all_rows(*where.list("SELECT * FROM tasks", ("n",), query))
@@ -159,7 +159,7 @@ class Reads:
 
     async def callbacks(self, query: Query) -> Page[Callback]:
         """Callbacks, the newest first."""
-        where = _Where()
+        where = Where()
         where.same("c.outcome", query.outcome)
         if query.orphan is not None:
             where.add("c.task_n IS NULL" if query.orphan else "c.task_n IS NOT NULL")
@@ -181,7 +181,7 @@ class Reads:
 
     async def endpoints(self, query: Query) -> Page[Endpoint]:
         """Endpoints, the newest first."""
-        where = _Where()
+        where = Where()
         where.add("deleted_at IS NULL")
         where.same("project", query.project)
         where.older(("id",), query)
@@ -196,7 +196,7 @@ class Reads:
 
     async def events(self, query: Query) -> Page[Event]:
         """Events, the newest first."""
-        where = _Where()
+        where = Where()
         where.same("e.type", query.event_type)
         where.same("e.project", query.project)
         where.same("t.id", query.task and task_key(query.task))
@@ -222,7 +222,7 @@ class Reads:
 
     async def deliveries(self, query: Query) -> Page[Delivery]:
         """Deliveries, those of the newest events first."""
-        where = _Where()
+        where = Where()
         where.same("d.state", query.state)
         where.same("e.type", query.event_type)
         where.same("e.project", query.project)
@@ -256,43 +256,3 @@ def _page(rows: Sequence[Row], query: Query, view: Callable[[Row], T], *order: s
     more = len(rows) > query.limit
     cursor = tuple(shown[-1][column] for column in order) if more else None
     return Page([view(row) for row in shown], cursor)
-
-
-class _Where:
-    """The conditions of a list. Column names are ours; every value is bound."""
-
-    def __init__(self) -> None:
-        self._conditions: list[str] = []
-        self._values: list[Any] = []
-
-    def add(self, condition: str, *values: Any) -> None:
-        self._conditions.append(condition)
-        self._values.extend(values)
-
-    def same(self, column: str, value: Any) -> None:
-        if value is not None:
-            self.add(f"{column} = ?", value)
-
-    def since_until(self, column: str, query: Query) -> None:
-        if query.since is not None:
-            self.add(f"{column} >= ?", query.since)
-        if query.until is not None:
-            self.add(f"{column} < ?", query.until)
-
-    def older(self, order: Sequence[str], query: Query) -> None:
-        if query.before is not None:
-            if len(query.before) != len(order):
-                raise Invalid("That cursor is not one of this list.", parameter="cursor")
-            columns, marks = ", ".join(order), ", ".join("?" * len(order))
-            self.add(f"({columns}) < ({marks})", *query.before)
-
-    def search(self, columns: Sequence[str], text: str) -> None:
-        pattern = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        any_of = " OR ".join(f"{column} LIKE ? ESCAPE '\\'" for column in columns)
-        self.add(f"({any_of})", *[f"%{pattern}%"] * len(columns))
-
-    def list(self, select: str, order: Sequence[str], query: Query) -> tuple[str, Sequence[Any]]:
-        where = f" WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
-        by = ", ".join(f"{column} DESC" for column in order)
-        # One row more than asked for says whether there is a next page.
-        return f"{select}{where} ORDER BY {by} LIMIT ?", [*self._values, query.limit + 1]
