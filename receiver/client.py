@@ -14,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from receiver.callbacks import Callback, Reprocess, Reprocessed
+from receiver.costs import Cost, CostSum
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.errors import ReelhookError
@@ -39,6 +40,9 @@ __all__ = [
     "Callback",
     "ClaimedTask",
     "Client",
+    "Cost",
+    "CostSum",
+    "Costs",
     "Delivery",
     "Endpoint",
     "EndpointPatch",
@@ -86,6 +90,12 @@ class Listing(BaseModel, Generic[T]):
 
     data: list[T]
     next_cursor: str | None
+
+
+class Costs(Listing[Cost]):
+    """One page of what tasks cost. `total`, on the first page, is over all that was asked for."""
+
+    total: CostSum | None
 
 
 class Client:
@@ -201,6 +211,11 @@ class Client:
     async def tasks(self, **filters: Any) -> Listing[Task]:
         """One page of tasks."""
         return await self._list(Task, "/v1/tasks", filters)
+
+    async def costs(self, by: str = "model", **filters: Any) -> Costs:
+        """What tasks cost by `task`, `model`, `day`, `tag:NAME`, `project` or `platform`."""
+        params = {"by": by, **{name: value for name, value in filters.items() if value is not None}}
+        return _read(Costs, await self._ask("GET", "/v1/costs", params=params))
 
     async def add_endpoint(self, spec: EndpointSpec) -> Endpoint:
         """Register a downstream callback; `secret` is in this answer alone."""

@@ -40,6 +40,7 @@ DRAWING: Final = """\
     receiver.endpoints          pydantic
     receiver.deliveries         pydantic
     receiver.keeping            pydantic
+    receiver.costs              pydantic
     submitter.errors
     submitter.tasks
     submitter.requests.*        pydantic

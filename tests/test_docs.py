@@ -23,6 +23,7 @@ from receiver.admin import api
 from receiver.admin.routes.endpoints import MOVES as ENDPOINT_MOVES
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
+from receiver.costs import By, Cost
 from receiver.deliveries import MOVES, Attempt, Delivery, Failure
 from receiver.delivery.guard import UrlRefused
 from receiver.delivery.policy import SCHEDULE
@@ -270,6 +271,7 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         Attempt,
         PruneAsked,
         Pruned,
+        Cost,
     ],
     ids=lambda shape: shape.__name__,
 )
@@ -290,6 +292,7 @@ def test_every_filter_of_the_lists_is_documented() -> None:
         ("http-api.md", [*Failure]),
         ("http-api.md", [*SubmitState]),
         ("http-api.md", [*Source]),
+        ("http-api.md", [*set(By) - {By.TAG}]),
         ("events.md", [*Category]),
         ("events.md", [*TYPES]),
         ("states.md", [*Status]),

@@ -54,6 +54,7 @@ class Api:
             ("GET", "/v1/tasks/{id}/results", self._results),
             ("POST", "/v1/tasks/{id}/revoke", self._revoke_task),
             ("POST", "/v1/tasks/{id}/reconcile", self._reconcile_task),
+            ("GET", "/v1/costs", self._costs),
             ("GET", "/v1/callbacks", self._callbacks),
             ("GET", "/v1/callbacks/{id}", self._callback),
             ("DELETE", "/v1/callbacks/{id}", self._delete_callback),
@@ -128,6 +129,12 @@ class Api:
     async def _results(self, who: Principal, request: Request) -> Response:
         results = await self._ops.results(who, request.path_params["id"])
         return listed(Page(results, None))
+
+    async def _costs(self, who: Principal, request: Request) -> Response:
+        names = "by status platform model project tag since until"
+        page = await self._ops.costs(who, query_of(request, names))
+        total = "null" if page.total is None else page.total.model_dump_json()
+        return listed(page, f'"total":{total},')
 
     async def _callbacks(self, who: Principal, request: Request) -> Response:
         names = "outcome task orphan project since until"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.inbound import callbacks
-from receiver.cli.ledger import events, tasks
+from receiver.cli.ledger import costs, events, tasks
 from receiver.cli.outbound import deliveries, endpoints
 from receiver.cli.output import (
     FAILED,
@@ -44,6 +44,7 @@ for _name, _group in (
     ("events", events),
 ):
     app.add_typer(_group, name=_name)
+app.command()(costs)
 app.command()(prune)
 
 

@@ -1,4 +1,4 @@
-"""Floor 5, assembly: `reelhook tasks` and `events`: what is owed and what was told."""
+"""Floor 5, assembly: `reelhook tasks`, `costs`, `events`: what is owed, paid and told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from receiver.cli.output import TIMED_OUT, Json, Limit, fail, say, show, table, with_client
 
 if TYPE_CHECKING:
-    from receiver.client import Client
+    from receiver.client import Client, Costs
 
 tasks = typer.Typer(no_args_is_help=True, help="The ledger of submitted tasks.")
 events = typer.Typer(no_args_is_help=True, help="What was told downstream.")
@@ -136,6 +136,60 @@ async def _follow(client: Client, task_id: str, as_json: bool) -> None:
             typer.echo(task.model_dump_json(exclude_none=True))
         else:
             typer.echo(f"{task.status.value:<17} {task.received} of {task.expected or '?'}")
+
+
+def costs(
+    by: Annotated[
+        str, typer.Option(help="task, model, day, tag:NAME, project or platform.")
+    ] = "model",
+    status: Annotated[str | None, typer.Option(help="pending, partial, succeeded, …")] = None,
+    platform: Annotated[str | None, typer.Option()] = None,
+    model: Annotated[str | None, typer.Option()] = None,
+    project: Annotated[str | None, typer.Option()] = None,
+    tag: Annotated[str | None, typer.Option(help="key=value")] = None,
+    since: Annotated[str | None, typer.Option(help="2026-11-20, or with a time; UTC.")] = None,
+    until: Annotated[str | None, typer.Option(help="Likewise; not included.")] = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """Sum up what tasks cost, as the platforms reported it.
+
+    The last line is the total, also of what is not listed. What came without a cost is counted
+    beside the sum, so that you see when it lacks something.
+
+    reelhook costs
+    reelhook costs --by tag:projectId --since 2026-11-01 --until 2026-12-01
+    reelhook costs --by day --model pixverse:1@6 --json
+    """
+    filters = {
+        "status": status,
+        "platform": platform,
+        "model": model,
+        "project": project,
+        "tag": tag,
+        "since": since,
+        "until": until,
+    }
+
+    async def use(client: Client) -> None:
+        page = await client.costs(by, **filters, limit=limit)
+        _sums(page, as_json)
+
+    with_client(use)
+
+
+def _sums(page: Costs, as_json: bool) -> None:
+    from receiver.client import Cost
+
+    columns = ("value", "cost", "results", "failed", "without_cost", "tasks")
+    rows = page.data
+    if page.total is not None and rows and not as_json:
+        rows = [*rows, Cost(value="total", **page.total.model_dump())]
+    table(rows, as_json, columns, "No results there that could have cost anything.")
+    if page.total is not None and as_json:
+        typer.echo(f'{{"total":{page.total.model_dump_json()}}}')
+    if page.next_cursor is not None:
+        say("There are more groups: --limit takes up to 200, the filters make them fewer.")
 
 
 @events.command("list")

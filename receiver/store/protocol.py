@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
+from receiver.costs import Cost, CostSum, Grouping
 from receiver.deliveries import Delivery, Outcome, State
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
@@ -119,6 +120,14 @@ class Query:
     since: int | None = None
     until: int | None = None
     q: str | None = None
+    by: Grouping | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CostPage(Page[Cost]):
+    """A page of groups. `total`, on the first page alone, is over all that the query asks for."""
+
+    total: CostSum | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +202,10 @@ class Store(Protocol):
     async def task(self, task_id: str) -> Task: ...
     async def tasks(self, query: Query) -> Page[Task]: ...
     async def results(self, task_id: str) -> Sequence[Result]: ...
+    async def costs(self, query: Query) -> CostPage:
+        """What tasks cost by `query.by` (None: the model); its times are those of the results."""
+        ...
+
     async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
         """Lease tasks that are due for reconcile, each to one caller, and put them off."""
         ...

@@ -56,6 +56,7 @@ ROUTES = [
     ("POST", "/v1/tasks/{task}/reconcile"),
     ("POST", "/v1/tasks/claim"),
     ("POST", "/v1/tasks/release"),
+    ("GET", "/v1/costs"),
     ("GET", "/v1/callbacks"),
     ("GET", "/v1/callbacks/{callback}"),
     ("DELETE", "/v1/callbacks/{callback}"),
@@ -494,7 +495,7 @@ async def test_a_list_is_paged_by_the_cursor_it_gave(
     assert len(found) >= 3
 
 
-@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("path", [*LISTS, "/v1/costs"])
 @pytest.mark.parametrize(
     "query",
     [
@@ -530,6 +531,15 @@ async def test_a_query_that_means_nothing_says_which_parameter(
         ("/v1/tasks", "tag=team"),
         ("/v1/tasks", "tag=%22=x"),
         ("/v1/tasks", "endpoint=ep_x"),
+        ("/v1/tasks", "by=model"),
+        ("/v1/costs", "by=seed"),
+        ("/v1/costs", "by=tag"),
+        ("/v1/costs", "by=tag:"),
+        ("/v1/costs", "by=model:x"),
+        ("/v1/costs", "by=tag:%22"),
+        ("/v1/costs", "by=tag:%00"),
+        ("/v1/costs", "overdue=true"),
+        ("/v1/costs", "since=yesterday"),
         ("/v1/endpoints", "state=enabled"),
         ("/v1/callbacks", "status=x"),
         ("/v1/events", "state=dead"),
@@ -543,6 +553,30 @@ async def test_a_filter_that_means_nothing_is_not_valid(
     api: httpx.AsyncClient, path: str, query: str
 ) -> None:
     refused(await api.get(f"{path}?{query}"), 422, "invalid")
+
+
+async def test_costs_are_summed_up_page_by_page(
+    receiver: Assembled, api: httpx.AsyncClient
+) -> None:
+    for number in range(3):
+        tags = {"team": "ab"[number % 2]}
+        await receiver.store.record(arrival_of(uuid(number), success(number), tags=tags))
+    path, paid = "/v1/costs", {"results": 1, "failed": 0, "without_cost": 0, "tasks": 1}
+    whole = (await api.get(path, params={"by": "task"})).json()
+    assert whole["data"] == [{"cost": 0.4715, **paid, "value": uuid(n)} for n in (2, 1, 0)]
+    assert (whole["next_cursor"], whole["total"]) == (
+        None,
+        {"cost": 1.4145, **paid, "results": 3, "tasks": 3},
+    )
+    first = (await api.get(path, params={"by": "task", "limit": 2})).json()
+    assert (first["data"], first["total"]) == (whole["data"][:2], whole["total"])
+    rest = {"by": "task", "limit": 2, "cursor": first["next_cursor"]}
+    second = (await api.get(path, params=rest)).json()
+    assert second == {"data": whole["data"][2:], "total": None, "next_cursor": None}
+    tagged = (await api.get(path, params={"by": "tag:team", "tag": "team=b"})).json()
+    assert tagged["data"] == [{"cost": 0.4715, **paid, "value": "b"}]
+    (model,) = (await api.get(path)).json()["data"]
+    assert (model["value"], model["cost"]) == (None, 1.4145)
 
 
 async def test_tasks_are_found_by_what_is_asked(

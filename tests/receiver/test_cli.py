@@ -282,6 +282,33 @@ def test_lists_are_lines_of_json_or_a_table(served: Running) -> None:
     assert (nothing.out, nothing.err) == ("", "")
 
 
+def test_costs_are_a_table_with_a_total_or_lines_of_json(served: Running) -> None:
+    mark, tasks = new_task(), [new_task(), new_task()]
+    for number, task in enumerate(tasks):
+        tags = ("--tag", f"mark={mark}", "--tag", f"team={number}")
+        url = signed_url(served, task, "--results", "2", *tags)
+        assert post(url, success(1, task), success(2, task, cost=None)) == 200
+    asked = ("costs", "--by", "tag:team", "--tag", f"mark={mark}", "--platform", "runware")
+    found = ask(served, *asked, "--json")
+    *groups, last = found.json
+    counts = {"results": 2, "failed": 0, "without_cost": 1, "tasks": 1}
+    assert groups == [{"value": team, "cost": 0.4715, **counts} for team in ("1", "0")]
+    total = {"cost": 0.943, "results": 4, "failed": 0, "without_cost": 2, "tasks": 2}
+    assert (found.code, last, found.err) == (OK, {"total": total}, "")
+    human = ask(served, *asked)
+    head, *lines = [line.split() for line in human.out.splitlines()]
+    assert (human.code, human.err, "\x1b" in human.out) == (OK, "", False)
+    assert head == ["value", "cost", "results", "failed", "without_cost", "tasks"]
+    assert lines[-1] == ["total", "0.943", "4", "0", "2", "2"]
+    assert [line[0] for line in lines[:-1]] == ["1", "0"]
+    fewer = ask(served, *asked, "--limit", "1")
+    assert (len(fewer.out.splitlines()), "--limit" in fewer.err) == (3, True)
+    nothing = ask(served, *asked, "--until", "2020-01-01")
+    assert (nothing.code, nothing.out, "No results" in nothing.err) == (OK, "", True)
+    wrong = ask(served, "costs", "--by", "tag")
+    assert (wrong.code, wrong.out, "tag:NAME" in wrong.err) == (FAILED, "", True)
+
+
 def test_a_callback_and_an_event_are_shown_whole(served: Running) -> None:
     task = new_task()
     assert post(signed_url(served, task), success(1, task)) == 200

@@ -40,6 +40,15 @@ def answering(response: httpx.Response) -> Client:
     return Client("http://receiver", "token", transport=transport)
 
 
+async def test_costs_come_by_what_is_named(receiver: Assembled, client: Client) -> None:
+    await receiver.store.record(arrival(success(), tags={"team": "a"}))
+    found = await client.costs("tag:team", model=None, limit=1)
+    assert [(one.value, one.cost) for one in found.data] == [("a", 0.4715)]
+    assert found.total is not None
+    assert (found.total.tasks, found.next_cursor) == (1, None)
+    assert (await client.costs(project="other")).data == []
+
+
 async def test_a_task_goes_through_its_life(receiver: Assembled, client: Client) -> None:
     spec = TaskSpec(platform="runware", expected=2, tags={"a": "b"})
     made = await client.register_task(TASK, spec, source=Source.POLL)

@@ -127,7 +127,7 @@ async def test_lists_show_ones_own_project_alone(
     receiver: Assembled, things: dict[str, str]
 ) -> None:
     ops = receiver.service.ops
-    for verb in (ops.tasks, ops.callbacks, ops.endpoints, ops.events, ops.deliveries):
+    for verb in (ops.tasks, ops.costs, ops.callbacks, ops.endpoints, ops.events, ops.deliveries):
         assert (await verb(STRANGER, Query())).data == []
         assert len((await verb(OWNER, Query())).data) > 0
         assert len((await verb(ADMIN, Query(project="film"))).data) > 0

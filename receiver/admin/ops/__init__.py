@@ -26,6 +26,7 @@ from receiver.reprocessing import arrivals_of
 from receiver.results import Result
 from receiver.retention import Retention
 from receiver.store.protocol import (
+    CostPage,
     Page,
     Query,
     Registration,
@@ -276,6 +277,10 @@ class Ops(EndpointOps, DeliveryOps):
         """A task's results."""
         await self.task(who, task_id)
         return await self.store.results(task_id)
+
+    async def costs(self, who: Principal, query: Query) -> CostPage:
+        """What tasks cost, as platforms reported it."""
+        return await self.store.costs(who.within(query))
 
     async def callbacks(self, who: Principal, query: Query) -> Page[Callback]:
         """A page of callbacks."""

@@ -41,11 +41,12 @@ def _json(found: BaseModel, hidden: set[str]) -> str:
         return json.dumps(found.model_dump(exclude=hidden), default=to_jsonable_python)
 
 
-def listed(page: Page[Any]) -> Response:
+def listed(page: Page[Any], more: str = "") -> Response:
     items = ",".join(_json(item, {"secret", "attempt_log"}) for item in page.data)
     cursor = cursor_text(page.next_cursor)
     shown = "null" if cursor is None else f'"{cursor}"'
-    return Response(f'{{"data":[{items}],"next_cursor":{shown}}}', media_type="application/json")
+    body = f'{{"data":[{items}],{more}"next_cursor":{shown}}}'
+    return Response(body, media_type="application/json")
 
 
 def cursor_text(place: tuple[int, ...] | None) -> str | None:

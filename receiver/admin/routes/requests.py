@@ -17,6 +17,7 @@ from receiver import ids
 from receiver.admin.ops import Principal, Query
 from receiver.callbacks import Outcome
 from receiver.clock import from_datetime, within_reason
+from receiver.costs import Grouping
 from receiver.deliveries import State as DeliveryState
 from receiver.errors import Invalid, Unreadable
 from receiver.platforms.reading import loads
@@ -101,6 +102,7 @@ _READ: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "state": _word(DeliveryState),
     "outcome": _word(Outcome),
     "limit": _limit,
+    "by": lambda text, name: Grouping.read(_text(text, name)),
     "since": _moment,
     "until": _moment,
     "overdue": _flag,

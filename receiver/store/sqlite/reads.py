@@ -13,13 +13,15 @@ import aiosqlite
 
 from receiver import ids
 from receiver.callbacks import Callback, Kept
+from receiver.costs import By, CostSum, Grouping
 from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
 from receiver.results import Result
 from receiver.store.faults import Fault, judge
-from receiver.store.protocol import Page, Query
+from receiver.store.protocol import CostPage, Page, Query
+from receiver.store.sqlite import costs
 from receiver.store.sqlite.rows import (
     attempt_of,
     callback_of,
@@ -142,6 +144,20 @@ class Reads:
             where.search(("model", "client_ref", "platform_id", "tags", "metadata"), query.q)
         rows = await self._all_rows(*where.list("SELECT * FROM tasks", ("n",), query))
         return _page(rows, query, lambda row: task_of(row, whole=False), "n")
+
+    async def costs(self, query: Query) -> CostPage:
+        """What tasks cost, group by group."""
+        by = query.by or Grouping(By.MODEL)
+        rows = await self._all_rows(*costs.page_of(by, query))
+        page = _page(rows, query, lambda row: costs.cost_of(row, by), *costs.order_of(by))
+        total = None if query.before else await self._total(by, query, rows)
+        return CostPage(page.data, page.next_cursor, total)
+
+    async def _total(self, by: Grouping, query: Query, rows: Sequence[Row]) -> CostSum:
+        if rows and costs.has_total(by):
+            return costs.sum_of(rows[0], "all_")
+        (row,) = await self._all_rows(*costs.total_of(query))
+        return costs.sum_of(row)
 
     async def callback(self, callback_id: str) -> Callback:
         """One callback with its body."""

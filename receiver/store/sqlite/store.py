@@ -26,6 +26,7 @@ from receiver.store.commits import Notice
 from receiver.store.migrate import check_owner, make_shrinkable, migrate
 from receiver.store.protocol import (
     Claimed,
+    CostPage,
     NewEndpoint,
     Page,
     Prune,
@@ -310,6 +311,10 @@ class SqliteStore:
     async def results(self, task_id: str) -> Sequence[Result]:
         """A task's results."""
         return await self._reads.results(task_id)
+
+    async def costs(self, query: Query) -> CostPage:
+        """What tasks cost, group by group."""
+        return await self._reads.costs(query)
 
     async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
         """Lease tasks that are due for reconcile."""
