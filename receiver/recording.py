@@ -165,7 +165,8 @@ class Recorder:
         if self._would_flood(task, arrival):
             task.expected = before
             return Receipt(Outcome.LIMITED)
-        changes = absorb(task, arrival.items, source=arrival.source, now=now)
+        came = self._came(arrival)
+        changes = absorb(task, arrival.items, source=arrival.source, now=now, came=came)
         outcome = _outcome_of(changes)
         self._touch(task)
         failed = any(item.kind is Kind.FAILED for item in arrival.items)
@@ -176,6 +177,9 @@ class Recorder:
         self._keep_by(outcome, task, arrival, known)
         self._write_changes(task, changes, now)
         return Receipt(outcome, len(changes.new))
+
+    def _came(self, arrival: Arrival) -> int:
+        return arrival.received_at
 
     def _would_flood(self, task: TaskState, arrival: Arrival) -> bool:
         # Only what holds no owed result may be refused, and a poll is our own.
@@ -284,6 +288,11 @@ class Recorder:
             for subscription in self._subscriptions
             if subscription.project == project and subscription.wants(event_type, facts)
         ]
+
+    def date(self, task: TaskState) -> None:
+        """Plan what a ttl that was not known before says of the results that are there."""
+        dated = [(task.id, result) for result in task.date_results()]
+        self.plan.changed_results.extend(dated)
 
     def change(self, task: TaskState, changes: Changes, now: int) -> None:
         """Plan changes that came from the receiver itself (a deadline), not from an arrival."""

@@ -15,7 +15,7 @@ from receiver.callbacks import Arrival, Kept, Outcome, Receipt, by_task, read
 from receiver.endpoints import Subscription
 from receiver.platforms.items import Item
 from receiver.recording import FOREIGN, NAMES_NO_TASK, NOISE, UNKNOWN, NextId, Recorder
-from receiver.tasks import Changes, TaskState
+from receiver.tasks import TaskState
 
 _READ: Final = frozenset({Outcome.RECORDED, Outcome.CONFLICT, Outcome.DUPLICATE, Outcome.PROGRESS})
 
@@ -122,6 +122,9 @@ class Reprocessor(Recorder):
                 result.conflicts = conflicts
         return receipt
 
+    def _came(self, arrival: Arrival) -> int:
+        return self._row.received_at
+
     def _would_flood(self, task: TaskState, arrival: Arrival) -> bool:
         new = {item.key for item in arrival.items if item.key and item.key not in task.results}
         return bool(new) and task.indexed + len(new) > task.result_limit
@@ -146,8 +149,3 @@ class Reprocessor(Recorder):
             task.noise += change
             self._touch(task)
         row.outcome, row.reason = outcome, reason
-
-    def _write_changes(self, task: TaskState, changes: Changes, now: int) -> None:
-        for result in changes.new:
-            result.received_at = self._row.received_at
-        super()._write_changes(task, changes, now)

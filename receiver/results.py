@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
+from receiver.clock import SECOND, to_rfc3339
 from receiver.platforms.items import Category, Item, Kind
 from receiver.platforms.reading import dollars, dumps
 from receiver.tokens import Source
@@ -39,15 +40,36 @@ class ResultState:
     conflicts: int = 0
 
 
-def tell(item: Item) -> str:
+# How long a platform tries again to deliver a callback that nobody acknowledged. An assumption:
+# the first pauses are known, their number is not (reference: platforms.md §1.1, point 5).
+RETRYING: Final = 60 * SECOND
+
+
+def made_after(source: Source, asked_at: int | None, came: int) -> int | None:
+    """The moment before which a result that came then can't have been made; None: not known.
+
+    A callback comes soon after its result is made, or within RETRYING. What a poll finds may have
+    been there ever since the platform was asked, which was after `asked_at`. In milliseconds.
+    """
+    if asked_at is not None and asked_at > came:  # so it was asked before we knew of it
+        asked_at = None
+    return max(asked_at or 0, came - RETRYING) if source is Source.CALLBACK else asked_at
+
+
+def expiry(ttl: int | None, made: int | None) -> str | None:
+    """Until when media are there at least, RFC 3339, if they are deleted `ttl` seconds after."""
+    return None if ttl is None or made is None else to_rfc3339(made + ttl * SECOND)
+
+
+def tell(item: Item, expires_at: str | None = None) -> str:
     """What is told of an item, as JSON text: media, seed, cost in dollars, nsfw, and its error."""
-    return dumps(_facts_of(item))
+    return dumps(_facts_of(item, expires_at))
 
 
-def _facts_of(item: Item) -> dict[str, Any]:
+def _facts_of(item: Item, expires_at: str | None = None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "media": [
-            {"kind": kind, "id": identity, "url": url, "expires_at": None}
+            {"kind": kind, "id": identity, "url": url, "expires_at": expires_at}
             for kind, identity, url in item.media
         ],
         "seed": item.seed,
@@ -86,9 +108,9 @@ def _locations(media: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {part["kind"]: part["url"].partition("?")[0] for part in media if part["url"]}
 
 
-def fill(known: ResultState, item: Item) -> list[str]:
+def fill(known: ResultState, item: Item, expires_at: str | None = None) -> list[str]:
     """Take what `known` lacks from an item that tells the same result again; the names of it."""
-    mine, other = _facts(known), _facts_of(item)
+    mine, other = _facts(known), _facts_of(item, expires_at)
     lacked = [
         name for name in ("seed", "cost", "nsfw") if mine[name] is None and other[name] is not None
     ]
@@ -98,6 +120,18 @@ def fill(known: ResultState, item: Item) -> list[str]:
         known.cost = item.cost
     known.told = dumps(mine | {name: other[name] for name in lacked})
     return lacked
+
+
+def date(known: ResultState, expires_at: str | None) -> bool:
+    """Say of media that were told without it until when they are there; whether there were any."""
+    facts = _facts(known)
+    undated = [part for part in facts["media"] if part["expires_at"] is None]
+    if expires_at is None or not undated:
+        return False
+    for part in undated:
+        part["expires_at"] = expires_at
+    known.told = dumps(facts)
+    return True
 
 
 class MediaView(BaseModel):

@@ -18,14 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from receiver.clock import HOUR, MINUTE
 from receiver.platforms.items import Category, Item, Kind, PlatformError
-from receiver.platforms.reading import dumps
-from receiver.results import ResultState, differs, fill, tell
+from receiver.platforms.reading import dumps, integer_of
+from receiver.results import ResultState, date, differs, expiry, fill, made_after, tell
 from receiver.tokens import Source
 
 MOST_EXPECTED: Final = 100  # results that one task may owe
 MOST_COST: Final = 10**12  # micro-dollars of a task; sums of sums still fit into 64 bits
 DEADLINE: Final = 15 * MINUTE  # from its creation until a task counts as overdue
 GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
+LONGEST_TTL: Final = 100 * 365 * 24 * 3600  # seconds; a longer one is not told apart
 MISSED: Final = "deadlineExceeded"
 _MISSED_KEY: Final = "missed:"  # never a platform's own key
 
@@ -79,6 +80,8 @@ class TaskState:
     revoked_at: int | None = None
     reconcile_at: int | None = None  # due for a poll; of a completed task: asked for by hand
     reconcile_lease: int | None = None  # until when one poller has it
+    ttl: int | None = None  # seconds that the platform keeps a result
+    asked_at: int | None = None  # registered then, before the platform was asked for anything
     submit_state: SubmitState = SubmitState.SUBMITTED
     results: dict[str, ResultState] = field(default_factory=dict)
 
@@ -117,6 +120,20 @@ class TaskState:
         """Whether a token issued at that moment was revoked since."""
         return self.revoked_at is not None and issued_at <= self.revoked_at
 
+    def expiry(self, source: Source, came: int) -> str | None:
+        """Until when the media of a result that came then are there at least; None: not known."""
+        if self.ttl is None:  # mostly
+            return None
+        return expiry(self.ttl, made_after(source, self.asked_at, came))
+
+    def date_results(self) -> list[ResultState]:
+        """The results whose media get an expiry now, since their ttl was not known before."""
+        return [
+            known
+            for known in self.results.values()
+            if date(known, self.expiry(known.source, known.received_at))
+        ]
+
     def confirm_submit(self, source: Source, *, failed: bool) -> None:
         """What a body proves of the platform having taken the task: it did, unless the answer to
         the submit tells of a failure."""
@@ -151,15 +168,24 @@ class Changes:
     revised: bool = False
 
 
-def absorb(task: TaskState, items: Sequence[Item], *, source: Source, now: int) -> Changes:
+def absorb(
+    task: TaskState,
+    items: Sequence[Item],
+    *,
+    source: Source,
+    now: int,
+    came: int | None = None,
+) -> Changes:
     """Take a body's items into `task` and say what changed. New results have the id 0 until stored.
 
-    One body is one step: it completes a task at most once, and revises a completed one once.
+    One body is one step: it completes a task at most once, and revises a completed one once. It
+    `came` now, unless it is an old one that is taken once more.
     """
     changes = Changes()
+    came = now if came is None else came
     was_complete = task.completed_at is not None
     for item in _in_order(items, source):
-        _absorb_item(task, item, changes, source, now)
+        _absorb_item(task, item, changes, source, came)
     if _closes(source, items, changes):
         task.closed = True
     _settle(task, changes, was_complete, now)
@@ -177,7 +203,7 @@ def _is_gone(item: Item) -> bool:
     return item.error is not None and item.error.category is Category.NOT_FOUND
 
 
-def _absorb_item(task: TaskState, item: Item, changes: Changes, source: Source, now: int) -> None:
+def _absorb_item(task: TaskState, item: Item, changes: Changes, source: Source, came: int) -> None:
     if item.kind is Kind.PROGRESS:
         changes.progress += 1
     elif item.kind is Kind.UNKNOWN:
@@ -187,7 +213,7 @@ def _absorb_item(task: TaskState, item: Item, changes: Changes, source: Source, 
     elif source is Source.POLL and _is_gone(item) and not _lacks_one(task, changes):
         changes.duplicates += 1  # media that expired after we had them: the same result again
     else:
-        _add(task, item, changes, source, now)
+        _add(task, item, changes, source, came)
 
 
 def _lacks_one(task: TaskState, changes: Changes) -> bool:
@@ -196,15 +222,15 @@ def _lacks_one(task: TaskState, changes: Changes) -> bool:
     return not changes.progress and (task.expected is None or came < task.expected)
 
 
-def _add(task: TaskState, item: Item, changes: Changes, source: Source, now: int) -> None:
+def _add(task: TaskState, item: Item, changes: Changes, source: Source, came: int) -> None:
     result = ResultState(
         id=0,
         key=item.key,
         index=task.indexed,
         kind=item.kind,
         source=source,
-        received_at=now,
-        told=tell(item),
+        received_at=came,
+        told=tell(item, task.expiry(source, came)),
         cost=item.cost,
         raw=item.raw,
         late=task.completed_at is not None,
@@ -249,7 +275,7 @@ def _compare(task: TaskState, known: ResultState, item: Item, changes: Changes) 
         changes.filled.append(known)
         return
     changes.duplicates += 1
-    lacked = fill(known, item)
+    lacked = fill(known, item, task.expiry(known.source, known.received_at))
     if "cost" in lacked:
         _charge(task, item.cost or 0)
     if lacked:
@@ -314,6 +340,12 @@ class TaskSpec(BaseModel):
     deadline_at: datetime | None = None
     give_up_at: datetime | None = None
     client_ref: str | None = Field(default=None, max_length=200)
+
+    @property
+    def ttl(self) -> int | None:
+        """The seconds after which the platform deletes what it makes of the request, if it says."""
+        seconds = integer_of((self.request or {}).get("ttl"))
+        return None if seconds is None or seconds < 1 else min(seconds, LONGEST_TTL)
 
 
 class TaskClaim(BaseModel):

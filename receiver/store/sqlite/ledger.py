@@ -26,7 +26,7 @@ from receiver.tokens import Source
 _TASK_FIELDS: Final = (  # as TaskState has them
     "n, id, platform, project, expected, model, tags, metadata, succeeded, failed, missed, indexed,"
     " cost, closed, overdue, noise, duplicates, completed_at, revoked_at, reconcile_at,"
-    " reconcile_lease, submit_state"
+    " reconcile_lease, ttl, asked_at, submit_state"
 )
 # Calling an enum's class takes longer than reading a whole row.
 _KINDS: Final = {str(kind): kind for kind in Kind}

@@ -44,12 +44,21 @@ class Registry:
             return True
         _check_same(asked, row)
         _fill(tx, asked, key)
+        if row["ttl"] is None and asked.spec.ttl is not None:
+            self._date(tx, asked)
         begin_polling(tx, key, asked.now)
         if row["expected"] is None:
             self._complete(tx, asked)
         if _lacked(row):
             self._match_again(tx, asked)
         return False
+
+    def _date(self, tx: Transaction, asked: Registration) -> None:
+        # What was told stays as it was; what is told from now on, and the API, have the expiry.
+        loaded = load(tx.connection, {asked.id})
+        recorder = self._ledger.recorder(loaded)
+        recorder.date(loaded.tasks[asked.id])
+        self._ledger.write(tx, recorder.plan, loaded, asked.now)
 
     def _complete(self, tx: Transaction, asked: Registration) -> None:
         # Knowing how many are owed may show that all of them are in.
@@ -85,7 +94,8 @@ class Registry:
         tx.connection.execute(
             "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
             " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
-            f" tags, metadata, request, registered) VALUES ({', '.join('?' * 17)}, 1)",
+            " tags, metadata, request, ttl, asked_at, registered)"
+            f" VALUES ({', '.join('?' * 19)}, 1)",
             (
                 self._next_id(),
                 key,
@@ -104,6 +114,8 @@ class Registry:
                 dumps(spec.tags),
                 dumps(spec.metadata),
                 None if spec.request is None else dumps(spec.request),
+                spec.ttl,
+                asked.now,
             ),
         )
 
@@ -120,7 +132,7 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
         " platform_id = coalesce(platform_id, ?), client_ref = coalesce(client_ref, ?),"
         " deadline_at = iif(deadline_at = created_at + ?, coalesce(?, deadline_at), deadline_at),"
         " give_up_at = iif(give_up_at = created_at + ?, coalesce(?, give_up_at), give_up_at),"
-        " request = coalesce(request, ?),"
+        " request = coalesce(request, ?), ttl = coalesce(ttl, ?),"
         " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
         " registered = 1, revision = revision + 1 WHERE id = ?",
         (
@@ -133,6 +145,7 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
             GIVE_UP,
             asked.give_up_at,
             None if spec.request is None else dumps(spec.request),
+            spec.ttl,
             dumps(spec.tags),
             dumps(spec.metadata),
             key,

@@ -104,6 +104,13 @@ class ReprocessSuite:
         await again(store, callback.id)
         assert (await only(store)).outcome is Outcome.RECORDED
 
+    async def test_media_are_there_from_when_the_bytes_came(self, store: Store) -> None:
+        await store.register(registration(expected=2, request={"ttl": 60}))
+        callback = await unread(store, success())
+        await again(store, callback.id)
+        (result,) = await store.results(TASK)
+        assert result.media[0].expires_at == to_datetime(START + MINUTE)
+
     async def test_a_dry_run_tells_the_same_and_leaves_nothing_behind(self, store: Store) -> None:
         changed: list[set[str]] = []
         await store.add_endpoint(endpoint())

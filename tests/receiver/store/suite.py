@@ -11,7 +11,7 @@ import pytest
 
 from receiver import ids
 from receiver.callbacks import Arrival, Outcome
-from receiver.clock import DAY, SECOND, to_datetime
+from receiver.clock import DAY, HOUR, SECOND, to_datetime, to_rfc3339
 from receiver.deliveries import Attempt, State
 from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
@@ -623,6 +623,37 @@ class StoreSuite:
                 await verb(odd)
         with pytest.raises(NotFound):
             await store.register(registration(odd))
+
+    async def test_a_ttl_of_the_request_says_until_when_media_are_there(self, store: Store) -> None:
+        await store.register(registration(expected=2, request={"ttl": 3_600}))
+        came = START + 600 * SECOND
+        await store.record(arrival(success(1), received_at=came))
+        await store.record(arrival(success(2), source=Source.POLL, received_at=came))
+        first, second = [result.media[0].expires_at for result in await store.results(TASK)]
+        assert (first, second) == (to_datetime(came + 3_540 * SECOND), to_datetime(START + HOUR))
+        (completed,) = (await store.events(Query(event_type="task.completed"))).data
+        payload = (await store.event(completed.id)).payload
+        told = [result["media"][0]["expires_at"] for result in payload["data"]["results"]]
+        assert told == [to_rfc3339(came + 3_540 * SECOND), to_rfc3339(START + HOUR)]
+
+    async def test_a_ttl_that_comes_after_the_callback_dates_what_is_there(
+        self, store: Store
+    ) -> None:
+        await store.record(arrival(success(1), expected=None, jti=None))
+        await store.record(arrival(success(2), processing(), expected=None, source=Source.POLL))
+        assert [one.media[0].expires_at for one in await store.results(TASK)] == [None, None]
+        await store.register(registration(expected=2, now=START + 5, request={"ttl": 3_600}))
+        # What a poll found may be older than anything that we know of.
+        found = [one.media[0].expires_at for one in await store.results(TASK)]
+        assert found == [to_datetime(START + HOUR - 60 * SECOND), None]
+        *before, completed = reversed((await store.events(Query())).data)
+        told = [(await store.event(one.id)).payload["data"] for one in (*before, completed)]
+        assert told[0]["result"]["media"][0]["expires_at"] is None
+        assert told[2]["results"][0]["media"][0]["expires_at"] == to_rfc3339(
+            START + HOUR - 60 * SECOND
+        )
+        await store.register(registration(expected=2, request={"ttl": 60}))
+        assert [one.media[0].expires_at for one in await store.results(TASK)] == found
 
     async def test_overdue_tasks_are_flagged_and_told_once(self, store: Store) -> None:
         await store.register(registration(deadline_at=START + 10))

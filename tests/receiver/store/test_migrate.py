@@ -17,7 +17,7 @@ from receiver.platforms.items import Item
 from receiver.results import tell
 from receiver.store import migrate as module
 from receiver.store.migrate import APPLICATION_ID, migrate, migrations, version_of
-from receiver.tasks import DEADLINE, GIVE_UP
+from receiver.tasks import DEADLINE, GIVE_UP, LONGEST_TTL
 from tests.make import failure, success, uuid
 
 
@@ -102,6 +102,48 @@ def test_open_tasks_of_the_first_release_get_a_deadline(connection: sqlite3.Conn
     connection.executescript(second[1])
     found = connection.execute("SELECT deadline_at, give_up_at, reconcile_at FROM tasks")
     assert found.fetchall() == [(7 + DEADLINE, 7 + GIVE_UP, 5), (None, None, None)]
+
+
+def test_open_tasks_of_an_earlier_release_get_the_ttl_of_their_request(
+    connection: sqlite3.Connection,
+) -> None:
+    for _, text in migrations()[:5]:
+        connection.executescript(text)
+    connection.execute("PRAGMA user_version = 5")
+    columns = "n, id, platform, project, status, created_at, submit_state, registered, request"
+    rows = [
+        (1, 1, '{"ttl": 60}', None),
+        (2, 0, '{"ttl": 60}', None),
+        (3, 1, '{"ttl": "60"}', None),
+        (4, 1, '{"ttl": 1e30}', None),
+        (5, 1, '{"ttl": 99999999999}', None),
+        (6, 1, None, None),
+        (7, 1, '{"ttl": 60}', 9),
+        (8, 1, '{"ttl": -1}', None),
+    ]
+    for n, registered, request, completed_at in rows:
+        connection.execute(
+            f"INSERT INTO tasks ({columns}, completed_at) VALUES (?, ?, 'runware', 'default',"
+            " 'pending', 7, 'submitted', ?, ?, ?)",
+            (n, bytes([n]), registered, request, completed_at),
+        )
+    connection.execute(
+        "INSERT INTO callbacks (id, task_n, outcome, platform, source, size, sha256, received_at,"
+        " last_received_at, remote, body) VALUES (1, 3, 'progress', 'runware', 'callback', 0, x'',"
+        " 1, 1, '', x'')"
+    )
+    assert 6 in migrate(connection)
+    found = connection.execute("SELECT n, ttl, asked_at FROM tasks ORDER BY n").fetchall()
+    assert found == [
+        (1, 60, 7),
+        (2, 60, None),  # a callback made it
+        (3, None, None),  # and one was there before we can be sure of the PUT
+        (4, None, 7),
+        (5, LONGEST_TTL, 7),
+        (6, None, 7),
+        (7, None, None),
+        (8, None, 7),
+    ]
 
 
 def kept_by_the_second_schema(connection: sqlite3.Connection, item: Item, n: int) -> None:
