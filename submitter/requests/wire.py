@@ -40,6 +40,8 @@ class Request(Shape):
 
     platform: ClassVar[str]
 
+    model: str
+
     def parameters(self) -> dict[str, Any]:
         """All that is sent but the model."""
         sent = self.wire()
