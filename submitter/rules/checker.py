@@ -62,8 +62,9 @@ def models(platform: str) -> tuple[str, ...]:
 
 
 def _no_rules(platform: str, model: str) -> Finding:
+    subject = printable(model) if model else "a request without a model"
     message = (
-        f"Check the parameters of {printable(model)} yourself: "
+        f"Check the parameters of {subject} yourself: "
         f"Reelhook has no rules for this model on {printable(platform)} and sends them as they are."
     )
     return Finding("warning", "no_rules", "model", message)

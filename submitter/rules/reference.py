@@ -229,6 +229,7 @@ WATERMARK: tuple[Rule, ...] = (
 UNKNOWN_MODEL = RuleSet(
     "Runware's video inference",
     (
+        Kind("taskType", ("text",)),
         When(
             AnyOf((Not(Given("taskType")), Is("taskType", ("videoInference",)))),
             (

@@ -8,10 +8,12 @@ REFERENCE = Page(
     url="https://runware.ai/docs/en/video-inference/api-reference",
     named={
         "inputs.frameImages": "request-frameimages",
-        "inputs.frameImages.image": "request-frameimages-inputimages",
-        "inputs.frameImages.inputImage": "request-frameimages-inputimages",
-        "inputs.frameImages.inputImages": "request-frameimages-inputimages",
         "inputs.frameImages.frame": "request-frameimages-frame",
+        **{
+            f"{place}.{name}": "request-frameimages-inputimages"
+            for place in ("inputs.frameImages", "frameImages")
+            for name in ("image", "inputImage", "inputImages")
+        },
         "providerSettings.miniMax": "request-providersettings-minimax",
         **{
             f"advancedFeatures.watermark.{name}": "request-advancedfeatures-watermark"

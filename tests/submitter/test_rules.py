@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from submitter.rules import Finding, check, check_task, models
+from submitter.rules.catalogue import MODELS, UNKNOWN_MODEL
+from submitter.rules.kinds import Each, Rule, flat
 from submitter.rules.values import is_kind
 from submitter.tasks import GenerationTask
+from tests.submitter.test_rules_nanogpt import CASES as NANO
+from tests.submitter.test_rules_reference import CASES as REFERENCE
 
 V3_5, V4, V4_5, V5, V5_FAST, V5_5 = (
     "pixverse:1@1",
@@ -239,6 +243,24 @@ BREACHES: list[tuple[str, Parameters, Level, str, str]] = [
         "unknown_parameter",
         "inputs.frameImages.0.fram",
     ),
+    # media inputs
+    (V4, image_to_video(""), FORBIDDEN, "bad_length", "inputs.frameImages.0"),
+    (V4, image_to_video("a.jpg"), FORBIDDEN, "bad_media", "inputs.frameImages.0"),
+    (
+        V5_5,
+        image_to_video({"image": "~/a.jpg"}),
+        FORBIDDEN,
+        "bad_media",
+        "inputs.frameImages.0.image",
+    ),
+    (
+        V4,
+        image_to_video("data:image/gif;base64,R0lGOD"),
+        BY_THE_LETTER,
+        "unsupported_media",
+        "inputs.frameImages.0",
+    ),
+    (V4, image_to_video("A" * 26_700_000), DOUBTFUL, "large_media", "inputs.frameImages.0"),
     # P15: delivery
     (V4, text_to_video(deliveryMethod="sync"), FORBIDDEN, "not_allowed", "deliveryMethod"),
     # P16, P17: sizes and spellings of earlier pages
@@ -611,7 +633,21 @@ def test_every_code_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
     rows = re.findall(r"^\| (`.+?) \| (?:error|warning) \|", page, re.MULTILINE)
     documented = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
-    assert documented == {row[3] for row in BREACHES} | {"no_rules"}
+    tested = {row[3] for row in BREACHES} | {row[4] for row in REFERENCE} | {row[3] for row in NANO}
+    assert documented == tested | {"no_rules"}
+
+
+def test_every_code_of_the_rules_is_tested() -> None:
+    every = [known.rules for known in (*MODELS["runware"].values(), *UNKNOWN_MODEL.values())]
+    codes = {code for rules in every for code in codes_of(rules)}
+    tested = {row[3] for row in BREACHES} | {row[4] for row in REFERENCE} | {row[3] for row in NANO}
+    assert codes <= tested
+
+
+def codes_of(rules: tuple[Rule, ...]) -> set[str]:
+    own = {rule.code for rule in flat(rules) if hasattr(rule, "code")}
+    items = [codes_of(rule.rules) for rule in flat(rules) if isinstance(rule, Each)]
+    return own.union(*items)
 
 
 def test_findings_are_json() -> None:
