@@ -200,6 +200,11 @@ ERRORS: list[tuple[errors.SubmitterError, str, list[str]]] = [
         ["429", "again later"],
     ),
     (
+        errors.OriginalNeeded(task_id="T", parameters=("inputs.frameImages.0", "image")),
+        "original_needed",
+        ["T", "inputs.frameImages.0, image", "Submit the whole request again"],
+    ),
+    (
         errors.AmbiguousSubmit(reason="timed out", **RUNWARE),
         "ambiguous_submit",
         ["may be running", "Reconcile"],
