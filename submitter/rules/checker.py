@@ -114,7 +114,7 @@ def _apply(scope: Scope, rule: Rule) -> Iterator[Finding]:
 
 def _items(scope: Scope, rule: Each) -> Iterator[Finding]:
     name, value = scope.find(rule.path)
-    for number, item in enumerate(value if isinstance(value, list) else ()):
+    for number, item in enumerate(value if isinstance(value, list | tuple) else ()):
         prefix = f"{scope.full(name)}.{number}"
         inner = Scope(item, rule.rules, scope.request, prefix, scope.strict)
         for each in rule.rules:

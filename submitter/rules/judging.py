@@ -198,7 +198,7 @@ def _count(rule: Length) -> str:
 
 def _distinct(scope: Scope, rule: Distinct, name: str, value: Any) -> Iterator[Finding]:
     seen: list[tuple[Any, ...]] = []
-    for number, item in enumerate(value if isinstance(value, list) else ()):
+    for number, item in enumerate(value if isinstance(value, list | tuple) else ()):
         said = dig(item, rule.field)
         group = next((group for group in rule.same if within(said, group)), None)
         if group in seen:

@@ -52,7 +52,9 @@ def _that_hold(rules: tuple[Rule, ...], root: Any) -> tuple[Rule, ...]:
 
 
 def _items(rule: Each, value: Any) -> Any:
-    return [_modern(rule.rules, item) for item in value] if isinstance(value, list) else value
+    return (
+        [_modern(rule.rules, item) for item in value] if isinstance(value, list | tuple) else value
+    )
 
 
 def _moved(root: Any, old: str, new: str) -> Any:

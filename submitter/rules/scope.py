@@ -71,7 +71,7 @@ class Scope:
 
     def given(self, path: str) -> bool:
         value = self.find(path)[1]
-        empty = isinstance(value, list | dict) and not value
+        empty = isinstance(value, list | tuple | dict) and not value
         return not (value is None or value is Absent.ABSENT or empty)
 
     def pair(self, names: tuple[str, str]) -> tuple[Any, Any]:
@@ -107,7 +107,7 @@ class Scope:
             case IsKind(_, kind):
                 return is_kind(value, kind)
             case AtLeast(_, count):
-                return isinstance(value, list) and len(value) >= count
+                return isinstance(value, list | tuple) and len(value) >= count
             case Matches(_, pattern):
                 return matches(pattern, value)
             case _:

@@ -55,8 +55,8 @@ def is_kind(value: Any, kind: JsonKind) -> bool:
             return isinstance(value, bool)
         case "object":
             return isinstance(value, dict)
-        case "list":
-            return isinstance(value, list)
+        case "list":  # a tuple is sent as one
+            return isinstance(value, list | tuple)
         case "uuid":
             return isinstance(value, str) and _UUID.fullmatch(value) is not None
         case "url":
@@ -128,7 +128,7 @@ def show(value: Any) -> str:
             return f'"{printable(value)}"'
         case dict():
             return "an object"
-        case list():
+        case list() | tuple():
             return "a list"
         case int() if value.bit_length() > 64:
             return "a very large number"

@@ -548,6 +548,22 @@ def test_a_former_name_is_read_as_the_new_one() -> None:
     )
 
 
+def test_a_tuple_is_the_list_that_it_is_sent_as() -> None:
+    frames = (frame("first"), frame("first"))
+    parameters = text_to_video("width", "height", inputs={"frameImages": frames})
+    for model in (V4, "klingai:5@3"):
+        assert ("invalid_type", "inputs.frameImages") not in {
+            (f.code, f.parameter) for f in check("runware", model, parameters)
+        }
+    assert brief(check("runware", V4, parameters)) == [
+        ("error", "duplicate_frame", "inputs.frameImages.1.frame")
+    ]
+    empty = text_to_video(inputs={"frameImages": ()}, seed=(1,))
+    assert [f.message for f in check("runware", V4, empty)] == [
+        "Send seed as a whole number; it is a list."
+    ]
+
+
 def test_unknown_models_and_platforms_pass_with_one_warning() -> None:
     unknown = [("warning", "no_rules", "model")]
     assert brief(check("runware", "klingai:5@3", {"anything": 1})) == [

@@ -92,6 +92,11 @@ def test_what_is_not_clear_stays(platform: str, model: str, parameters: Paramete
     assert modern(platform, model, parameters) == parameters
 
 
+def test_a_tuple_becomes_the_list_that_is_sent() -> None:
+    old = {"frameImages": ({"inputImage": UUID},)}
+    assert modern("runware", "klingai:5@3", old) == {"inputs": {"frameImages": [{"image": UUID}]}}
+
+
 def test_depth_does_no_harm() -> None:
     deep: Any = []
     for _ in range(50_000):
