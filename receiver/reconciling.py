@@ -30,6 +30,9 @@ POLLING: Final = (
 )
 LONGEST_POLLING: Final = 15 * SECOND
 FIRST_POLL: Final = 3 * SECOND  # after the platform has taken a task
+# After a submit without an answer, as long as it may still get one. Whoever polls has to look for
+# the run among others then, so it is not done every few seconds.
+FIRST_SEARCH: Final = 2 * MINUTE
 MOST_BY_HAND: Final = len(BACKOFF)  # polls of a complete task
 
 
@@ -39,8 +42,8 @@ def next_due(
     """When a task is due again after so many polls; None: not again by itself.
 
     An open task is polled until it completes or is given up. A complete one was asked for by hand,
-    so a few polls that find nothing are enough. `polled`: its platform does not call back, so
-    nothing is gained by being due after `give_up_at`.
+    so a few polls that find nothing are enough. `polled`: its platform does not call back and its
+    run is known, so nothing is gained by being due after `give_up_at`.
     """
     if complete and attempts > MOST_BY_HAND:
         return None
@@ -48,6 +51,12 @@ def next_due(
     if polled and not complete and give_up_at is not None and due > give_up_at:
         return None
     return due
+
+
+def first_due(*, now: int, run_known: bool, give_up_at: int | None) -> int | None:
+    """When a task is due whose platform does not call back, and may have taken it by now."""
+    due = now + (FIRST_POLL if run_known else FIRST_SEARCH)
+    return None if give_up_at is not None and due > give_up_at else due
 
 
 def _backing_off(attempts: int) -> int:

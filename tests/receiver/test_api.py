@@ -990,7 +990,7 @@ async def test_what_can_not_be_asked_after_is_not_made_due(receiver: Assembled) 
     await receiver.client.put(f"/v1/tasks/{TASK}", json={"platform": "nanogpt"})
     answer = await receiver.client.post(f"/v1/tasks/{TASK}/reconcile")
     refused(answer, 409, "conflict")
-    assert "PATCH the task" in answer.json()["detail"]
+    assert "PATCH it with" in answer.json()["detail"]
     run = {"platform_id": "vid_m1abc123def456"}
     await receiver.client.patch(f"/v1/tasks/{TASK}", json=run)
     assert (await receiver.client.post(f"/v1/tasks/{TASK}/reconcile")).status_code == 200

@@ -7,7 +7,7 @@ from itertools import accumulate
 import pytest
 
 from receiver.clock import DAY, MINUTE, SECOND
-from receiver.reconciling import BACKOFF, FIRST_POLL, LONGEST_POLLING, next_due
+from receiver.reconciling import BACKOFF, FIRST_POLL, LONGEST_POLLING, first_due, next_due
 from tests.doubles import START
 
 
@@ -65,6 +65,24 @@ def test_its_pauses_never_shrink_and_stay_short() -> None:
 def test_what_does_not_call_back_is_not_due_after_it_is_given_up(left: int, again: bool) -> None:
     due = next_due(1, now=START, complete=False, polled=True, give_up_at=START + left)
     assert due == (START + 3 * SECOND if again else None)
+
+
+@pytest.mark.parametrize(
+    ("run_known", "left", "due"),
+    [
+        (True, None, 3 * SECOND),
+        (False, None, 2 * MINUTE),
+        (True, 3 * SECOND, 3 * SECOND),
+        (True, 3 * SECOND - 1, None),
+        (False, 2 * MINUTE - 1, None),
+    ],
+)
+def test_the_first_poll_waits_for_the_run_to_be_known(
+    run_known: bool, left: int | None, due: int | None
+) -> None:
+    give_up_at = None if left is None else START + left
+    found = first_due(now=START, run_known=run_known, give_up_at=give_up_at)
+    assert found == (None if due is None else START + due)
 
 
 def test_what_calls_back_has_the_pauses_it_always_had() -> None:

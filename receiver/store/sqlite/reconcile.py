@@ -12,7 +12,7 @@ from typing import Final
 
 from receiver.errors import Conflict, NotFound
 from receiver.platforms import POLLED
-from receiver.reconciling import FIRST_POLL, next_due
+from receiver.reconciling import first_due, next_due
 from receiver.store.protocol import TaskChange, TasksAsked, TasksReleased
 from receiver.store.sqlite.rows import task_key, task_of
 from receiver.store.writer import Transaction
@@ -32,13 +32,14 @@ def claim_tasks(tx: Transaction, asked: TasksAsked) -> Sequence[Task]:
 
 def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]:
     # A rejected task is over; a poll may call it `processing` for ever. One that is `registered`
-    # is polled: an SDK that was given a URL tells us of its submit by nothing but callbacks. Where
-    # a platform knows no id of ours, there is nothing to ask after before we know its own.
+    # is polled: an SDK that was given a URL tells us of its submit by nothing but callbacks. Not
+    # where there are none: without a run, nor a submit, there is nothing to ask after.
     found = connection.execute(
         "SELECT * FROM tasks WHERE reconcile_at <= ? AND coalesce(reconcile_lease, 0) <= ?"
         f" AND submit_state <> ? AND platform IN ({_marks(asked.platforms)})"
         " AND project = coalesce(?, project)"
-        f" AND (platform_id IS NOT NULL OR platform NOT IN ({_marks(POLLED)}))"
+        " AND (platform_id IS NOT NULL OR submit_state <> ?"
+        f" OR platform NOT IN ({_marks(POLLED)}))"
         " ORDER BY reconcile_at, n LIMIT ?",
         (
             min(asked.due_by, asked.now),
@@ -46,6 +47,7 @@ def _due(connection: sqlite3.Connection, asked: TasksAsked) -> list[sqlite3.Row]
             SubmitState.REJECTED,
             *asked.platforms,
             asked.project,
+            SubmitState.REGISTERED,
             *POLLED,
             asked.limit,
         ),
@@ -59,7 +61,7 @@ def _next_due(row: sqlite3.Row, now: int) -> int | None:
         row["reconcile_attempts"] + 1,
         now=now,
         complete=row["completed_at"] is not None,
-        polled=row["platform"] in POLLED,
+        polled=row["platform"] in POLLED and row["platform_id"] is not None,
         give_up_at=row["give_up_at"],
     )
 
@@ -69,13 +71,18 @@ def _marks(values: Collection[str]) -> str:
 
 
 def begin_polling(tx: Transaction, key: bytes, now: int) -> None:
-    """Make a task due soon whose platform has taken it and will not call back."""
-    due = now + FIRST_POLL
+    """Make a task due soon that its platform, which does not call back, has taken or may have."""
+    row = tx.connection.execute(
+        "SELECT platform_id, submit_state, give_up_at FROM tasks"
+        f" WHERE id = ? AND completed_at IS NULL AND platform IN ({_marks(POLLED)})",
+        (key, *POLLED),
+    ).fetchone()
+    if row is None or (row[0] is None and row[1] == SubmitState.REGISTERED):
+        return
+    due = first_due(now=now, run_known=row[0] is not None, give_up_at=row[2])
     tx.connection.execute(
-        "UPDATE tasks SET reconcile_at = ? WHERE id = ? AND reconcile_at IS NULL"
-        " AND completed_at IS NULL AND platform_id IS NOT NULL"
-        f" AND coalesce(give_up_at, ?) >= ? AND platform IN ({_marks(POLLED)})",
-        (due, key, due, due, *POLLED),
+        "UPDATE tasks SET reconcile_at = min(coalesce(reconcile_at, ?), ?) WHERE id = ?",
+        (due, due, key),
     )
 
 
@@ -119,9 +126,9 @@ def _check_pollable(task: str, state: str, platform: str, platform_id: str | Non
             " for another try.",
             submit_state=state,
         )
-    if platform in POLLED and platform_id is None:
+    if platform in POLLED and platform_id is None and state == SubmitState.REGISTERED:
         raise Conflict(
-            f"Task {task} has no platform_id, and {platform} can't be asked after anything else."
-            " PATCH the task with the id that the platform gave its run.",
+            f"Nothing is known to have been sent for task {task}. PATCH it with the platform_id"
+            f" that {platform} gave its run.",
             submit_state=state,
         )

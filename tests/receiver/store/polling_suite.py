@@ -13,13 +13,13 @@ from receiver.clock import DAY, HOUR, SECOND
 from receiver.errors import Conflict
 from receiver.platforms import nanogpt
 from receiver.platforms.reading import loads
-from receiver.reconciling import FIRST_POLL, next_due
+from receiver.reconciling import BACKOFF, FIRST_POLL, FIRST_SEARCH, next_due
 from receiver.store.protocol import Store, TaskChange
 from receiver.tasks import Status, SubmitState
 from receiver.tokens import Source
 from tests.doubles import START, FakeClock
 from tests.make import OTHER, TASK, arrival, registration
-from tests.receiver.store.suite import Opener, claim_tasks, outcomes
+from tests.receiver.store.suite import Opener, claim_tasks, outcomes, release_tasks
 
 
 def run_of(status: str, **changes: Any) -> Arrival:
@@ -93,17 +93,50 @@ class PollingSuite:
         found = await claim_tasks(store, START + FIRST_POLL, platforms=["nanogpt"])
         assert sorted(found) == sorted([TASK, OTHER])
 
-    @pytest.mark.parametrize("state", [SubmitState.SUBMITTED, SubmitState.UNKNOWN])
-    async def test_what_has_no_run_is_not_polled_before_it_is_known(
-        self, store: Store, state: SubmitState
-    ) -> None:
+    async def test_what_was_not_sent_is_not_polled(self, store: Store) -> None:
         await store.register(registration(platform="nanogpt", deadline_at=START))
-        await store.change_task(TaskChange(TASK, START, state))
         assert await store.note_overdue(START) == 1
         assert await claim_tasks(store, START + DAY, platforms=["nanogpt"]) == []
-        with pytest.raises(Conflict, match="PATCH the task"):
+        with pytest.raises(Conflict, match="PATCH it with the platform_id"):
             await store.reconcile_task(TaskChange(TASK, START))
         await store.change_task(TaskChange(TASK, START, platform_id="vid_1"))
+        assert await claim_tasks(store, START, platforms=["nanogpt"]) == [TASK]
+
+    @pytest.mark.parametrize("state", [SubmitState.SUBMITTED, SubmitState.UNKNOWN])
+    async def test_a_run_that_nobody_knows_is_looked_for_by_and_by(
+        self, store: Store, state: SubmitState
+    ) -> None:
+        await store.register(registration(platform="nanogpt"))
+        await store.change_task(TaskChange(TASK, START, state))
+        now = START + FIRST_SEARCH
+        assert await claim_tasks(store, now - 1, platforms=["nanogpt"]) == []
+        for pause in BACKOFF[:3]:  # not every few seconds: it takes a search
+            assert await claim_tasks(store, now, platforms=["nanogpt"]) == [TASK]
+            await release_tasks(store, now=now, claimed=now, polled=True)
+            assert await claim_tasks(store, now + pause - 1, platforms=["nanogpt"]) == []
+            now += pause
+        await store.change_task(TaskChange(TASK, now - FIRST_POLL, platform_id="vid_1"))
+        assert await claim_tasks(store, now, platforms=["nanogpt"]) == [TASK]
+        await release_tasks(store, now=now, claimed=now, polled=True)
+        assert await claim_tasks(store, now + FIRST_POLL, platforms=["nanogpt"]) == [TASK]
+
+    async def test_a_submit_that_is_under_way_when_its_answer_comes_is_due_at_once(
+        self, store: Store
+    ) -> None:
+        await store.register(registration(platform="nanogpt"))
+        change = TaskChange(
+            TASK, START, SubmitState.UNKNOWN, was=SubmitState.REGISTERED, lease=True
+        )
+        await store.change_task(change)
+        await submitted(store, START + SECOND)
+        due = START + SECOND + FIRST_POLL
+        assert await claim_tasks(store, due - 1, platforms=["nanogpt"]) == []
+        assert await claim_tasks(store, due, platforms=["nanogpt"]) == [TASK]
+
+    async def test_by_hand_a_run_is_looked_for_at_once(self, store: Store) -> None:
+        await store.register(registration(platform="nanogpt"))
+        await store.change_task(TaskChange(TASK, START, SubmitState.UNKNOWN))
+        await store.reconcile_task(TaskChange(TASK, START))
         assert await claim_tasks(store, START, platforms=["nanogpt"]) == [TASK]
 
     async def test_what_is_over_is_not_polled_since_its_run_is_known(self, store: Store) -> None:
