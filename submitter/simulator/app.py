@@ -20,7 +20,7 @@ from starlette.routing import Route
 from submitter.simulator import plans
 from submitter.simulator.config import SimulatorConfig
 from submitter.simulator.contract import Json
-from submitter.simulator.courier import Clock, Courier, Log, Sleep, working
+from submitter.simulator.courier import Clock, Courier, Log, Sleep, Waits, working
 from submitter.simulator.desk import Call, Desk
 from submitter.simulator.jobs import Ledger
 from submitter.simulator.nanogpt import routes as nanogpt_routes
@@ -69,7 +69,9 @@ def build(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with working(transport, clock=clock, sleep=sleep, log=log) as courier:
+        media = {kind: (HERE / name).read_bytes() for kind, (name, _) in SAMPLES.items()}
+        waits = Waits(clock, sleep)
+        async with working(transport, waits=waits, media=media, log=log) as courier:
             doors.courier = courier
             yield
 
@@ -115,16 +117,16 @@ class Doors:
         return JSONResponse(reply.body(), reply.status, headers)
 
     async def video(self, request: Request) -> Response:
-        """The sample clip under any id; 410 when the task's ttl is over."""
+        """The sample clip under any id; 410 or 404 when the task's ttl is over."""
         return self._media(request, "video")
 
     async def image(self, request: Request) -> Response:
-        """The sample still under any id; 410 when the task's ttl is over."""
+        """The sample still under any id; 410 or 404 when the task's ttl is over."""
         return self._media(request, "image")
 
     def _media(self, request: Request, kind: str) -> Response:
-        if self._ledger.is_expired(str(request.path_params["media"]), self._clock()):
-            return JSONResponse({"error": "expired"}, 410)
+        if gone := self._ledger.gone(str(request.path_params["media"]), self._clock()):
+            return JSONResponse({"error": "expired"}, gone)
         name, media_type = SAMPLES[kind]
         return FileResponse(HERE / name, media_type=media_type)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Probability = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 Word = Annotated[str, Field(min_length=1, max_length=64)]
+DELAYS = r"^\d{1,5}(\.\d{1,3})?(,\d{1,5}(\.\d{1,3})?){0,3}$"
 Status = Literal[400, 401, 402, 403, 404, 408, 409, 413, 429, 500, 502, 503, 504]
 
 
@@ -24,32 +25,43 @@ class Knobs(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     envelope: Literal["wrapped", "flat", "mixed"] = "wrapped"
-    error_envelope: Literal["errors", "error", "flat", "item"] = "errors"
+    error_envelope: Literal["errors", "error", "flat", "item", "mixed"] = "errors"
     include_nsfw: bool = False
     big_seeds: bool = False
     extra_fields: bool = False
 
     delay_s: Seconds = 0.5
     spread_s: Seconds = 0.25
+    delays: Annotated[str, Field(pattern=DELAYS)] | None = None
     order: Literal["shuffled", "in_order"] = "shuffled"
     late_s: Seconds = 0.0
     callback_before_ack: bool = False
+    progress_callbacks: Annotated[int, Field(ge=0, le=8)] = 0
 
     failures: Probability = 0.0
+    fail_index: Annotated[int, Field(ge=0, le=3)] | None = None
     failure_code: Word = "timeoutProvider"
     duplicates: Probability = 0.0
     duplicate_count: Annotated[int, Field(ge=1, le=16)] = 1
     duplicate_kind: Literal["exact", "reordered", "conflict"] = "exact"
+    duplicate_after_s: Seconds = 0.0
     drop: Probability = 0.0
     max_attempts: Annotated[int, Field(ge=1, le=64)] = 8
     ack_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
     media_ttl_s: Seconds | None = None
+    media_gone: Literal[404, 410] = 410
+    upload: Literal["before", "after", "never"] = "before"
 
     submit_status: Status | None = None
     submit_code: Word | None = None
     submit_refusals: Annotated[int, Field(ge=1)] | None = None
     submit_retry_after: Word | None = None
     submit_hang_s: Seconds = 0.0
+    task_refusals: Probability = 0.0
+
+    pixverse_rules: Literal["lenient", "literal", "off"] = "lenient"
+    pixverse_fast: Literal["reject", "revert"] = "reject"
+    pixverse_1080p_8s: Literal["accept", "reject"] = "accept"
 
     # The first so many polls, those for the archive included; None is all of them.
     poll_faults: Annotated[int, Field(ge=1)] | None = None

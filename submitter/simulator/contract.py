@@ -19,13 +19,11 @@ Check = Callable[[Json], Json | None]
 DOCUMENTATION = "https://runware.ai/docs/en/video-inference/api-reference"
 POLLS = ("getResponse", "getTaskDetails")
 MEDIA = {"videoInference": "video", "imageInference": "image"}
-DURATIONS = {"pixverse:1@2": (5, 8), "pixverse:1@6": (5, 8, 10)}
 MESSAGES = {
     "timeoutProvider": "The provider gave no answer in time, and the request was ended.",
     "taskNotFound": "No task has this taskUUID.",
     "taskExpired": "The response of this task is not kept here any more.",
     "conflictTaskUUID": "A task with this taskUUID exists already.",
-    "unsupportedDuration": "The model can't make videos of this duration.",
     "insufficientCredits": "The account has too few credits for this task.",
     "rateLimitExceeded": "The queue of this model is full; try again later.",
     "serviceUnavailable": "The service is unavailable for the moment.",
@@ -91,12 +89,16 @@ def authenticate(header: str | None, tasks: Sequence[Any], api_key: str | None) 
     return error("invalidApiKey", task, message="The API key is wrong.", parameter="apiKey")
 
 
-def check(task: Json, known: Container[str]) -> Json | None:
-    """The first error of a generation task, or None; `known` are the taskUUIDs already used."""
-    fault = next((found for rule in CHECKS if (found := rule(task))), None)
-    if fault is None and task["taskUUID"].lower() in known:
+def check(task: Json) -> Json | None:
+    """The first error of a generation task by what holds for every model, or None."""
+    return next((found for rule in CHECKS if (found := rule(task))), None)
+
+
+def conflict(task: Json, known: Container[str]) -> Json | None:
+    """The error of a checked task whose taskUUID is among those already used, or None."""
+    if task["taskUUID"].lower() in known:
         return error("conflictTaskUUID", task, parameter="taskUUID")
-    return fault
+    return None
 
 
 def is_uuid(value: object) -> bool:
@@ -150,10 +152,13 @@ def _whole(parameter: str, low: int, high: int | None = None) -> Check:
     return rule
 
 
-def _webhook(task: Json) -> Json | None:
-    if "webhookURL" not in task or is_url(task["webhookURL"]):
-        return None
-    return invalid("webhookURL", "string", task)
+def _url(parameter: str) -> Check:
+    def rule(task: Json) -> Json | None:
+        if parameter not in task or is_url(task[parameter]):
+            return None
+        return invalid(parameter, "string", task)
+
+    return rule
 
 
 def _delivery(task: Json) -> Json | None:
@@ -168,28 +173,36 @@ def _cost_flag(task: Json) -> Json | None:
     return invalid("includeCost", "boolean", task)
 
 
-def durations(task: Json) -> tuple[int, ...] | None:
-    """Durations in seconds that the task's model can make; None when no page says."""
-    allowed = DURATIONS.get(task["model"])
-    width, height = task.get("width"), task.get("height")
-    # Of a table's pair the shorter side names the resolution.
-    is_1080p = task.get("resolution") == "1080p" or (
-        isinstance(width, int) and isinstance(height, int) and min(width, height) == 1080
-    )
-    return (5, 8) if allowed and is_1080p else allowed
+def _one_of(parameter: str, *words: str) -> Check:
+    """A text in any letter case, or a list of such; of videos alone."""
+
+    def rule(task: Json) -> Json | None:
+        if parameter not in task or task["taskType"] != "videoInference":
+            return None
+        value = task[parameter]
+        given = value if isinstance(value, list) and value else [value]
+        if all(isinstance(word, str) and word.upper() in words for word in given):
+            return None
+        return invalid(parameter, "string", task, allowedValues=list(words))
+
+    return rule
+
+
+def _safety(task: Json) -> Json | None:
+    value = task.get("safety", {})
+    if (
+        isinstance(value, dict)
+        and isinstance(value.get("checkContent", False), bool)
+        and value.get("mode", "none") in ("none", "fast", "full")
+    ):
+        return None
+    return invalid("safety", "object", task)
 
 
 def _duration(task: Json) -> Json | None:
-    if "duration" not in task:
-        return None
-    value, allowed = task["duration"], durations(task)
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return invalid("duration", "float", task)
-    if allowed is None or value in allowed:
-        return None
-    link = f"{DOCUMENTATION}#request-duration"
-    facts: Json = {"parameter": "duration", "type": "float", "documentation": link}
-    return error("unsupportedDuration", task, **facts, allowedValues=list(allowed))
+    value = task.get("duration", 5)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if is_number else invalid("duration", "float", task)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -201,7 +214,13 @@ CHECKS: tuple[Check, ...] = (
     _delivery,
     _whole("ttl", 60),
     _cost_flag,
-    _webhook,
+    _url("webhookURL"),
+    _url("uploadEndpoint"),
+    _one_of("outputType", "URL"),
+    _one_of("outputFormat", "MP4", "WEBM", "MOV"),
+    _whole("outputQuality", 20, 99),
+    _whole("seed", 0, 9_223_372_036_854_776_000),
+    _safety,
     _duration,
 )
 
@@ -224,8 +243,9 @@ def envelop(item: Json, envelope: str) -> Json:
     """The body of a success callback: bare (`flat`) or in a `data` list (`wrapped`)."""
     if envelope == "flat":
         return item
-    # The one published wrapped body has no status; the flat ones have.
-    return {"data": [{key: value for key, value in item.items() if key != "status"}]}
+    # The one published wrapped body has no status; the flat ones have, and all that report work.
+    hidden = () if item["status"] == "processing" else ("status",)
+    return {"data": [{key: value for key, value in item.items() if key not in hidden}]}
 
 
 def envelop_error(fault: Json, envelope: str) -> Json:

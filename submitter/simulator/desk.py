@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from submitter.simulator import contract, plans
-from submitter.simulator.config import SimulatorConfig
+from submitter.simulator import contract, pixverse, plans
+from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.contract import Json
 from submitter.simulator.courier import Clock
 from submitter.simulator.jobs import Callback, Job, Ledger, Result
@@ -103,7 +103,7 @@ class Desk:
             reply.refuse(contract.invalid("taskType", "string", shape))
 
     def _submit(self, task: Json, reply: Reply, call: Call) -> None:
-        if fault := contract.check(task, self._ledger.jobs):
+        if fault := fault_of(task, self._panel.knobs, self._ledger.jobs) or self._turned_down(task):
             reply.refuse(fault)
         elif call.is_dry_run:
             # The answer's shape is an assumption: an acknowledgement with the price.
@@ -112,12 +112,18 @@ class Desk:
             reply.data.append(contract.acknowledge(task))
             reply.accepted.append(self._accept(task, call.base_url))
 
+    def _turned_down(self, task: Json) -> Json | None:
+        share, code = self._panel.knobs.task_refusals, self._panel.knobs.submit_code
+        if not share or self._panel.dice("refused/").stream("task").random() >= share:
+            return None
+        return contract.error(code or "inferenceRateLimitExceeded", task)
+
     def _accept(self, task: Json, base_url: str) -> Job:
         knobs, dice = self._panel.knobs, self._panel.dice()
         base = self._config.public_url or base_url
         setting = plans.Setting(knobs, dice, base.rstrip("/"), self._published)
         results = [
-            Result(outcome, [Callback(body) for body in outcome.bodies if "webhookURL" in task])
+            Result(outcome, _owed(task, outcome.bodies), _owed(task, outcome.progress))
             for outcome in plans.plan(task, setting)
         ]
         job = Job(task, knobs, dice, self._clock(), results)
@@ -155,9 +161,7 @@ class Desk:
         reply = Reply(status=status, retry_after=knobs.poll_retry_after)
         code = contract.STATUS_CODES[status]
         for task in filter(lambda each: _is(each, *contract.POLLS), work):
-            # What concerns the key names no task (platforms.md §1.3).
-            about = {"taskType": "authentication"} if status == 401 else task
-            reply.refuse(contract.error(code, about))
+            reply.refuse(contract.error(code, _about(status, task)))
         self._ledger.counts["refused"] += reply.refused
         return reply
 
@@ -167,7 +171,7 @@ class Desk:
         code = knobs.submit_code or contract.STATUS_CODES[status]
         reply = Reply(status=status, retry_after=knobs.submit_retry_after)
         for task in filter(lambda each: isinstance(each, dict), work):
-            reply.refuse(contract.error(code, task))
+            reply.refuse(contract.error(code, _about(status, task)))
             self._haunt(task, code)
         self._ledger.counts["refused"] += reply.refused
         return reply
@@ -187,6 +191,17 @@ class Desk:
             await self._panel.pause(self._panel.knobs.submit_hang_s)
 
 
+def fault_of(task: Json, knobs: Knobs, known: Container[str]) -> Json | None:
+    """Why a generation task is refused, or None; `known` are the taskUUIDs already used."""
+    fault = contract.check(task) or pixverse.check(task, knobs)
+    return fault or contract.conflict(task, known)
+
+
+def _owed(task: Json, bodies: Iterable[bytes]) -> list[Callback]:
+    # Without a webhookURL nobody is owed anything.
+    return [Callback(body) for body in bodies if "webhookURL" in task]
+
+
 async def _tried(reply: Reply) -> None:
     early = [job for job in reply.accepted if job.knobs.callback_before_ack]
     for result in (result for job in early for result in job.results):
@@ -195,6 +210,11 @@ async def _tried(reply: Reply) -> None:
 
 def _is(task: object, *kinds: str) -> bool:
     return isinstance(task, dict) and task.get("taskType") in kinds
+
+
+def _about(status: int, task: Json) -> Json:
+    # What concerns the key names no task, and so holds for the whole request.
+    return {"taskType": "authentication"} if status == 401 else task
 
 
 def _failed(status: int, fault: Json) -> Reply:

@@ -20,6 +20,7 @@ from submitter.simulator.plans import Dice, Outcome
 # What NanoGPT's endpoints are counted by: submits, and each way to ask for a status.
 NANO_CALLS = ("submit", "extend", "status", "legacy", "recover", "models")
 CallbackState = Literal["waiting", "delivered", "lost"]
+STATES: tuple[CallbackState, ...] = ("waiting", "delivered", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,15 @@ class Callback:
 
 @dataclass(slots=True)
 class Result:
-    """One outcome as time goes by; `tried` is set once its callback was tried, or never will be."""
+    """One outcome as time goes by; `tried` is set once its callback was tried, or never will be.
+
+    `progress` are the callbacks that report work, `upload` the PUT to the task's uploadEndpoint.
+    """
 
     outcome: Outcome
     callbacks: list[Callback]
+    progress: list[Callback] = field(default_factory=list)
+    upload: Attempt | None = None
     ready_at: datetime | None = None
     tried: anyio.Event = field(default_factory=anyio.Event)
 
@@ -74,6 +80,19 @@ class Job:
     def has_dropped(self, result: Result) -> bool:
         """True when the callback of `result` is one that will never be sent."""
         return "webhookURL" in self.task and not result.outcome.bodies
+
+    def uploads(self, result: Result) -> bool:
+        """True when the media of `result` are to be PUT to the uploadEndpoint."""
+        asked = "uploadEndpoint" in self.task and self.knobs.upload != "never"
+        return asked and result.outcome.media_id is not None
+
+    def upload_state(self, result: Result) -> str | None:
+        """`waiting`, `accepted` or `failed`; None when there is nothing to upload."""
+        if not self.uploads(result):
+            return None
+        if result.upload is None:
+            return "waiting"
+        return "accepted" if result.upload.accepted else "failed"
 
     def snapshot(self) -> tuple[list[Json], list[Json]]:
         """`data` and `errors` of the whole task at this moment, each in stable order."""
@@ -157,13 +176,13 @@ class Ledger:
         for kept in (self.jobs, self.runs, self.ghosts, self._media):
             kept.clear()
 
-    def is_expired(self, media_id: str, now: datetime) -> bool:
-        """True for media of ours whose time is up; media of an earlier run never expire."""
+    def gone(self, media_id: str, now: datetime) -> int | None:
+        """How media of ours answer when their time is up; those of an earlier run never expire."""
         work, result = self._media.get(media_id, (None, None))
         ttl = work.ttl() if work else None
-        if ttl is None or result is None or result.ready_at is None:
-            return False
-        return now >= result.ready_at + timedelta(0, ttl)
+        if work is None or ttl is None or result is None or result.ready_at is None:
+            return None
+        return work.knobs.media_gone if now >= result.ready_at + timedelta(0, ttl) else None
 
     def _all(self) -> Iterator[Job | Run]:
         yield from self.jobs.values()
@@ -175,13 +194,17 @@ class Ledger:
         callbacks = [callback for result in results for callback in result.callbacks]
         statuses = Counter(result.status for result in results)
         states = Counter(callback.state for callback in callbacks)
+        reports = Counter(report.state for result in results for report in result.progress)
+        uploads = Counter(job.upload_state(r) for job in self.jobs.values() for r in job.results)
         return {
             **{name: self.counts[name] for name in ("requests", "refused")},
             "polls": {name: self.counts[name] for name in contract.POLLS},
             "nanogpt": {name: self.counts[f"nanogpt {name}"] for name in NANO_CALLS},
             "tasks": len(self.jobs) + len(self.runs),
             "results": {name: statuses[name] for name in ("processing", "success", "error")},
-            "callbacks": {name: states[name] for name in ("waiting", "delivered", "lost")},
+            "callbacks": {name: states[name] for name in STATES},
+            "progress": {name: reports[name] for name in STATES},
+            "uploads": {name: uploads[name] for name in ("waiting", "accepted", "failed")},
             "dropped": sum(work.has_dropped(r) for work in self._all() for r in work.results),
             "attempts": sum(len(callback.attempts) for callback in callbacks),
         }
@@ -206,6 +229,7 @@ def _describe(job: Job) -> Json:
         **contract.acknowledge(job.task),
         "model": job.task["model"],
         "webhook": without_query(job.task.get("webhookURL")),
+        "upload": without_query(job.task.get("uploadEndpoint")),
         "accepted_at": job.accepted_at.isoformat(),
         "results": [_describe_result(job, result) for result in job.results],
     }
@@ -231,12 +255,15 @@ def _describe_result(job: Job | Run, result: Result) -> Json:
         "ready_at": result.ready_at.isoformat() if result.ready_at else None,
         "dropped": job.has_dropped(result),
         "callbacks": [_describe_callback(callback) for callback in result.callbacks],
+        "progress": [_describe_callback(callback) for callback in result.progress],
+        "upload": _describe_attempt(result.upload) if result.upload else None,
     }
 
 
 def _describe_callback(callback: Callback) -> Json:
-    attempts = [
-        {"number": a.number, "at": a.at.isoformat(), "status": a.status, "error": a.error}
-        for a in callback.attempts
-    ]
-    return {"state": callback.state, "attempts": attempts}
+    return {"state": callback.state, "attempts": [*map(_describe_attempt, callback.attempts)]}
+
+
+def _describe_attempt(one: Attempt) -> Json:
+    at = one.at.isoformat()
+    return {"number": one.number, "at": at, "status": one.status, "error": one.error}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BODIES, TIMING, FAULTS = "Callback bodies", "Timing", "Faults"
-ANSWERS, POLLS, NANOGPT = "Submit answers", "Poll answers", "NanoGPT"
+ANSWERS, POLLS = "Submit answers", "Poll answers"
+PIXVERSE, NANOGPT = "PixVerse on Runware", "NanoGPT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ _BODIES = (
     ),
     Option(
         "error_envelope",
-        ("errors", "error", "flat", "item"),
+        ("errors", "error", "flat", "item", "mixed"),
         "errors",
         "Shape of an error callback",
         BODIES,
@@ -108,6 +109,14 @@ _TIMING = (
         "Ours: each result is drawn on its own.",
     ),
     Option(
+        "delays",
+        str,
+        "drawn",
+        "Seconds until the results of a task are ready, one by one: 0.1,5,30",
+        TIMING,
+        "Ours; the last counts for all further results, and `delay_s` and `order` for none.",
+    ),
+    Option(
         "order",
         ("shuffled", "in_order"),
         "shuffled",
@@ -131,6 +140,14 @@ _TIMING = (
         TIMING,
         "Seen in the field: the callback can overtake the answer.",
     ),
+    Option(
+        "progress_callbacks",
+        int,
+        "0",
+        "Callbacks before each result that say it is still processing",
+        TIMING,
+        "One design in the field has them, no page does.",
+    ),
 )
 
 _FAULTS = (
@@ -141,6 +158,14 @@ _FAULTS = (
         "Probability that a result fails",
         FAULTS,
         "Documented: each result fails by itself.",
+    ),
+    Option(
+        "fail_index",
+        int,
+        "none",
+        "The result of each task that fails, counted from 0",
+        FAULTS,
+        "Documented: a polled task can mix successes and errors.",
     ),
     Option(
         "failure_code",
@@ -166,6 +191,14 @@ _FAULTS = (
         "Same bytes, other key order, or other cost",
         FAULTS,
         "Ours: what tells a repeated callback from a contradicting one.",
+    ),
+    Option(
+        "duplicate_after_s",
+        float,
+        "0",
+        "Seconds between a 2xx and the duplicate",
+        FAULTS,
+        "Ours: one that comes when the task is long done.",
     ),
     Option(
         "drop",
@@ -198,6 +231,23 @@ _FAULTS = (
         "Seconds until media are gone",
         FAULTS,
         "`ttl` is documented; how long media live without it is not.",
+    ),
+    Option(
+        "media_gone",
+        int,
+        "410",
+        "How media that are gone answer: 404 410",
+        FAULTS,
+        "Not documented; both are usual.",
+    ),
+    Option(
+        "upload",
+        ("before", "after", "never"),
+        "before",
+        "When a result is PUT to the task's uploadEndpoint, as seen from its callback",
+        FAULTS,
+        "Documented: by PUT, when generation is complete. The order, and that it is tried once,"
+        " are assumptions.",
     ),
 )
 
@@ -236,6 +286,15 @@ _ANSWERS = (
         ANSWERS,
         "Ours: a submit that times out may have been accepted.",
     ),
+    Option(
+        "task_refusals",
+        float,
+        "0",
+        "Probability that one task of a request is refused by itself",
+        ANSWERS,
+        "Documented: tasks of a request are independent. Its code is `submit_code`, or"
+        " `inferenceRateLimitExceeded`.",
+    ),
 )
 
 _POLLS = (
@@ -264,6 +323,34 @@ _POLLS = (
         "Seconds until only the archive knows a finished task of Runware",
         POLLS,
         "`getTaskDetails` is documented for archived tasks; when one is archived is not.",
+    ),
+)
+
+_PIXVERSE = (
+    Option(
+        "pixverse_rules",
+        ("lenient", "literal", "off"),
+        "lenient",
+        "What PixVerse models take",
+        PIXVERSE,
+        "Literal is the model pages word for word, which refuses most of their own examples;"
+        " lenient takes these.",
+    ),
+    Option(
+        "pixverse_fast",
+        ("reject", "revert"),
+        "reject",
+        "Fast motion for 8 s or in 1080p: an error, or taken as normal motion",
+        PIXVERSE,
+        "The reference says that it reverts, the V4 page limits it.",
+    ),
+    Option(
+        "pixverse_1080p_8s",
+        ("accept", "reject"),
+        "accept",
+        "8 s in 1080p on V4 and V4.5",
+        PIXVERSE,
+        "The V4 page allows it and prices 5 s alone; another seller of the model refuses it.",
     ),
 )
 
@@ -344,4 +431,13 @@ _NANOGPT = (
     ),
 )
 
-OPTIONS: tuple[Option, ...] = (_SEED, *_BODIES, *_TIMING, *_FAULTS, *_ANSWERS, *_POLLS, *_NANOGPT)
+OPTIONS: tuple[Option, ...] = (
+    _SEED,
+    *_BODIES,
+    *_TIMING,
+    *_FAULTS,
+    *_ANSWERS,
+    *_PIXVERSE,
+    *_POLLS,
+    *_NANOGPT,
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 from uuid import UUID
@@ -20,6 +20,7 @@ from submitter.simulator.contract import Json
 FAILING = "simulator:fail@1"
 PARTIAL = "simulator:partial@1"
 SUFFIXES = {"video": "mp4", "image": "jpg"}
+ERROR_ENVELOPES = ("errors", "error", "flat", "item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Outcome:
     """One result: `item` as a poll shows it, the callback's `bodies`, and when.
 
     No bodies: the callback is dropped. More than one: the rest are duplicates, sent after a 2xx.
-    `turn` orders outcomes that are ready at the same moment.
+    `turn` orders outcomes that are ready at the same moment; `progress` are the callbacks that
+    only say that the result is in work.
     """
 
     item: Json
@@ -50,6 +52,7 @@ class Outcome:
     ready_after_s: float
     callback_after_s: float
     bodies: tuple[bytes, ...]
+    progress: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,23 +74,33 @@ def plan(task: Json, setting: Setting) -> tuple[Outcome, ...]:
         for index in range(count)
     ]
     times = waits(count, setting)
-    return tuple(_outcome(item, index, times[index], setting) for index, item in enumerate(items))
+    reports = progress(task, setting)
+    return tuple(
+        replace(_outcome(item, index, times[index], setting), progress=reports)
+        for index, item in enumerate(items)
+    )
 
 
 def failing(task: Json, count: int, setting: Setting) -> list[bool]:
-    """Which results fail: all or the last of the two failing models, else by probability."""
+    """Which results fail: all or the last of the two failing models, or as the knobs say."""
     rng = setting.dice.stream("failures")
     drawn = [rng.random() < setting.knobs.failures for _ in range(count)]
     model = task["model"]
     return [
-        hit or model == FAILING or (model == PARTIAL and index == count - 1)
+        hit
+        or model == FAILING
+        or (model == PARTIAL and index == count - 1)
+        or index == setting.knobs.fail_index
         for index, hit in enumerate(drawn)
     ]
 
 
 def waits(count: int, setting: Setting) -> list[tuple[int, float]]:
-    """(turn, seconds until ready) of each result; a later turn is never ready earlier."""
+    """(turn, seconds until ready) of each result; drawn, a later turn is never ready earlier."""
     knobs, rng = setting.knobs, setting.dice.stream("waits")
+    if knobs.delays is not None:
+        given = [float(text) for text in knobs.delays.split(",")]
+        return [(index, given[min(index, len(given) - 1)]) for index in range(count)]
     low, high = knobs.delay_s - knobs.spread_s, knobs.delay_s + knobs.spread_s
     drawn = sorted(max(0.0, rng.uniform(low, high)) for _ in range(count))
     turns = list(range(count))
@@ -156,29 +169,39 @@ def bodies(item: Json, index: int, setting: Setting) -> tuple[bytes, ...]:
     """The callback of one result and its duplicates; empty when it is dropped."""
     knobs, rng = setting.knobs, setting.dice.stream(f"callback/{index}")
     dropped, doubled = rng.random() < knobs.drop, rng.random() < knobs.duplicates
-    mixed = rng.choice(("wrapped", "flat"))
+    drawn = rng.choice(("wrapped", "flat")), rng.choice(ERROR_ENVELOPES)
     if dropped:
         return ()
-    envelope = mixed if knobs.envelope == "mixed" else knobs.envelope
-    first = encode(_body(item, envelope, knobs))
-    copy = encode(_body(*_altered(item, envelope, knobs.duplicate_kind), knobs))
+    wanted = knobs.error_envelope if "code" in item else knobs.envelope
+    envelope = drawn["code" in item] if wanted == "mixed" else wanted
+    first = encode(_body(item, envelope))
+    copy = encode(_body(_altered(item, knobs.duplicate_kind), envelope))
     if knobs.duplicate_kind == "reordered":
         copy = encode(reordered(json.loads(first)))
     return (first, *([copy] * knobs.duplicate_count if doubled else []))
 
 
-def _body(item: Json, envelope: str, knobs: Knobs) -> Json:
-    if "code" in item:
-        return contract.envelop_error(item, knobs.error_envelope)
-    return contract.envelop(item, envelope)
+def _body(item: Json, envelope: str) -> Json:
+    seal = contract.envelop_error if "code" in item else contract.envelop
+    return seal(item, envelope)
 
 
-def _altered(item: Json, envelope: str, kind: str) -> tuple[Json, str]:
+def _altered(item: Json, kind: str) -> Json:
     if kind != "conflict" or "code" in item:
-        return item, envelope
+        return item
     if "cost" in item:
-        return {**item, "cost": round(item["cost"] + 0.01, 6)}, envelope
-    return {**item, "seed": item["seed"] + 1}, envelope
+        return {**item, "cost": round(item["cost"] + 0.01, 6)}
+    return {**item, "seed": item["seed"] + 1}
+
+
+def progress(task: Json, setting: Setting) -> tuple[bytes, ...]:
+    """The bodies that report work: `processing`, with a share in percent."""
+    knobs = setting.knobs
+    envelope = "flat" if knobs.envelope == "flat" else "wrapped"
+    count = knobs.progress_callbacks
+    shares = [round(100 * step / (count + 1)) for step in range(1, count + 1)]
+    working = {**contract.acknowledge(task), "status": "processing"}
+    return tuple(encode(contract.envelop({**working, "progress": s}, envelope)) for s in shares)
 
 
 def encode(body: Json) -> bytes:

@@ -79,8 +79,8 @@ def test_every_knob_turns_by_flag() -> None:
         f"{option.flag}={option.kind[-1]}" for option in OPTIONS if isinstance(option.kind, tuple)
     ]
     flags += [f"{option.flag}=1" for option in OPTIONS if option.kind in (float, str)]
-    flags += [f"{option.flag}=7" for option in OPTIONS if option.kind is int]
-    flags = [flag.replace("status=7", "status=503") for flag in flags]
+    flags += [f"{option.flag}=3" for option in OPTIONS if option.kind is int]
+    flags = [flag.replace("status=3", "status=503").replace("gone=3", "gone=404") for flag in flags]
     given: list[Knobs] = []
 
     async def take(config: SimulatorConfig, **_: object) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from random import Random
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from submitter.simulator import contract, plans
+from submitter.simulator import contract, desk, plans
 from submitter.simulator.app import published_pairs
 from submitter.simulator.config import Knobs
 from submitter.simulator.jobs import without_query
@@ -31,6 +32,10 @@ def a_task(**changes: Any) -> Json:
 def a_setting(seed: int = 1, ordinal: int = 0, **knobs: Any) -> plans.Setting:
     published = plans.by_task(published_pairs())
     return plans.Setting(Knobs(**knobs), plans.Dice(seed, ordinal), "http://sim", published)
+
+
+def fault_of(task: Json, known: Container[str] = (), **knobs: Any) -> Json | None:
+    return desk.fault_of(task, Knobs(**knobs), known)
 
 
 def bodies(task: Json, **knobs: Any) -> list[Json]:
@@ -92,19 +97,19 @@ def bodies(task: Json, **knobs: Any) -> list[Json]:
     ],
 )
 def test_a_task_is_checked(changes: Json, code: str | None) -> None:
-    fault = contract.check(a_task(**changes), known=())
+    fault = fault_of(a_task(**changes))
     assert (fault and fault["code"]) == code
 
 
 def test_an_unsupported_duration_names_the_allowed_ones() -> None:
-    fault = contract.check(a_task(duration=6), known=())
+    fault = fault_of(a_task(duration=6))
     assert fault is not None
     assert fault["allowedValues"] == [5, 8]
     assert (fault["parameter"], fault["taskUUID"]) == ("duration", ID)
 
 
 def test_a_used_task_uuid_is_a_conflict_in_any_case_of_letters() -> None:
-    fault = contract.check(a_task(taskUUID=ID.upper()), known={ID})
+    fault = fault_of(a_task(taskUUID=ID.upper()), {ID})
     assert fault is not None
     assert fault["code"] == "conflictTaskUUID"
 
@@ -282,7 +287,7 @@ def test_an_image_task_gives_images() -> None:
 
 @pytest.mark.parametrize("pair", published_pairs(), ids=lambda pair: str(pair["name"]))
 def test_a_published_task_gives_the_published_result(pair: Json) -> None:
-    assert contract.check(pair["request"], known=()) is None
+    assert fault_of(pair["request"]) is None
     item = bodies(pair["request"])[0]["data"][0]
     assert item == {**pair["response"], "videoURL": f"http://sim/video/{item['videoUUID']}.mp4"}
 

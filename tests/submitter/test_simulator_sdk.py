@@ -159,6 +159,8 @@ async def test_the_sdk_raises_what_the_receiver_records(
     ("knobs", "changes", "code"),
     [
         ({}, {"duration": 6}, "validation"),
+        ({}, {"width": 1281}, "validation"),
+        ({}, {"providerSettings": {"pixverse": {"effect": "kiss kiss"}}}, "validation"),
         ({"submit_status": 401}, {}, "auth"),
         ({"submit_status": 402}, {}, "quota"),
         ({"submit_status": 400}, {}, "quota"),
