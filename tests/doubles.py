@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import structlog
+from aiohttp.abc import AbstractResolver
 from structlog.testing import LogCapture
 
 from receiver.app import FrontDoor, Service, build
@@ -181,6 +182,15 @@ class Assembled:
 @asynccontextmanager
 async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
     """Everything that `reelhook serve` puts together, under a clock that stands still."""
+    async with assembled_over(folder, None, environ) as found:
+        yield found
+
+
+@asynccontextmanager
+async def assembled_over(
+    folder: Path, resolver: AbstractResolver | None, environ: Mapping[str, str]
+) -> AsyncIterator[Assembled]:
+    """The same, over a resolver that a test scripts."""
     clock, capture = FakeClock(), LogCapture()
     settings = Settings.read({**ENVIRON, "REELHOOK_DATA_DIR": str(folder), **environ})
     guard = Guard(settings.networks, ourselves=Ourselves.at([PUBLIC_URL]))
@@ -189,7 +199,7 @@ async def assembled(folder: Path, **environ: str) -> AsyncIterator[Assembled]:
     log = structlog.wrap_logger(None, processors=told, wrapper_class=wrapper)
     async with (
         await SqliteStore.open(folder / "reelhook.db", clock=clock) as store,
-        Sender(guard) as sender,
+        Sender(guard, resolver=resolver) as sender,
     ):
         service = build(
             settings,
