@@ -18,6 +18,7 @@ from submitter.rules.catalogue import rules_for
 from submitter.rules.kinds import spoken
 from submitter.rules.reference import UNKNOWN_MODEL
 from submitter.rules.runware import REFERENCE
+from submitter.rules.values import bytes_of, form_of
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "runware"
 
@@ -763,6 +764,79 @@ def test_a_parameter_is_what_its_anchor_says(
     assert said(invalid, strict=strict) == ([(severity, code, parameter)] if severity else [])
 
 
+# The least, the most, and a step beyond them: the page's numbers once more, apart from the rules.
+BOUNDS: list[tuple[str, float, float, float]] = [
+    ("outputQuality", 20, 99, 1),
+    ("numberResults", 1, 4, 1),
+    ("width", 256, 1920, 8),
+    ("height", 256, 1080, 8),
+    ("duration", 1, 10, 0.1),
+    ("fps", 15, 60, 1),
+    ("steps", 10, 50, 1),
+    ("CFGScale", 0, 50, 0.1),
+    ("acceleratorOptions.teaCacheDistance", 0, 1, 0.1),
+    ("acceleratorOptions.fbCacheThreshold", 0, 1, 0.1),
+    ("acceleratorOptions.cacheStartStepPercentage", 0, 99, 1),
+    ("acceleratorOptions.cacheEndStepPercentage", 1, 100, 1),
+    ("acceleratorOptions.cacheMaxConsecutiveSteps", 1, 5, 1),
+]
+
+
+@pytest.mark.parametrize(("path", "least", "most", "step"), BOUNDS)
+def test_a_bound_is_where_the_page_has_it(
+    path: str, least: float, most: float, step: float
+) -> None:
+    outer, _, inner = path.rpartition(".")
+
+    def codes(value: float) -> list[str]:
+        nested = {outer: {inner: value}} if outer else {inner: value}
+        return [code for _, code, _ in said(task(**nested), strict=False)]
+
+    assert codes(least) == codes(most) == []
+    assert codes(least - step) == codes(most + step) == ["out_of_range"]
+
+
+@pytest.mark.parametrize(
+    ("path", "least", "most"),
+    [
+        ("positivePrompt", 2, None),
+        ("negativePrompt", 2, None),
+        ("speech.text", 1, 200),
+        (f"{WATERMARK}.text", 2, 32),
+        ("providerSettings.pixverse.soundEffectContent", 2, 2048),
+    ],
+)
+def test_a_length_is_what_the_page_has(path: str, least: int, most: int | None) -> None:
+    def codes(length: int) -> list[str]:
+        parameters: Any = "a" * length
+        for part in reversed(path.split(".")):
+            parameters = {part: parameters}
+        return [code for _, code, _ in said(task(model="pixverse:1@9", **parameters), strict=False)]
+
+    assert codes(least) == []
+    assert "bad_length" in codes(least - 1)
+    if most is not None:
+        assert codes(most) == []
+        assert codes(most + 1) == ["bad_length"]
+
+
+def test_a_place_on_the_video_has_nine_names() -> None:
+    taken = [
+        f"{row}-{column}"
+        for row in ("top", "center", "bottom")
+        for column in ("left", "center", "right")
+    ]
+    for place in taken:
+        assert said(mark(text="AB", displayPosition=place), strict=True) == []
+
+
+def test_each_voice_has_an_id_and_a_name() -> None:
+    for voice in (*map(str, range(1, 15)), "auto", "Emily", "Ethan"):
+        assert said(task(speech={"voice": voice}), strict=True) == []
+    for voice in ("0", "15", "Nobody"):
+        assert said(task(speech={"voice": voice}), strict=True)
+
+
 def test_every_anchor_has_a_case() -> None:
     assert len(ANCHORS) == len(set(ANCHORS)) == 69
     assert {f"request-{row[0]}" for row in CASES} == set(ANCHORS)
@@ -897,6 +971,8 @@ MESSAGES: list[tuple[Parameters, str]] = [
         task(frameImages=[UUID], inputs={"frameImages": [UUID]}),
         "Leave out frameImages: inputs.frameImages is there, and means the same.",
     ),
+    (mark(text="AB", bgColor=0), f"Send {WATERMARK}.bgColor as a text; it is 0."),
+    (frames({"image": 7}), "Send inputs.frameImages.0.image as a text; it is 7."),
     (task(CFGScale=60), "Keep CFGScale between 0 and 50; it is 60."),
 ]
 
@@ -929,3 +1005,33 @@ def test_newer_pixverse_models_have_no_rules_and_that_is_said() -> None:
         (only,) = check("runware", model, task(providerSettings={"pixverse": wanted}))
         assert only.code == "no_rules"
         assert model in only.message
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (UUID.upper(), "uuid"),
+        ("http://media.example/a.jpg?x=1", "url"),
+        ("HTTPS://media.example", "url"),
+        ("data:image/svg+xml;charset=utf-8;base64,PHN2", "data"),
+        ("DATA:video/mp4;base64,", "data"),
+        ("iVBORw0KGgo=", "base64"),
+        ("AAAA_-+/==", "base64"),
+        ("A" * 1000, "base64"),
+        ("iVBORw0KGgo===", None),
+        ("iVBO=Rw0", None),
+        ("data:image/png,plain", None),
+        ("data:image;base64,AAAA", None),
+        ("ftp://media.example/a.jpg", None),
+        ("cat.png", None),
+        ("@cat.png", None),
+        ("", None),
+    ],
+)
+def test_how_a_media_input_is_written(text: str, form: str | None) -> None:
+    assert form_of(text) == form
+
+
+def test_how_many_bytes_are_inline() -> None:
+    assert bytes_of("A" * 4000) == 3000
+    assert bytes_of("data:image/png;base64," + "A" * 4000) == 3000
