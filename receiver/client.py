@@ -16,7 +16,14 @@ from pydantic import BaseModel, ValidationError
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.costs import Cost, CostSum
 from receiver.deliveries import Delivery
-from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
+from receiver.endpoints import (
+    Endpoint,
+    EndpointPatch,
+    EndpointSpec,
+    Preview,
+    PreviewAsked,
+    RotateAsked,
+)
 from receiver.errors import ReelhookError
 from receiver.events import Event
 from receiver.keeping import PruneAsked, Pruned
@@ -49,9 +56,12 @@ __all__ = [
     "EndpointSpec",
     "Event",
     "Listing",
+    "Preview",
+    "PreviewAsked",
     "Pruned",
     "RegisteredTask",
     "Result",
+    "RotateAsked",
     "Source",
     "SubmitState",
     "Task",
@@ -236,6 +246,20 @@ class Client:
     async def move_endpoint(self, endpoint_id: str, verb: str) -> Endpoint:
         """`pause`, `resume`, `enable` or `disable`."""
         return await self._endpoint("POST", f"/v1/endpoints/{endpoint_id}/{verb}")
+
+    async def rotate_secret(self, endpoint_id: str, asked: RotateAsked) -> Endpoint:
+        """Sign with a new `secret`, which is in this answer alone."""
+        return await self._endpoint("POST", f"/v1/endpoints/{endpoint_id}/rotate-secret", asked)
+
+    async def preview(self, asked: PreviewAsked, *, project: str | None = None) -> Preview:
+        """Which of the latest events an endpoint would have got."""
+        response = await self._ask(
+            "POST",
+            "/v1/endpoints/preview",
+            content=asked.model_dump_json(),
+            params={} if project is None else {"project": project},
+        )
+        return _read(Preview, response)
 
     async def delete_endpoint(self, endpoint_id: str) -> None:
         """Forget an endpoint; its queue is canceled."""

@@ -22,6 +22,7 @@ from receiver.errors import CannotStart, StoreBroken
 from receiver.log import Log, configure
 from receiver.server import listen, serve
 from receiver.settings import Settings, check_public_url, listed, write_local
+from receiver.store.seal import Seal
 from receiver.store.sqlite import SqliteStore
 
 # The event loop and the writer's thread share the interpreter lock; a shorter turn lowers the time
@@ -85,7 +86,12 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     networks, listening = settings.networks, open_sockets(settings)
     guard = Guard(networks, ourselves=_ourselves(listening))
     sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
-    store = await SqliteStore.open(settings.database_path, clock=wall_clock, notice=log.warning)
+    store = await SqliteStore.open(
+        settings.database_path,
+        clock=wall_clock,
+        notice=log.warning,
+        seal=Seal(listed(settings.encryption_keys)),
+    )
     watch = asyncio.create_task(_watch(store, log))
     patience = _Patience(log)
     try:

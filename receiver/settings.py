@@ -71,6 +71,10 @@ class Settings(BaseModel):
     static_keys: str = _secret(
         "REELHOOK_STATIC_KEYS", "Comma-separated keys for `?apiKey=` URLs; empty: refused."
     )
+    encryption_keys: str = _secret(
+        "REELHOOK_ENCRYPTION_KEYS",
+        "Comma-separated, newest first; seal endpoints' secrets and header values in the database.",
+    )
     allow_networks: str = _env(
         "REELHOOK_ALLOW_NETWORKS", "", "Comma-separated networks that deliveries may also reach."
     )

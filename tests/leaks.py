@@ -41,13 +41,18 @@ ALLOWED: Final = (
     (r"answer: PUT /v1/tasks/[^/]+ 20[01]", TOKENS, "the webhookURL is what was asked for"),
     (r"answer: POST /v1/tasks/claim 200", TOKENS, "the URL to post the poll's answer to"),
     (r"answer: POST /v1/endpoints 201", SECRETS, "an endpoint's secret is shown here, once"),
+    (r"answer: POST /v1/endpoints/[^/]+/rotate-secret 200", SECRETS, "a new secret, likewise"),
     (r"answer: GET /v1/callbacks/[^/]+/body 200", ANYTHING, "the bytes, asked for as they came"),
     (r"stdout: reelhook callbacks show --raw", ANYTHING, "the bytes, asked for as they came"),
     (r"stdout: reelhook url", TOKENS, "the webhookURL is what was asked for"),
     (r"stdout: reelhook keys new", KEYS, "new keys are what was asked for"),
-    (r"stdout: reelhook endpoints add", SECRETS, "an endpoint's secret is shown here, once"),
+    (r"stdout: reelhook endpoints (add|rotate-secret)", SECRETS, "a secret is shown here, once"),
     (r"file: local\.json(\.\d+)?", KEYS, "where a local receiver keeps its keys, at mode 0600"),
-    (r"column: endpoints\.secrets", SECRETS | KEYS, "deliveries are signed with them"),
+    (
+        r"column: endpoints\.(secrets|private_keys)",
+        SECRETS | KEYS,
+        "deliveries are signed with it",
+    ),
     (r"column: callbacks\.body", ANYTHING, "kept byte for byte, and shown without its tokens"),
 )
 
@@ -94,7 +99,9 @@ def _around(text: bytes, found: tuple[int, int]) -> str:
 
 def keys_in(environ: Iterable[tuple[str, str]]) -> set[bytes]:
     """The secrets among some environment's variables."""
-    held = re.compile(r"(REELHOOK_(SIGNING_KEYS|ADMIN_TOKEN|STATIC_KEYS|SECRET)|\w+_API_KEY)")
+    held = re.compile(
+        r"(REELHOOK_(SIGNING_KEYS|ADMIN_TOKEN|STATIC_KEYS|ENCRYPTION_KEYS|SECRET)|\w+_API_KEY)"
+    )
     return {
         entry.encode()
         for name, value in environ

@@ -110,7 +110,7 @@ def _command(words: Sequence[str]) -> str:
     """What a process is, in words that `ALLOWED` can name: `reelhook keys new`, or a program."""
     if words[1:3] in (["-m", "receiver"], ["-m", "reelhook"]):
         words = ["reelhook", *words[3:]]
-    plain = [word for word in words[1:3] if re.fullmatch(r"[a-z]+", word)]
+    plain = [word for word in words[1:3] if re.fullmatch(r"[a-z]+(-[a-z]+)*", word)]
     return " ".join([Path(words[0]).name, *plain, *(word for word in words if word == "--raw")])
 
 

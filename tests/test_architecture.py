@@ -48,6 +48,7 @@ DRAWING: Final = """\
 1 decisions
     receiver.delivery.policy
     receiver.delivery.signing   cryptography
+    receiver.delivery.rotation
     receiver.recording
     receiver.reprocessing
     receiver.reconciling
@@ -67,6 +68,7 @@ DRAWING: Final = """\
     receiver.delivery.sender    aiohttp yarl multidict
     receiver.store.protocol
     receiver.store.migrate      sqlite3
+    receiver.store.seal         cryptography
     receiver.store.faults
     receiver.store.commits      sqlite3
     receiver.store.writer       sqlite3

@@ -14,6 +14,7 @@ from receiver.cli.output import (
     FAILED,
     OK,
     UNREACHABLE,
+    USAGE,
     Json,
     fail,
     pairs_of,
@@ -106,12 +107,16 @@ def migrate() -> None:
 
     from receiver.clock import wall_clock
     from receiver.errors import CannotStart, StoreUnavailable
+    from receiver.settings import listed
+    from receiver.store.seal import Seal
     from receiver.store.sqlite import SqliteStore
 
-    path = settings_of().database_path
+    settings = settings_of()
+    path = settings.database_path
 
     async def run() -> None:
-        async with await SqliteStore.open(path, clock=wall_clock, rebuild=True):
+        seal = Seal(listed(settings.encryption_keys))
+        async with await SqliteStore.open(path, clock=wall_clock, rebuild=True, seal=seal):
             say(f"{path} is up to date.")
 
     try:
@@ -124,7 +129,7 @@ def migrate() -> None:
 
 @keys.command("new")
 def keys_new() -> None:
-    """Print a new signing key and admin token, as lines for an environment file.
+    """Print a new signing key, admin token and encryption key, as lines for an environment file.
 
     reelhook keys new >> .env
     """
@@ -132,7 +137,8 @@ def keys_new() -> None:
 
     typer.echo(f"REELHOOK_SIGNING_KEYS={new_key()}")
     typer.echo(f"REELHOOK_ADMIN_TOKEN={new_key()}")
-    say("To rotate: put the new signing key in front of the old ones, separated by a comma.")
+    typer.echo(f"REELHOOK_ENCRYPTION_KEYS={new_key()}")
+    say("To rotate: put a new key in front of the old ones, separated by a comma.")
 
 
 @app.command()
@@ -160,19 +166,22 @@ def url(
 
 @app.command()
 def verify(
+    event_id: Annotated[str, typer.Option("--id", help="The webhook-id header.")],
+    timestamp: Annotated[str, typer.Option(help="The webhook-timestamp header.")],
+    signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
+    body: Annotated[typer.FileBinaryRead, typer.Argument(help="The body as received; - is stdin.")],
     secret: Annotated[
         str,
         typer.Option(
             envvar="REELHOOK_SECRET", help="The whsec_ secret; others can see what is given here."
         ),
-    ],
-    event_id: Annotated[str, typer.Option("--id", help="The webhook-id header.")],
-    timestamp: Annotated[str, typer.Option(help="The webhook-timestamp header.")],
-    signature: Annotated[str, typer.Option(help="The webhook-signature header.")],
-    body: Annotated[typer.FileBinaryRead, typer.Argument(help="The body as received; - is stdin.")],
+    ] = "",
+    public_key: Annotated[
+        str, typer.Option(help="The endpoint's whpk_ key, for v1a signatures.")
+    ] = "",
     at_any_time: Annotated[bool, typer.Option(help="Do not check the age.")] = False,
 ) -> None:
-    """Check a delivery's signature, as a consumer must.
+    """Check a delivery's signature, as a consumer must; by the secret, the public key, or either.
 
     reelhook verify --id evt_… --timestamp 1732131604 --signature 'v1,…' body.json
     """
@@ -181,6 +190,9 @@ def verify(
     from receiver.delivery.signing import SignatureRefused
     from receiver.delivery.signing import verify as check
 
+    secrets, keys = ([text] if text else [] for text in (secret, public_key))
+    if not (secrets or keys):
+        fail("Set REELHOOK_SECRET to the whsec_ secret, or give --public-key.", USAGE)
     headers = {
         "webhook-id": event_id,
         "webhook-timestamp": timestamp,
@@ -188,7 +200,7 @@ def verify(
     }
     now = int(timestamp) if at_any_time and timestamp.isdigit() else int(time.time())
     try:
-        check([secret], headers, body.read(), now=now)
+        check(secrets, headers, body.read(), now=now, public_keys=keys)
     except SignatureRefused as error:
         fail(f"Refused ({error.reason}): {error}", FAILED)
     say("The signature is good.")

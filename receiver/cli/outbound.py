@@ -26,6 +26,7 @@ def endpoints_add(
         list[str] | None, typer.Option("--filter", help="field=value, such as tags.team=a.")
     ] = None,
     description: Annotated[str, typer.Option()] = "",
+    v1a: Annotated[bool, typer.Option("--v1a", help="Sign with Ed25519 too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Register a downstream callback; prints its secret, once.
@@ -40,11 +41,67 @@ def endpoints_add(
         event_types=event or ["*"],
         filters=dict(pairs_of(where or []).items()),
         description=description,
+        signatures=["v1", "v1a"] if v1a else ["v1"],
     )
+
+    shown = ("id", "url", "event_types", "filters", "state", "public_key")
 
     async def use(client: Client) -> None:
         endpoint = await client.add_endpoint(spec)
-        show(endpoint, as_json, ("id", "url", "event_types", "filters", "state", "secret"))
+        show(endpoint, as_json, (*shown, "secret"))
+        say("Keep the secret now: it is not shown again.")
+
+    with_client(use)
+
+
+@endpoints.command("preview")
+def endpoints_preview(
+    event: Annotated[
+        list[str] | None, typer.Option("-e", "--event", help="Event type; * at an end is any.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--filter", help="field=value, such as tags.team=a.")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, max=1_000, help="How many events to look at.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Show which of the latest events an endpoint would have got; nothing is sent.
+
+    reelhook endpoints preview -e 'result.*' --filter tags.team=film
+    """
+    from receiver.endpoints import PreviewAsked
+
+    asked = spec_of(
+        PreviewAsked, event_types=event or ["*"], filters=pairs_of(where or []), last=last
+    )
+
+    async def use(client: Client) -> None:
+        found = await client.preview(asked)
+        table(found.data, as_json, ("id", "type", "task_id", "created_at"), "No event matches.")
+        say(f"{found.matched} of the last {found.examined} events would have come.")
+
+    with_client(use)
+
+
+@endpoints.command("rotate-secret")
+def endpoints_rotate_secret(
+    endpoint_id: str,
+    overlap: Annotated[
+        int, typer.Option(min=0, max=604_800, help="Seconds that the old one signs along.")
+    ] = 86_400,
+    as_json: Json = False,
+) -> None:
+    """Make a new secret, printed once; the one before signs along for a day.
+
+    With --overlap 0 every earlier one ends at once, as after a leak. An Ed25519 key is new too.
+
+    reelhook endpoints rotate-secret ep_…
+    """
+    from receiver.endpoints import RotateAsked
+
+    async def use(client: Client) -> None:
+        endpoint = await client.rotate_secret(endpoint_id, RotateAsked(overlap_s=overlap))
+        show(endpoint, as_json, ("id", "overlap_until", "public_key", "secret"))
         say("Keep the secret now: it is not shown again.")
 
     with_client(use)

@@ -46,6 +46,14 @@ def new_secret(random_bytes: bytes) -> str:
     return SHARED + b64encode(random_bytes).decode()
 
 
+def own_secret(text: str) -> str:
+    """A secret that a user brings along, as every library takes it. Raises SignatureRefused."""
+    raw = _decoded(text.removeprefix(SHARED)) if text.startswith(SHARED) else None
+    if raw is None:
+        raise SignatureRefused("bad_secret", f"a shared secret is {SHARED} and base64")
+    return new_secret(raw)
+
+
 def new_private_key(random_bytes: bytes) -> str:
     """An Ed25519 key of 32 random bytes, with its public half appended as is customary."""
     if len(random_bytes) != _SEED:

@@ -156,7 +156,11 @@ class Worker:
             "webhook-id": event,
             "webhook-timestamp": str(timestamp),
             "webhook-signature": sign(
-                claimed.secrets, event_id=event, timestamp=timestamp, body=claimed.payload
+                claimed.secrets,
+                event_id=event,
+                timestamp=timestamp,
+                body=claimed.payload,
+                ed25519_keys=claimed.private_keys,
             ),
         }
         outcome = await self._sender.send(claimed.url, claimed.payload, headers)

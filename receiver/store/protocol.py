@@ -82,12 +82,33 @@ class Reprocessing:
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """An endpoint to add, with its first secret."""
+    """An endpoint to add, with its first secret, and an Ed25519 key for when it asks for v1a."""
 
     spec: EndpointSpec
     project: str
     secret: str = field(repr=False)
     now: int
+    private_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """A change of an endpoint. `private_key` is taken when it asks for v1a and has none yet."""
+
+    id: str
+    patch: EndpointPatch
+    private_key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A new secret and Ed25519 key; those before sign for `overlap` more. In milliseconds."""
+
+    id: str
+    secret: str = field(repr=False)
+    private_key: str = field(repr=False)
+    now: int
+    overlap: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +164,7 @@ class Claimed:
     secrets: tuple[str, ...] = field(repr=False)
     schedule: tuple[int, ...] | None
     payload: bytes = field(repr=False)
+    private_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,14 +258,20 @@ class Store(Protocol):
     async def add_endpoint(self, new: NewEndpoint) -> Endpoint: ...
     async def endpoint(self, endpoint_id: str) -> Endpoint: ...
     async def endpoints(self, query: Query) -> Page[Endpoint]: ...
-    async def change_endpoint(self, endpoint_id: str, patch: EndpointPatch) -> Endpoint: ...
+    async def change_endpoint(self, change: EndpointChange) -> Endpoint: ...
+    async def rotate_secret(self, rotation: Rotation) -> Endpoint:
+        """Sign with a new secret, and for a while with those before. Raises Conflict."""
+        ...
+
     async def set_endpoint_state(
         self, endpoint_id: str, state: EndpointState, reason: str | None
     ) -> Endpoint: ...
     async def delete_endpoint(self, endpoint_id: str, now: int) -> None: ...
 
     async def event(self, event_id: str) -> Event: ...
-    async def events(self, query: Query) -> Page[Event]: ...
+    async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
+        """A page of events; their payloads only when `whole`."""
+        ...
 
     async def delivery(self, delivery_id: str) -> Delivery: ...
     async def deliveries(self, query: Query) -> Page[Delivery]: ...

@@ -19,6 +19,7 @@ import pytest
 
 from receiver import __version__
 from receiver.delivery.signing import new_secret, sign
+from receiver.settings import new_key
 from tests.doubles import LIMIT_S, ROOT, Running, environment, running
 from tests.make import processing, success, uuid, wrapped
 
@@ -130,7 +131,8 @@ def test_a_value_that_is_never_valid_is_exit_2(served: Running, arguments: list[
 def test_keys_are_printed_as_lines_of_an_environment_file(tmp_path: Path) -> None:
     found = reelhook(tmp_path, "keys", "new")
     names = [line.partition("=")[0] for line in found.out.splitlines()]
-    assert (found.code, names) == (OK, ["REELHOOK_SIGNING_KEYS", "REELHOOK_ADMIN_TOKEN"])
+    made = ["REELHOOK_SIGNING_KEYS", "REELHOOK_ADMIN_TOKEN", "REELHOOK_ENCRYPTION_KEYS"]
+    assert (found.code, names) == (OK, made)
     assert all(len(line.partition("=")[2]) >= 43 for line in found.out.splitlines())
     assert "rotate" in found.err
     assert reelhook(tmp_path, "keys", "new").out != found.out
@@ -158,6 +160,7 @@ def test_a_receivers_url_that_is_none_is_exit_3(tmp_path: Path) -> None:
         ({"REELHOOK_DELIVERY_SCHEDULE": "x"}, "REELHOOK_DELIVERY_SCHEDULE"),
         ({"REELHOOK_DELIVERY_DEADLINE": "0"}, "REELHOOK_DELIVERY_DEADLINE"),
         ({"REELHOOK_CA_FILE": "/nowhere/ca.pem"}, "REELHOOK_CA_FILE: /nowhere/ca.pem can't"),
+        ({"REELHOOK_ENCRYPTION_KEYS": "not-32-bytes"}, "REELHOOK_ENCRYPTION_KEYS"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
         ({"HOST": "192.0.2.1", "REELHOOK_PUBLIC_URL": "https://x", "REELHOOK_ADMIN_TOKEN": "a" * 32,
           "REELHOOK_SIGNING_KEYS": "a" * 32}, "Can't listen on 192.0.2.1"),
@@ -409,6 +412,55 @@ def test_an_endpoint_is_added_listed_moved_and_removed(served: Running) -> None:
     assert made["id"] in ask(served, "endpoints", "list").out
     assert ask(served, "endpoints", "remove", made["id"]).code == OK
     assert made["id"] not in ask(served, "endpoints", "list").out
+
+
+def test_a_new_secret_is_printed_once(served: Running) -> None:
+    (made,) = ask(served, "endpoints", "add", "https://hooks.invalid/", "--v1a", "--json").json
+    assert made["signatures"] == ["v1", "v1a"]
+    found = ask(served, "endpoints", "rotate-secret", made["id"], "--json")
+    (new,) = found.json
+    assert found.code == OK
+    assert "not shown again" in found.err
+    assert new["secret"] not in ("", made["secret"])
+    assert new["public_key"] not in ("", made["public_key"])
+    assert new["overlap_until"]
+    human = ask(served, "endpoints", "rotate-secret", made["id"], "--overlap", "0")
+    assert [line.split()[0] for line in human.out.splitlines()] == ["id", "public_key", "secret"]
+    assert ask(served, "endpoints", "rotate-secret", "ep_x").code == NOT_FOUND
+    assert ask(served, "endpoints", "rotate-secret", made["id"], "--overlap", "-1").code == USAGE
+    ask(served, "endpoints", "remove", made["id"])
+
+
+def test_a_preview_shows_what_would_have_come(served: Running) -> None:
+    task = new_task()
+    assert post(signed_url(served, task, "--tag", "show=one"), success(1, task)) == 200
+    wanted = ("endpoints", "preview", "-e", "result.*", "--filter", "tags.show=o*")
+    found = ask(served, *wanted, "--json")
+    assert [(event["type"], event["task_id"]) for event in found.json] == [
+        ("result.succeeded", task)
+    ]
+    assert found.err.startswith("1 of the last ")
+    none = ask(served, "endpoints", "preview", "--filter", "tags.show=two", "--last", "5")
+    assert (none.code, none.out) == (OK, "")
+    assert "0 of the last" in none.err
+    refused = ask(served, "endpoints", "preview", "-e", "results.*")
+    assert (refused.code, "result.succeeded" in refused.err) == (FAILED, True)
+
+
+def test_without_the_key_that_sealed_its_secrets_a_receiver_does_not_start(
+    tmp_path: Path,
+) -> None:
+    old, new = new_key(), new_key()
+    environ = {"REELHOOK_SIGNING_KEYS": "", "REELHOOK_ADMIN_TOKEN": ""}
+    with running(tmp_path, REELHOOK_ENCRYPTION_KEYS=old, **environ) as served:
+        (made,) = ask(served, "endpoints", "add", "https://hooks.invalid/", "--json").json
+    for keys in ("", new):
+        for command in ("serve", "migrate"):
+            found = reelhook(tmp_path, command, REELHOOK_ENCRYPTION_KEYS=keys)
+            assert (found.code, found.out) == (UNREACHABLE, "")
+            assert "REELHOOK_ENCRYPTION_KEYS" in found.err
+    with running(tmp_path, REELHOOK_ENCRYPTION_KEYS=f"{new},{old}", **environ) as served:
+        assert ask(served, "endpoints", "rotate-secret", made["id"]).code == OK
 
 
 def test_an_endpoint_that_must_not_be_reached_is_exit_1_and_says_which_setting(

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from receiver.client import ApiRefused, Client, Unreachable
-from receiver.endpoints import EndpointPatch, EndpointSpec
+from receiver.endpoints import EndpointPatch, EndpointSpec, PreviewAsked, RotateAsked
 from receiver.problems import problem
 from receiver.tasks import SubmitState, TaskPatch, TaskSpec
 from receiver.tokens import Source
@@ -99,8 +99,18 @@ async def test_an_endpoint_goes_through_its_life(client: Client) -> None:
     for verb, state in (("pause", "paused"), ("resume", "enabled"), ("disable", "disabled")):
         assert (await client.move_endpoint(made.id, verb)).state == state
     assert [found.id for found in (await client.endpoints()).data] == [made.id]
+    new = await client.rotate_secret(made.id, RotateAsked(overlap_s=60))
+    assert new.secret not in (None, made.secret)
+    assert new.overlap_until is not None
     await client.delete_endpoint(made.id)
     assert (await client.endpoints()).data == []
+
+
+async def test_a_subscription_is_previewed(receiver: Assembled, client: Client) -> None:
+    await receiver.store.record(arrival(success()))
+    found = await client.preview(PreviewAsked(event_types=["task.*"], last=10))
+    assert (found.examined, found.matched, found.data[0].type) == (2, 1, "task.completed")
+    assert (await client.preview(PreviewAsked(), project="film")).examined == 0
 
 
 async def test_callbacks_events_and_deliveries_are_read(

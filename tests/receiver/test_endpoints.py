@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from pydantic import ValidationError
 from receiver.endpoints import (
     EndpointPatch,
     EndpointSpec,
+    PreviewAsked,
     Subscription,
     as_patterns,
     check,
+    facts_in,
     matches,
+    subscription_of,
 )
 from receiver.errors import Invalid
 
@@ -26,6 +30,13 @@ FACTS = {
     "tags": {"team": "a.b", "empty": ""},
     "metadata": {"paid": True, "n": 5, "deep": {"x": 1}, "none": None},
 }
+# RFC 9110 §7.6.1, what says something of our body, and what the sender writes.
+OURS_TO_SEND = [
+    *("Host", "HOST", "Content-Length", "Content-Type", "Content-Encoding", "content-md5"),
+    *("Transfer-Encoding", "TE", "Trailer", "Connection", "Keep-Alive", "Upgrade", "Expect"),
+    *("Proxy-Connection", "Proxy-Authorization", "Proxy-Authenticate", "Accept-Encoding"),
+    *("User-Agent", "Date", "webhook-timestamp", "Webhook-Anything"),
+]
 TEXT = st.text(st.characters(exclude_characters="*"), max_size=10)
 
 
@@ -93,7 +104,8 @@ def test_a_task_without_a_model_matches_no_filter_on_it() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"filters": {name: "a"}} for name in
-    ("platform", "model", "status", "tags.a", "metadata.a.b")] + [
+    ("model", "tags.a", "metadata.a.b")] + [
+    {"filters": {"platform": ["runware", "nano*"], "status": "*ed"}},
     {"event_types": ["result.*", "*.completed", "*", "task.overdue"]},
     {"headers": {"X-Api-Key": "k", "Authorization": "Bearer x"}},
     {"filters": {"model": ["a", "b*"]}},
@@ -113,17 +125,31 @@ def test_what_can_work_is_accepted(fields: dict[str, Any]) -> None:
         {"event_types": ["re*ult"]},
         {"event_types": ["**"]},
         {"event_types": [""]},
+        {"event_types": ["result.*", "results.*"]},
+        {"event_types": ["task.complete"]},
+        {"filters": {"platform": "Runware"}},
+        {"filters": {"platform": ["runware", "nan"]}},
+        {"filters": {"status": "complete"}},
+        {"filters": {"tags.": "a"}},
+        {"filters": {"metadata.": "a"}},
+        {"filters": {".": "a"}},
         {"headers": {"Host": "a"}},
         {"headers": {"webhook-signature": "a"}},
         {"headers": {"WEBHOOK-ID": "a"}},
-        {"headers": {"Content-Length": "1"}},
-        {"headers": {"Transfer-Encoding": "chunked"}},
+        *[{"headers": {name: "1"}} for name in OURS_TO_SEND],
+        {"headers": {"X-A": "1", "x-a": "2"}},
+        {"headers": {"a" * 101: "1"}},
+        {"headers": {"a:": "1"}},
+        {"headers": {"a\n": "1"}},
         {"headers": {"": "a"}},
         {"headers": {"a b": "a"}},
         {"headers": {"a\r\nb": "a"}},
         {"headers": {"ä": "a"}},
         {"headers": {"a": "b\r\nc: d"}},
         {"headers": {"a": "\x00"}},
+        {"headers": {"a": "b\n"}},
+        {"headers": {"a": "b\rc"}},
+        {"headers": {"a": "\x7f"}},
         {"headers": {"a": "ä"}},
         {"headers": {"a": "x" * 4_097}},
     ],
@@ -154,6 +180,10 @@ def test_a_filter_without_a_value_is_invalid() -> None:
         {"url": "x", "schedule": [-1]},
         {"url": "x", "schedule": [8 * 86_400]},
         {"url": "x", "secret": "whsec_mine"},
+        {"url": "x", "signatures": []},
+        {"url": "x", "signatures": ["v1a"]},
+        {"url": "x", "signatures": ["v1", "v2"]},
+        {"url": "x", "signatures": None},
         {"url": "x", "state": "enabled"},
     ],
 )
@@ -167,6 +197,49 @@ def test_a_patch_names_what_it_changes_and_nothing_else() -> None:
     assert patch.model_dump(exclude_unset=True) == {"rate_limit": None, "url": "https://a.example"}
     with pytest.raises(ValidationError):
         EndpointPatch.model_validate({"state": "paused"})
+
+
+def test_null_in_a_patch_means_the_default_but_for_the_url() -> None:
+    current = EndpointSpec(
+        url="https://a.example", headers={"X-A": "1"}, concurrency=3, schedule=[1]
+    )
+    cleared = EndpointPatch(headers=None, concurrency=None, schedule=None).of(current)
+    assert cleared == EndpointSpec(url="https://a.example")
+    assert EndpointPatch().of(current) == current
+    assert EndpointPatch(url="https://b.example").of(current).headers == {"X-A": "1"}
+    with pytest.raises(ValidationError):
+        EndpointPatch(url=None).of(current)
+    with pytest.raises(ValidationError):
+        EndpointPatch(concurrency=0).of(current)
+
+
+def test_signatures_are_a_set_with_v1_in_it() -> None:
+    asked = EndpointSpec.model_validate({"url": "x", "signatures": ["v1a", "v1", "v1a"]})
+    assert asked.signatures == ["v1", "v1a"]
+
+
+@given(name=st.text(max_size=8), value=st.text(max_size=8))
+def test_whatever_header_is_accepted_is_one_line_of_a_request(name: str, value: str) -> None:
+    try:
+        check(EndpointSpec(url="https://example.com", headers={name: value}))
+    except Invalid:
+        return
+    line = f"{name}: {value}"
+    assert re.fullmatch(r"[!-9;-~]+: [\t -~]*", line)
+    assert not name.lower().startswith(("webhook-", "content-", "proxy-"))
+
+
+def test_a_subscription_that_is_not_there_yet_wants_what_one_would() -> None:
+    asked = PreviewAsked(event_types=["result.*"], filters={"tags.team": ["a*", "c"]})
+    subscription = subscription_of(asked, "default")
+    assert subscription.wants("result.failed", FACTS)
+    assert not subscription.wants("task.overdue", FACTS)
+    assert not subscription.wants("result.failed", {**FACTS, "tags": {"team": "b"}})
+
+
+def test_an_event_about_no_task_has_nothing_to_filter_by() -> None:
+    assert facts_in({"type": "endpoint.test", "data": {}}) == {}
+    assert facts_in({"data": {"task": {"model": "m"}}}) == {"model": "m"}
 
 
 def test_one_value_is_a_list_of_one() -> None:

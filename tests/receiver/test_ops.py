@@ -14,7 +14,7 @@ from receiver import ids
 from receiver.admin.ops import Ops, Principal, Watch
 from receiver.callbacks import Reprocess
 from receiver.deliveries import State
-from receiver.endpoints import EndpointPatch, EndpointSpec
+from receiver.endpoints import EndpointPatch, EndpointSpec, PreviewAsked, RotateAsked
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, NotFound
 from receiver.store.protocol import Query
@@ -77,6 +77,7 @@ def asked_by(
         "cancel": lambda: ops.cancel(who, of["delivery"]),
         "endpoint": lambda: ops.endpoint(who, of["endpoint"]),
         "patch": lambda: ops.change_endpoint(who, of["endpoint"], EndpointPatch(description="x")),
+        "rotate": lambda: ops.rotate_secret(who, of["endpoint"], RotateAsked()),
         "move": lambda: ops.move_endpoint(who, of["endpoint"], EndpointState.PAUSED),
         "delete-endpoint": lambda: ops.delete_endpoint(who, of["endpoint"]),
         "delete-task": lambda: ops.delete_task(who, TASK),
@@ -133,6 +134,19 @@ async def test_lists_show_ones_own_project_alone(
         assert len((await verb(ADMIN, Query(project="film"))).data) > 0
         with pytest.raises(Forbidden):
             await verb(STRANGER, Query(project="film"))
+
+
+async def test_a_preview_looks_at_ones_own_project_alone(
+    receiver: Assembled, things: dict[str, str]
+) -> None:
+    ops, asked = receiver.service.ops, PreviewAsked()
+    assert (await ops.preview(STRANGER, asked, None)).examined == 0
+    (shown,) = (await ops.preview(OWNER, PreviewAsked(event_types=["task.*"]), None)).data
+    assert shown.id == things["event"]
+    assert (await ops.preview(ADMIN, asked, "film")).examined > 0
+    assert (await ops.preview(ADMIN, asked, None)).examined == 0
+    with pytest.raises(Forbidden):
+        await ops.preview(STRANGER, asked, "film")
 
 
 async def test_something_new_belongs_to_ones_own_project(receiver: Assembled) -> None:

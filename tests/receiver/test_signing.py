@@ -15,6 +15,7 @@ from receiver.delivery.signing import (
     SignatureRefused,
     new_private_key,
     new_secret,
+    own_secret,
     public_key,
     sign,
     verify,
@@ -176,6 +177,35 @@ def test_new_secrets_are_whsec_and_base64(size: int) -> None:
 def test_secrets_have_24_to_64_bytes(size: int) -> None:
     with pytest.raises(SignatureRefused, match="24 to 64"):
         new_secret(b"x" * size)
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_a_secret_of_ones_own_is_kept_as_every_library_reads_it(size: int) -> None:
+    secret = new_secret(bytes(range(size)))
+    assert own_secret(secret) == own_secret(secret.rstrip("=")) == secret
+    Webhook(own_secret(secret.rstrip("=")))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "whsec_",
+        "whsec_bm90LXZhbGlkCg==",  # 10 bytes
+        new_secret(bytes(64)) + "AAAA",
+        "whsec_" + "A" * 108,  # 81 bytes
+        new_secret(bytes(32)).removeprefix("whsec_"),
+        PUBLIC,
+        PRIVATE,
+        "hwsec_" + "A" * 32,
+        "whsec_" + "!" * 32,
+        "whsec_" + "A" * 31 + "ä",
+    ],
+)
+def test_secrets_of_ones_own_that_are_none(text: str) -> None:
+    with pytest.raises(SignatureRefused) as caught:
+        own_secret(text)
+    assert caught.value.reason == "bad_secret"
 
 
 def test_a_new_private_key_carries_its_public_half() -> None:

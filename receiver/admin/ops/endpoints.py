@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from receiver.admin.ops.asking import Desk, Principal
-from receiver.delivery.signing import new_secret
-from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec, State, check
-from receiver.store.protocol import NewEndpoint, Page, Query
+from receiver.clock import SECOND
+from receiver.delivery.signing import SignatureRefused, new_private_key, new_secret, own_secret
+from receiver.endpoints import (
+    Endpoint,
+    EndpointAsked,
+    EndpointPatch,
+    EndpointSpec,
+    Preview,
+    PreviewAsked,
+    RotateAsked,
+    State,
+    check,
+    facts_in,
+    subscription_of,
+)
+from receiver.errors import Invalid
+from receiver.events import Event
+from receiver.store.protocol import EndpointChange, NewEndpoint, Page, Query, Rotation
+
+STEP: Final = 20  # events of a preview that are read at once; each may have a payload of a megabyte
 
 
 class EndpointOps(Desk):
@@ -17,10 +36,26 @@ class EndpointOps(Desk):
         """Register a downstream callback. The answer alone carries the secret."""
         self._guard.check_url(spec.url)
         check(spec)
-        secret = new_secret(self._random(32))
-        new = NewEndpoint(spec, who.choose(project), secret, self._clock())
+        secret = self._secret(spec.secret if isinstance(spec, EndpointAsked) else None)
+        project = who.choose(project)
+        new = NewEndpoint(spec, project, secret, self._clock(), self._private_key())
         endpoint = await self.store.add_endpoint(new)
         return endpoint.model_copy(update={"secret": secret})
+
+    def _secret(self, own: str | None) -> str:
+        if own is None:
+            return new_secret(self._random(32))
+        try:
+            return own_secret(own)
+        except SignatureRefused as refused:
+            raise Invalid(
+                f"That secret can't sign: {refused}. Write whsec_ and the base64"
+                " of 24 to 64 bytes.",
+                parameter="secret",
+            ) from None
+
+    def _private_key(self) -> str:
+        return new_private_key(self._random(32))
 
     async def endpoint(self, who: Principal, endpoint_id: str) -> Endpoint:
         """One endpoint."""
@@ -37,13 +72,47 @@ class EndpointOps(Desk):
     ) -> Endpoint:
         """Change what the patch names; a new URL is used from the next attempt."""
         current = await self.endpoint(who, endpoint_id)
-        spec = EndpointSpec.model_validate(
-            current.model_dump(include=set(EndpointSpec.model_fields))
-            | patch.model_dump(exclude_unset=True)
-        )
+        spec = patch.of(current)
         self._guard.check_url(spec.url)
         check(spec)
-        return await self.store.change_endpoint(endpoint_id, patch)
+        change = EndpointChange(endpoint_id, patch, self._private_key())
+        return await self.store.change_endpoint(change)
+
+    async def rotate_secret(self, who: Principal, endpoint_id: str, asked: RotateAsked) -> Endpoint:
+        """Sign with a new secret and Ed25519 key, for a while beside those before.
+
+        The answer alone carries the secret. Raises Conflict when too many earlier ones sign.
+        """
+        await self.endpoint(who, endpoint_id)
+        secret = self._secret(asked.secret)
+        endpoint = await self.store.rotate_secret(
+            Rotation(
+                id=endpoint_id,
+                secret=secret,
+                private_key=self._private_key(),
+                now=self._clock(),
+                overlap=asked.overlap_s * SECOND,
+            )
+        )
+        return endpoint.model_copy(update={"secret": secret})
+
+    async def preview(self, who: Principal, asked: PreviewAsked, project: str | None) -> Preview:
+        """Which of the latest events a subscription would have got. Nothing is changed or sent."""
+        check(asked)
+        wants = subscription_of(asked, who.choose(project)).wants
+        examined, found = 0, list[Event]()
+        before: tuple[int, ...] | None = None
+        while examined < asked.last:
+            limit = min(STEP, asked.last - examined)
+            query = Query(limit=limit, before=before, project=who.choose(project))
+            page = await self.store.events(query, whole=True)
+            examined += len(page.data)
+            found += [event for event in page.data if wants(event.type, facts_in(event.payload))]
+            before = page.next_cursor
+            if before is None:
+                break
+        shown = [event.model_copy(update={"payload": None}) for event in found]
+        return Preview(examined=examined, matched=len(found), data=shown)
 
     async def move_endpoint(self, who: Principal, endpoint_id: str, state: State) -> Endpoint:
         """Enable, pause or disable by hand; a held queue goes on when it is enabled."""

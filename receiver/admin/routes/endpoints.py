@@ -12,7 +12,7 @@ from starlette.responses import Response
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import listed, shown
 from receiver.admin.routes.requests import Row, body_of, query_of
-from receiver.endpoints import EndpointPatch, EndpointSpec, State
+from receiver.endpoints import EndpointAsked, EndpointPatch, PreviewAsked, RotateAsked, State
 
 MOVES: Final[Mapping[str, State]] = {
     "pause": State.PAUSED,
@@ -33,9 +33,11 @@ class EndpointRoutes:
         return (
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._add_endpoint),
+            ("POST", "/v1/endpoints/preview", self._preview),
             ("GET", "/v1/endpoints/{id}", self._endpoint),
             ("PATCH", "/v1/endpoints/{id}", self._patch_endpoint),
             ("DELETE", "/v1/endpoints/{id}", self._delete_endpoint),
+            ("POST", "/v1/endpoints/{id}/rotate-secret", self._rotate_secret),
             ("POST", "/v1/endpoints/{id}/{move}", self._move_endpoint),
         )
 
@@ -43,7 +45,7 @@ class EndpointRoutes:
         return listed(await self._ops.endpoints(who, query_of(request, "project")))
 
     async def _add_endpoint(self, who: Principal, request: Request) -> Response:
-        spec = await body_of(request, EndpointSpec)
+        spec = await body_of(request, EndpointAsked)
         endpoint = await self._ops.add_endpoint(who, spec, request.query_params.get("project"))
         return shown(endpoint, 201)
 
@@ -57,6 +59,14 @@ class EndpointRoutes:
     async def _delete_endpoint(self, who: Principal, request: Request) -> Response:
         await self._ops.delete_endpoint(who, request.path_params["id"])
         return Response(status_code=204)
+
+    async def _rotate_secret(self, who: Principal, request: Request) -> Response:
+        asked = await body_of(request, RotateAsked)
+        return shown(await self._ops.rotate_secret(who, request.path_params["id"], asked))
+
+    async def _preview(self, who: Principal, request: Request) -> Response:
+        asked = await body_of(request, PreviewAsked)
+        return shown(await self._ops.preview(who, asked, request.query_params.get("project")))
 
     async def _move_endpoint(self, who: Principal, request: Request) -> Response:
         state = MOVES.get(request.path_params["move"])

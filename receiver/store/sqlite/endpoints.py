@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from receiver import ids
+from receiver.delivery.rotation import Key, live, rotated
+from receiver.delivery.signing import public_key
 from receiver.endpoints import (
     Endpoint,
-    EndpointPatch,
     EndpointSpec,
+    Signature,
     State,
     Subscription,
     as_patterns,
 )
 from receiver.errors import NotFound
 from receiver.platforms.reading import dumps
-from receiver.store.protocol import NewEndpoint
+from receiver.store.protocol import EndpointChange, NewEndpoint, Rotation
+from receiver.store.seal import Seal
 from receiver.store.sqlite.rows import endpoint_of, json_of
+from receiver.store.sqlite.secrets import (
+    PRIVATE_KEYS,
+    SECRETS,
+    headers_of,
+    headers_text,
+    keys_of,
+    keys_text,
+)
 from receiver.store.writer import Transaction
 
 
@@ -30,10 +41,20 @@ class Target:
     id: int
     url: str = field(repr=False)
     headers: dict[str, str] = field(repr=False)
-    secrets: tuple[str, ...] = field(repr=False)
+    secrets: tuple[Key, ...] = field(repr=False)
+    private_keys: tuple[Key, ...] = field(repr=False)  # none unless it asks for v1a
     schedule: tuple[int, ...] | None
     concurrency: int
     rate_limit: float | None
+
+    # Asked at each claim: this lives as long as nobody changes an endpoint.
+    def secrets_at(self, now: int) -> tuple[str, ...]:
+        """The secrets that sign at this moment, the newest first."""
+        return live(self.secrets, now)
+
+    def private_keys_at(self, now: int) -> tuple[str, ...]:
+        """The Ed25519 keys that sign at this moment, the newest first."""
+        return live(self.private_keys, now)
 
 
 class Directory:
@@ -42,7 +63,8 @@ class Directory:
     It lives on the writer's thread: `reload` runs after the commit that changed something.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal) -> None:
+        self._seal = seal
         self.subscriptions: Sequence[Subscription] = ()
         self.targets: Sequence[Target] = ()
 
@@ -50,10 +72,11 @@ class Directory:
         """Read all endpoints that are not deleted."""
         rows = connection.execute(
             "SELECT id, project, state, url, event_types, filters, headers, rate_limit,"
-            " concurrency, schedule, secrets FROM endpoints WHERE deleted_at IS NULL ORDER BY id"
+            " concurrency, schedule, secrets, signatures, private_keys"
+            " FROM endpoints WHERE deleted_at IS NULL ORDER BY id"
         ).fetchall()
         self.subscriptions = [_subscription(row) for row in rows]
-        self.targets = [_target(row) for row in rows if row[2] == State.ENABLED]
+        self.targets = [_target(row, self._seal) for row in rows if row[2] == State.ENABLED]
 
 
 def _subscription(row: Sequence[Any]) -> Subscription:
@@ -61,13 +84,15 @@ def _subscription(row: Sequence[Any]) -> Subscription:
     return Subscription(row[0], row[1], tuple(json_of(row[4])), filters)
 
 
-def _target(row: Sequence[Any]) -> Target:
-    schedule = json_of(row[9])
+def _target(row: Sequence[Any], seal: Seal) -> Target:
+    number, schedule = row[0], json_of(row[9])
+    with_v1a = Signature.V1A in json_of(row[11])
     return Target(
-        id=row[0],
+        id=number,
         url=row[3],
-        headers=json_of(row[6]),
-        secrets=tuple(entry["secret"] for entry in json_of(row[10])),
+        headers=headers_of(seal, number, row[6]),
+        secrets=keys_of(seal, number, SECRETS, row[10]),
+        private_keys=keys_of(seal, number, PRIVATE_KEYS, row[12]) if with_v1a else (),
         schedule=None if schedule is None else tuple(schedule),
         concurrency=row[8],
         rate_limit=row[7],
@@ -83,43 +108,96 @@ class StateChange:
     reason: str | None
 
 
+# The columns of what a user sets.
+_SPEC: Final = (
+    "url",
+    "description",
+    "event_types",
+    "filters",
+    "headers",
+    "rate_limit",
+    "concurrency",
+    "schedule",
+    "signatures",
+)
+
+
 class Endpoints:
     """The endpoints' verbs; each leaves the directory as it stored it."""
 
-    def __init__(self, directory: Directory, next_id: Any) -> None:
+    def __init__(self, directory: Directory, next_id: Callable[[], int], seal: Seal) -> None:
         self._directory = directory
         self._next_id = next_id
+        self._seal = seal
 
     def add(self, tx: Transaction, new: NewEndpoint) -> Endpoint:
         """Store a new endpoint."""
         number = self._next_id()
-        secrets = dumps([{"secret": new.secret, "until": None}])
+        secrets = self._keys_text(number, SECRETS, [Key(new.secret)])
         tx.connection.execute(
-            "INSERT INTO endpoints (url, description, event_types, filters, headers, rate_limit,"
-            " concurrency, schedule, id, project, state, secrets, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*_spec_row(new.spec), number, new.project, State.ENABLED, secrets, new.now),
+            f"INSERT INTO endpoints ({', '.join(_SPEC)}, id, project, state, secrets, created_at)"
+            f" VALUES ({', '.join('?' * len(_SPEC))}, ?, ?, ?, ?, ?)",
+            (
+                *self._spec_row(number, new.spec),
+                number,
+                new.project,
+                State.ENABLED,
+                secrets,
+                new.now,
+            ),
         )
+        self._make_key(tx, number, new.spec, new.private_key)
         return self._changed(tx, number)
 
-    def change(self, tx: Transaction, asked: tuple[int, EndpointPatch]) -> Endpoint:
+    def change(self, tx: Transaction, change: EndpointChange) -> Endpoint:
         """Apply a patch; a new URL is used from the next attempt."""
-        number, patch = asked
-        current = _read(tx.connection, number)
-        spec = EndpointSpec.model_validate(
-            current.model_dump(include=set(EndpointSpec.model_fields))
-            | patch.model_dump(exclude_unset=True)
-        )
+        number = ids.parse(ids.ENDPOINT, change.id)
+        spec = change.patch.of(self._read(tx.connection, number))
         tx.connection.execute(
-            "UPDATE endpoints SET url = ?, description = ?, event_types = ?, filters = ?,"
-            " headers = ?, rate_limit = ?, concurrency = ?, schedule = ? WHERE id = ?",
-            (*_spec_row(spec), number),
+            f"UPDATE endpoints SET {' = ?, '.join(_SPEC)} = ? WHERE id = ?",
+            (*self._spec_row(number, spec), number),
         )
+        self._make_key(tx, number, spec, change.private_key)
         return self._changed(tx, number)
+
+    def _make_key(self, tx: Transaction, number: int, spec: EndpointSpec, key: str) -> None:
+        # Made once: consumers keep the public half, also while v1a is not asked for.
+        if Signature.V1A not in spec.signatures:
+            return
+        tx.connection.execute(
+            "UPDATE endpoints SET private_keys = ?, public_key = ?"
+            " WHERE id = ? AND public_key IS NULL",
+            (self._keys_text(number, PRIVATE_KEYS, [Key(key)]), public_key(key), number),
+        )
+
+    def rotate(self, tx: Transaction, rotation: Rotation) -> Endpoint:
+        """Put a new secret in front, and a new Ed25519 key if there is one."""
+        number = ids.parse(ids.ENDPOINT, rotation.id)
+        public = self._read(tx.connection, number).public_key
+        self._rotate(tx.connection, number, SECRETS, rotation.secret, rotation)
+        if public is not None:
+            self._rotate(tx.connection, number, PRIVATE_KEYS, rotation.private_key, rotation)
+            tx.connection.execute(
+                "UPDATE endpoints SET public_key = ? WHERE id = ?",
+                (public_key(rotation.private_key), number),
+            )
+        return self._changed(tx, number)
+
+    def _rotate(
+        self, connection: sqlite3.Connection, number: int, column: str, new: str, asked: Rotation
+    ) -> None:
+        query = f"SELECT {column} FROM endpoints WHERE id = ?"
+        (text,) = connection.execute(query, (number,)).fetchone()
+        keys = keys_of(self._seal, number, column, text)
+        keys = rotated(keys, new, now=asked.now, overlap=asked.overlap)
+        connection.execute(
+            f"UPDATE endpoints SET {column} = ? WHERE id = ?",
+            (self._keys_text(number, column, keys), number),
+        )
 
     def set_state(self, tx: Transaction, change: StateChange) -> Endpoint:
         """Enable, pause or disable."""
-        _read(tx.connection, change.endpoint)
+        self._read(tx.connection, change.endpoint)
         tx.connection.execute(
             "UPDATE endpoints SET state = ?, reason = ? WHERE id = ?",
             (change.state, change.reason, change.endpoint),
@@ -130,9 +208,10 @@ class Endpoints:
     def delete(self, tx: Transaction, asked: tuple[int, int]) -> None:
         """Forget an endpoint and cancel its queue; its past deliveries stay readable."""
         number, now = asked
-        _read(tx.connection, number)
+        self._read(tx.connection, number)
         tx.connection.execute(
-            "UPDATE endpoints SET deleted_at = ?, state = 'disabled', secrets = '[]' WHERE id = ?",
+            "UPDATE endpoints SET deleted_at = ?, state = 'disabled', secrets = '[]',"
+            " private_keys = '[]', headers = '{}' WHERE id = ?",
             (now, number),
         )
         tx.connection.execute(
@@ -144,32 +223,35 @@ class Endpoints:
 
     def _changed(self, tx: Transaction, number: int) -> Endpoint:
         self._reload_later(tx)
-        return _read(tx.connection, number)
+        return self._read(tx.connection, number)
 
     def _reload_later(self, tx: Transaction) -> None:
         # What is rolled back must not be sent to.
         tx.after_commit.append(lambda: self._directory.reload(tx.connection))
 
+    def _read(self, connection: sqlite3.Connection, number: int) -> Endpoint:
+        cursor = connection.execute(
+            "SELECT * FROM endpoints WHERE id = ? AND deleted_at IS NULL", (number,)
+        )
+        cursor.row_factory = sqlite3.Row
+        row = cursor.fetchone()
+        if row is None:
+            raise NotFound(f"There is no endpoint {ids.ENDPOINT}{ids.encode(number)}.")
+        return endpoint_of(row, self._seal)
 
-def _read(connection: sqlite3.Connection, number: int) -> Endpoint:
-    cursor = connection.execute(
-        "SELECT * FROM endpoints WHERE id = ? AND deleted_at IS NULL", (number,)
-    )
-    cursor.row_factory = sqlite3.Row
-    row = cursor.fetchone()
-    if row is None:
-        raise NotFound(f"There is no endpoint {ids.ENDPOINT}{ids.encode(number)}.")
-    return endpoint_of(row)
+    def _keys_text(self, number: int, column: str, keys: Sequence[Key]) -> str:
+        return keys_text(self._seal, number, column, keys)
 
-
-def _spec_row(spec: EndpointSpec) -> tuple[Any, ...]:
-    return (
-        spec.url,
-        spec.description,
-        dumps(spec.event_types),
-        dumps(spec.filters),
-        dumps(spec.headers),
-        spec.rate_limit,
-        spec.concurrency,
-        None if spec.schedule is None else dumps(spec.schedule),
-    )
+    def _spec_row(self, number: int, spec: EndpointSpec) -> tuple[Any, ...]:
+        """The values of `_SPEC`, in that order."""
+        return (
+            spec.url,
+            spec.description,
+            dumps(spec.event_types),
+            dumps(spec.filters),
+            headers_text(self._seal, number, spec.headers),
+            spec.rate_limit,
+            spec.concurrency,
+            None if spec.schedule is None else dumps(spec.schedule),
+            dumps(spec.signatures),
+        )

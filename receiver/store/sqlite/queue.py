@@ -18,7 +18,9 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import Claimed, Settled
+from receiver.store.seal import Seal
 from receiver.store.sqlite.endpoints import StateChange, Target
+from receiver.store.sqlite.secrets import without_headers
 from receiver.store.writer import Transaction
 
 KEPT_BODY: Final = 4_096  # bytes of an endpoint's answer that an attempt keeps
@@ -40,7 +42,9 @@ class Queue:
         self,
         targets: Callable[[], Sequence[Target]],
         set_state: Callable[[Transaction, StateChange], object],
+        seal: Seal,
     ) -> None:
+        self._seal = seal
         self._targets = targets
         self._set_state = set_state
         self._turn = 0
@@ -61,11 +65,11 @@ class Queue:
                 rows = _lease(connection, target.id, ask, room)
                 self._spend(target, len(rows))
                 taken += [(target, row) for row in rows]
-        return _with_payloads(connection, taken)
+        return _with_payloads(connection, taken, ask.now)
 
     def settle(self, tx: Transaction, news: Sequence[Settled]) -> Sequence[None]:
         """Keep each attempt as a row, move its delivery, disable what asked to be left alone."""
-        _settle(tx.connection, news)
+        _settle(tx.connection, news, self._seal)
         for settled in news:
             if settled.disable is not None and _exists(tx.connection, settled):
                 change = StateChange(
@@ -120,7 +124,7 @@ def _lease(
 
 
 def _with_payloads(
-    connection: sqlite3.Connection, taken: list[tuple[Target, tuple[int, int, int]]]
+    connection: sqlite3.Connection, taken: list[tuple[Target, tuple[int, int, int]]], now: int
 ) -> list[Claimed]:
     events = sorted({row[0] for _, row in taken})
     marks = ",".join("?" * len(events))
@@ -135,9 +139,10 @@ def _with_payloads(
             round_attempt=attempts - began,
             url=target.url,
             headers=target.headers,
-            secrets=target.secrets,
+            secrets=target.secrets_at(now),
             schedule=target.schedule,
             payload=payloads[event],
+            private_keys=target.private_keys_at(now),
         )
         for target, (event, attempts, began) in taken
     ]
@@ -148,12 +153,12 @@ def _exists(connection: sqlite3.Connection, settled: Settled) -> bool:
     return connection.execute(query, (settled.claimed.endpoint_id,)).fetchone() is not None
 
 
-def _settle(connection: sqlite3.Connection, news: Sequence[Settled]) -> None:
+def _settle(connection: sqlite3.Connection, news: Sequence[Settled], seal: Seal) -> None:
     connection.executemany(
         "INSERT OR REPLACE INTO attempts (event_id, endpoint_id, number, at, duration_ms, status,"
         " error, detail, request_headers, response_body, truncated)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_attempt_row(settled) for settled in news],
+        [_attempt_row(settled, seal) for settled in news],
     )
     connection.executemany(
         "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
@@ -167,8 +172,9 @@ def _settle(connection: sqlite3.Connection, news: Sequence[Settled]) -> None:
     _cancel_orphans(connection, endpoints, news[-1].now)
 
 
-def _attempt_row(settled: Settled) -> tuple[Any, ...]:
-    claimed, outcome = settled.claimed, settled.outcome
+def _attempt_row(settled: Settled, seal: Seal) -> tuple[Any, ...]:
+    claimed = settled.claimed
+    outcome = without_headers(seal, settled.outcome, claimed.headers)
     return (
         claimed.event_id,
         claimed.endpoint_id,

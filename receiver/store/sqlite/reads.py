@@ -21,6 +21,7 @@ from receiver.events import Event
 from receiver.results import Result
 from receiver.store.faults import Fault, judge
 from receiver.store.protocol import CostPage, Page, Query
+from receiver.store.seal import Seal
 from receiver.store.sqlite import costs
 from receiver.store.sqlite.rows import (
     attempt_of,
@@ -59,8 +60,9 @@ _CALLBACK: Final = (
 class Reads:
     """A few read-only connections, each used by one query at a time."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seal: Seal) -> None:
         self._path = path
+        self._seal = seal
         self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
         self._all: list[aiosqlite.Connection] = []
 
@@ -193,7 +195,7 @@ class Reads:
             "SELECT * FROM endpoints WHERE id = ? AND deleted_at IS NULL",
             [ids.parse(ids.ENDPOINT, endpoint_id)],
         )
-        return endpoint_of(row)
+        return self._endpoint_of(row)
 
     async def endpoints(self, query: Query) -> Page[Endpoint]:
         """Endpoints, the newest first."""
@@ -202,7 +204,10 @@ class Reads:
         where.same("project", query.project)
         where.older(("id",), query)
         rows = await self._all_rows(*where.list("SELECT * FROM endpoints", ("id",), query))
-        return _page(rows, query, endpoint_of, "id")
+        return _page(rows, query, self._endpoint_of, "id")
+
+    def _endpoint_of(self, row: Row) -> Endpoint:
+        return endpoint_of(row, self._seal)
 
     async def event(self, event_id: str) -> Event:
         """One event with its payload."""
@@ -210,8 +215,8 @@ class Reads:
         row = await self._one_row(f"event {event_id}", f"{_EVENT} WHERE e.id = ?", [number])
         return event_of(row, whole=True)
 
-    async def events(self, query: Query) -> Page[Event]:
-        """Events, the newest first."""
+    async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
+        """Events, the newest first; their payloads only when `whole`."""
         where = Where()
         where.same("e.type", query.event_type)
         where.same("e.project", query.project)
@@ -219,7 +224,7 @@ class Reads:
         where.since_until("e.created_at", query)
         where.older(("e.seq",), query)
         rows = await self._all_rows(*where.list(_EVENT, ("e.seq",), query))
-        return _page(rows, query, lambda row: event_of(row, whole=False), "seq")
+        return _page(rows, query, lambda row: event_of(row, whole=whole), "seq")
 
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""

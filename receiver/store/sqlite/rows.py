@@ -1,4 +1,4 @@
-"""Floor 2, edges: rows as the objects the API shows. stdlib only; no SQL is run here."""
+"""Floor 2, edges: rows as the objects the API shows. No SQL is run here."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from receiver.events import Event
 from receiver.platforms.reading import dollars
 from receiver.results import Result
 from receiver.shown import readable
+from receiver.store.seal import Seal
+from receiver.store.sqlite.secrets import headers_of, overlap_of
 from receiver.tasks import Task
 from receiver.tokens import Source
 
@@ -141,7 +143,7 @@ def _body_of(row: Row) -> bytes | None:
     return body if row["body_dropped_at"] is None else None
 
 
-def endpoint_of(row: Row) -> Endpoint:
+def endpoint_of(row: Row, seal: Seal) -> Endpoint:
     """An endpoint, without its secrets."""
     return Endpoint(
         id=ids.ENDPOINT + ids.encode(row["id"]),
@@ -153,10 +155,13 @@ def endpoint_of(row: Row) -> Endpoint:
         description=row["description"],
         event_types=json_of(row["event_types"]),
         filters=json_of(row["filters"]),
-        headers=json_of(row["headers"]),
+        headers=headers_of(seal, row["id"], row["headers"]),
         rate_limit=row["rate_limit"],
         concurrency=row["concurrency"],
         schedule=json_of(row["schedule"]),
+        signatures=json_of(row["signatures"]),
+        public_key=row["public_key"],
+        overlap_until=_moment(overlap_of(row["secrets"])),
     )
 
 

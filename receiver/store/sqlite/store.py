@@ -17,7 +17,7 @@ from receiver import directories, ids
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
 from receiver.deliveries import Delivery
-from receiver.endpoints import Endpoint, EndpointPatch
+from receiver.endpoints import Endpoint
 from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, NotFound, StoreBroken, StoreLocked
 from receiver.events import Event
@@ -27,6 +27,7 @@ from receiver.store.migrate import check_owner, make_shrinkable, migrate
 from receiver.store.protocol import (
     Claimed,
     CostPage,
+    EndpointChange,
     NewEndpoint,
     Page,
     Prune,
@@ -34,17 +35,20 @@ from receiver.store.protocol import (
     Query,
     Registration,
     Reprocessing,
+    Rotation,
     Settled,
     Store,
     TaskChange,
     TasksAsked,
     TasksReleased,
 )
+from receiver.store.seal import Seal
 from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
 from receiver.store.sqlite.reprocess import Reprocess, delete_callback
+from receiver.store.sqlite.secrets import check_seal, take_over
 from receiver.store.writer import Transaction, Writer, each
 from receiver.tasks import Task
 
@@ -74,16 +78,18 @@ class SqliteStore:
         notice: Notice,
         least_free: int,
         rebuild: bool,
+        seal: Seal,
     ) -> None:
         self.path = path
+        self._seal = seal
         self._rebuild = rebuild
         self.instance = ""
         self._clock = clock
         self._source = ids.IdSource(entropy)
         self._listeners: list[Listener] = []
         self._lock: int | None = None
-        self._directory = Directory()
-        self._reads = Reads(str(path))
+        self._directory = Directory(seal)
+        self._reads = Reads(str(path), seal)
         self._place = Place(path, least_free=least_free)
         self._writer = Writer(
             self._connect,
@@ -98,8 +104,8 @@ class SqliteStore:
         # Made once: the writer groups a batch by handler.
         kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
         known = registry.Registry(kept, self._next_id)
-        ends = Endpoints(self._directory, self._next_id)
-        work = queue.Queue(lambda: self._directory.targets, ends.set_state)
+        ends = Endpoints(self._directory, self._next_id, self._seal)
+        work = queue.Queue(lambda: self._directory.targets, ends.set_state, self._seal)
         again = Reprocess(kept, lambda: self._directory.subscriptions, self._next_id)
         self._reprocess, self._delete_callback = each(again.reprocess), each(delete_callback)
         self._record, self._register = kept.record, each(known.register)
@@ -113,6 +119,7 @@ class SqliteStore:
         self._release_tasks = each(reconcile.release_tasks)
         self._reconcile_task = each(reconcile.reconcile_task)
         self._add_endpoint, self._change_endpoint = each(ends.add), each(ends.change)
+        self._rotate_secret = each(ends.rotate)
         self._set_state, self._delete_endpoint = each(ends.set_state), each(ends.delete)
         self._claim, self._settle = work.claim, work.settle
         self._release = each(queue.release_lapsed)
@@ -130,13 +137,16 @@ class SqliteStore:
         notice: Notice = lambda event, **evidence: None,
         least_free: int = LEAST_FREE,
         rebuild: bool = False,
+        seal: Seal | None = None,
     ) -> Self:
         """Lock, migrate and open the database. Raises StoreLocked, SchemaTooNew, CannotStart.
 
         `notice` is told what an operator should know; below `least_free` bytes of room on the disk
         `admit` refuses. `rebuild` rewrites a file that can't shrink yet, which takes as much room.
+        `seal` keeps endpoints' credentials; without one they stand in clear.
         """
-        store = cls(check_place(path), clock, entropy, notice, least_free, rebuild)
+        seal = seal or Seal()
+        store = cls(check_place(path), clock, entropy, notice, least_free, rebuild, seal)
         store._take_lock()
         try:
             await store._writer.start()
@@ -211,7 +221,9 @@ class SqliteStore:
         return connection
 
     def _set_up(self, connection: sqlite3.Connection) -> None:
-        check_owner(connection)  # before the first pragma: what is not ours stays as it is
+        # Before the first pragma: what is not ours, or can't be opened, stays as it is.
+        check_owner(connection)
+        check_seal(connection, self._seal)
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # heeded by an empty file alone
         for name, value, expected in PRAGMAS:
             connection.execute(f"PRAGMA {name} = {value}")
@@ -219,6 +231,7 @@ class SqliteStore:
             if found != expected:
                 raise CannotStart(f"SQLite keeps {name} at {found!r}, not {expected!r}.")
         migrate(connection)
+        take_over(connection, self._seal)
         if self._rebuild:
             make_shrinkable(connection)
         self._start(connection)
@@ -368,10 +381,13 @@ class SqliteStore:
         """A page of endpoints."""
         return await self._reads.endpoints(query)
 
-    async def change_endpoint(self, endpoint_id: str, patch: EndpointPatch) -> Endpoint:
+    async def change_endpoint(self, change: EndpointChange) -> Endpoint:
         """Apply a patch."""
-        number = ids.parse(ids.ENDPOINT, endpoint_id)
-        return await self._writer.call(self._change_endpoint, (number, patch))
+        return await self._writer.call(self._change_endpoint, change)
+
+    async def rotate_secret(self, rotation: Rotation) -> Endpoint:
+        """Sign with a new secret."""
+        return await self._writer.call(self._rotate_secret, rotation)
 
     async def set_endpoint_state(
         self, endpoint_id: str, state: EndpointState, reason: str | None
@@ -388,9 +404,9 @@ class SqliteStore:
         """One event."""
         return await self._reads.event(event_id)
 
-    async def events(self, query: Query) -> Page[Event]:
+    async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
         """A page of events."""
-        return await self._reads.events(query)
+        return await self._reads.events(query, whole=whole)
 
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""

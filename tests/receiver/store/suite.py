@@ -22,6 +22,7 @@ from receiver.reconciling import BACKOFF
 from receiver.recording import MOST_ORPHANS
 from receiver.store.protocol import (
     Claimed,
+    EndpointChange,
     Page,
     Query,
     Store,
@@ -609,7 +610,7 @@ class StoreSuite:
             store.retry(ids.delivery_id(1, 1), START),
             store.cancel(ids.delivery_id(1, 1), START),
             store.endpoint(ids.ENDPOINT + ids.encode(1)),
-            store.change_endpoint(ids.ENDPOINT + ids.encode(1), EndpointPatch()),
+            store.change_endpoint(EndpointChange(ids.ENDPOINT + ids.encode(1), EndpointPatch())),
             store.set_endpoint_state(ids.ENDPOINT + ids.encode(1), EndpointState.PAUSED, None),
             store.delete_endpoint(ids.ENDPOINT + ids.encode(1), START),
         ]
@@ -923,7 +924,7 @@ class StoreSuite:
             added,
             await store.endpoint(added.id),
             *(await store.endpoints(Query())).data,
-            await store.change_endpoint(added.id, EndpointPatch(description="e")),
+            await store.change_endpoint(EndpointChange(added.id, EndpointPatch(description="e"))),
             await store.set_endpoint_state(added.id, EndpointState.PAUSED, "by hand"),
         ):
             assert "whsec_hidden" not in shown.model_dump_json()
@@ -934,9 +935,8 @@ class StoreSuite:
         (first,) = await claim(store)
         assert (first.url, first.headers) == ("https://example.com/hook", {"X-A": "1"})
         assert (first.schedule, first.secrets) == ((1, 2), ("whsec_x",))
-        changed = await store.change_endpoint(
-            added.id, EndpointPatch(url="https://new.example", schedule=None, headers={})
-        )
+        patch = EndpointPatch(url="https://new.example", schedule=None, headers={})
+        changed = await store.change_endpoint(EndpointChange(added.id, patch))
         assert changed.model_dump(include={"url", "schedule", "headers", "concurrency"}) == {
             "url": "https://new.example",
             "schedule": None,

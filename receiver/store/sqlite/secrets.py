@@ -1,0 +1,156 @@
+"""Floor 2, edges: the columns of endpoints that hold credentials, sealed or not. sqlite3 only.
+
+`secrets` and `private_keys` are JSON lists of {"secret", "until"}, newest first; `headers` is a
+JSON object. Their values alone are sealed, so that names and times can be read without a key.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from receiver.deliveries import Outcome
+from receiver.delivery.rotation import Key
+from receiver.platforms.reading import dumps
+from receiver.store.seal import Kept, Seal
+
+SECRETS, PRIVATE_KEYS, HEADERS = "secrets", "private_keys", "headers"
+REDACTED: Final = "[redacted]"
+SHORTEST: Final = 8  # characters; shorter words may stand in any answer
+COLUMNS: Final = (SECRETS, PRIVATE_KEYS, HEADERS)
+
+
+def keys_text(seal: Seal, endpoint: int, column: str, keys: Sequence[Key]) -> str:
+    """Keys as their column has them."""
+    place = _place(endpoint, column)
+    return dumps([{"secret": seal.close(place, key.text), "until": key.until} for key in keys])
+
+
+def keys_of(seal: Seal, endpoint: int, column: str, text: str) -> tuple[Key, ...]:
+    """The keys of a column. Raises CannotOpen."""
+    place = _place(endpoint, column)
+    found = json.loads(text)
+    return tuple(Key(seal.open(place, entry["secret"]), entry["until"]) for entry in found)
+
+
+def overlap_of(text: str) -> int | None:
+    """Until when earlier keys of a column sign along; needs no key to read."""
+    return max((entry["until"] for entry in json.loads(text) if entry["until"]), default=None)
+
+
+def headers_text(seal: Seal, endpoint: int, headers: Mapping[str, str]) -> str:
+    """Headers as their column has them."""
+    return dumps(
+        {name: seal.close(_place(endpoint, HEADERS, name), headers[name]) for name in headers}
+    )
+
+
+def headers_of(seal: Seal, endpoint: int, text: str) -> dict[str, str]:
+    """The headers of a column. Raises CannotOpen."""
+    found: dict[str, Kept] = json.loads(text)
+    return {name: seal.open(_place(endpoint, HEADERS, name), found[name]) for name in found}
+
+
+def without_headers(seal: Seal, outcome: Outcome, own: Mapping[str, str]) -> Outcome:
+    """What an attempt saw, as its record keeps it: in clear, so without what is sealed elsewhere.
+
+    The sender strikes out what looks like a credential; here it is every header of the endpoint.
+    """
+    if not (seal.seals and own):
+        return outcome
+    names = {name.lower() for name in own}
+    sent = (outcome.request_headers or {}).items()
+    body = outcome.response_body
+    for value in own.values():
+        if len(value) >= SHORTEST:
+            body = body.replace(value.encode(), REDACTED.encode())
+    headers = {name: REDACTED if name.lower() in names else value for name, value in sent}
+    return replace(outcome, request_headers=headers, response_body=body)
+
+
+def _place(endpoint: int, *names: str) -> str:
+    return "/".join(["endpoints", str(endpoint), *names])
+
+
+def check_seal(connection: sqlite3.Connection, seal: Seal) -> None:
+    """Raises CannotOpen unless everything that is sealed can be opened; reads only."""
+    columns = _present(connection)
+    for number, *texts in _rows(connection, columns):
+        for column, text in zip(columns, texts, strict=True):
+            for place, kept in _values(number, column, text):
+                seal.open(place, kept)
+
+
+def take_over(connection: sqlite3.Connection, seal: Seal) -> bool:
+    """Seal anew what is in clear, or by an older key; whether there was any. One transaction.
+
+    The table is written anew, and what stood there is overwritten: an UPDATE would leave the old
+    text in the free room of its page.
+    """
+    if not seal.seals or not _has_older(connection, seal):
+        return False
+    (before,) = connection.execute("PRAGMA secure_delete").fetchone()
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _write_anew(connection, seal)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    finally:
+        connection.execute(f"PRAGMA secure_delete = {before}")
+    return True
+
+
+def _write_anew(connection: sqlite3.Connection, seal: Seal) -> None:
+    cursor = connection.execute("SELECT * FROM endpoints ORDER BY id")
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    for row in rows:
+        for column in COLUMNS:
+            row[column] = _sealed_anew(seal, row["id"], column, row[column])
+    connection.execute("DELETE FROM endpoints")
+    marks = ", ".join("?" * len(names))
+    connection.executemany(
+        f"INSERT INTO endpoints ({', '.join(names)}) VALUES ({marks})",
+        [tuple(row.values()) for row in rows],
+    )
+
+
+def _sealed_anew(seal: Seal, endpoint: int, column: str, text: str) -> str:
+    if column == HEADERS:
+        return headers_text(seal, endpoint, headers_of(seal, endpoint, text))
+    return keys_text(seal, endpoint, column, keys_of(seal, endpoint, column, text))
+
+
+def _has_older(connection: sqlite3.Connection, seal: Seal) -> bool:
+    return any(
+        not seal.is_newest(kept)
+        for number, *texts in _rows(connection, COLUMNS)
+        for column, text in zip(COLUMNS, texts, strict=True)
+        for _, kept in _values(number, column, text)
+    )
+
+
+def _present(connection: sqlite3.Connection) -> list[str]:
+    # A database that an earlier release wrote has not all of them, an empty file none.
+    table = connection.execute("SELECT name FROM pragma_table_info('endpoints')").fetchall()
+    return [column for column in COLUMNS if (column,) in table]
+
+
+def _rows(connection: sqlite3.Connection, columns: Sequence[str]) -> Sequence[Any]:
+    if not columns:
+        return []
+    return connection.execute(f"SELECT id, {', '.join(columns)} FROM endpoints").fetchall()
+
+
+def _values(endpoint: int, column: str, text: str) -> Iterator[tuple[str, Kept]]:
+    found = json.loads(text)
+    if column == HEADERS:
+        yield from ((_place(endpoint, column, name), kept) for name, kept in found.items())
+    else:
+        yield from ((_place(endpoint, column), entry["secret"]) for entry in found)
