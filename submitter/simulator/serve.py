@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 
 from submitter.simulator.app import build, silent
 from submitter.simulator.config import SimulatorConfig
-from submitter.simulator.courier import Log
+from submitter.simulator.courier import Log, Sleep
 
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown as what one can dial
 
@@ -51,15 +51,21 @@ class Server(uvicorn.Server):
 
 @asynccontextmanager
 async def running(
-    config: SimulatorConfig, *, host: str = "127.0.0.1", port: int = 0, log: Log = silent
+    config: SimulatorConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    log: Log = silent,
+    sleep: Sleep = anyio.sleep,
 ) -> AsyncIterator[str]:
     """The simulator's URL while it runs; leaving ends it, pending callbacks included.
 
-    Port 0 takes a free one. Raises `OSError` when the address can't be bound.
+    Port 0 takes a free one; `sleep` is every wait of the simulation. Raises `OSError` when the
+    address can't be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2048)
-    app = build(config, log=log)
+    app = build(config, log=log, sleep=sleep)
     server = Server(
         uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=1)
     )

@@ -124,6 +124,21 @@ async def test_work_is_reported_before_the_result(
     assert len(listed["results"][0]["progress"]) == 3
 
 
+async def test_reports_take_no_time_from_the_result() -> None:
+    waited: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        waited.append(seconds)
+        await at_once(seconds)
+
+    async with a_platform(progress_callbacks=3, delays="10", sleep=wait) as platform:
+        await platform.post(a_task(webhookURL="http://127.0.0.1:9/"))
+        with anyio.fail_after(GIVE_UP_S):
+            while (await platform.counters())["results"]["processing"]:
+                await anyio.lowlevel.checkpoint()
+    assert waited.count(2.5) == 4
+
+
 async def test_a_report_does_not_stand_for_an_early_callback(httpserver: HTTPServer) -> None:
     knobs: Json = {"callback_before_ack": True, "progress_callbacks": 1}
     async with a_platform(sleep=anyio.sleep, **knobs) as platform:

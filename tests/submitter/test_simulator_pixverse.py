@@ -232,6 +232,7 @@ def test_knobs_decide_the_contradictions() -> None:
     assert fault is not None
     assert fault["allowedValues"] == [5]
     assert fault_of(knobs={"pixverse_1080p_8s": "reject"}, **SIZE, duration=8) is None
+    assert fault_of(knobs={"pixverse_1080p_8s": "reject"}, model=V5, **long) is None
 
 
 def test_rules_can_be_off_and_models_unknown() -> None:

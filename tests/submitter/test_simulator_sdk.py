@@ -14,12 +14,15 @@ from uuid import uuid4
 
 import aiohttp
 import anyio
+import httpx
 import pytest
 from runware import RunOptions, Runware, RunwareError
 from runware.types.sdk import RuntimeDependencies
 
 from receiver.client import Task, TaskSpec
 from receiver.tasks import RegisteredTask
+from submitter.simulator.config import Knobs, SimulatorConfig
+from submitter.simulator.serve import running as simulating
 from tests.doubles import LIMIT_S, Running, running
 from tests.submitter.stage import API_KEY, FAILING, MODEL, PARTIAL, RECEIVER, Stage, stage
 
@@ -120,6 +123,37 @@ async def test_a_video_is_polled_by_the_sdk_and_called_back_to_the_receiver(
     assert {dict(each)["videoUUID"] for each in again} == set(made)
     archived: Json = dict(details)
     assert archived["request"][0]["webhookURL"] == task.webhook_url
+
+
+async def test_the_sdk_polls_until_the_result_is_there() -> None:
+    gate, found = anyio.Event(), []
+
+    async def wait(seconds: float) -> None:
+        await (gate.wait() if seconds == 99 else anyio.sleep(seconds))
+
+    config = SimulatorConfig(knobs=Knobs(delays="99"))
+    async with (
+        simulating(config, sleep=wait) as url,
+        the_sdk(url) as sdk,
+        httpx.AsyncClient(trust_env=False) as http,
+        anyio.create_task_group() as group,
+    ):
+
+        async def run() -> None:
+            found.extend(await sdk.run(a_request(numberResults=2)))
+
+        group.start_soon(run)
+        with anyio.fail_after(LIMIT_S):
+            polls = 0
+            while polls < 2:
+                polls = (await http.get(f"{url}/_control")).json()["counters"]["polls"][
+                    "getResponse"
+                ]
+                await anyio.sleep(0.02)
+        assert found == []
+        gate.set()
+    assert [each["status"] for each in found] == ["success"] * 2
+    assert len({each["videoURL"] for each in found}) == 2
 
 
 async def test_the_sdk_gets_the_result_of_a_callback_that_never_came(receiver: Running) -> None:
