@@ -36,29 +36,30 @@ _WORKING: Final = frozenset({"processing", "pending", "queued", "progress", "run
 _CATEGORIES: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), category)
     for pattern, category in (
-        (r"credits|quota|balance|^paymentrequired$", Category.QUOTA),
+        (r"credits|quota|balance|^paymentrequired$|^environmentpaused$", Category.QUOTA),
         (r"ratelimit", Category.RATE_LIMIT),
         (
-            r"apikey|^unauthorized|^forbidden|permission|^authentication|^token|^account"
+            r"apikey|^unauthorized|^forbidden|permission|^auth(entication|failed|timeout)"
+            r"|^(invalid|missing)authentication|^invalidcredentials|^token|^account"
             r"|^organization|^workspace",
             Category.AUTH,
         ),
         (
             r"contentpolicy|sensitivecontent|unsafecontent|nsfw|^promptblocked|^imageblocked"
-            r"|^moderation|^safety",
+            r"|^moderation|^safety|^invalidprovidercontent$",
             Category.SAFETY,
         ),
         (r"timeout", Category.TIMEOUT),
-        (r"notfound$|expired$|^taskcancell?ed$", Category.NOT_FOUND),
+        (r"notfound$|expired$|^taskcancell?ed$|^unknownmodel$", Category.NOT_FOUND),
         (
-            r"^invalid|^missing|^conflict|^duplicate|^unsupported|^value|^array|^max"
+            r"^invalid|^missing|conflict|^duplicate|^unsupported|^value|^array|^max"
             r"|^unknownparameter|^incompatible|^mismatch|^unknownproviderSettings"
-            r"|^validation",
+            r"|^validation|^transparentmodel|^modelownership|^modelalready",
             Category.VALIDATION,
         ),
         (
             r"^provider|^inference|^processingfailed|^taskfailed|^downloadfailed|^uploadfailed"
-            r"|^noavailableserver|^modelunavailable|^mediastorage",
+            r"|^noavailableserver|^model(unavailable|disabled|notready)|^mediastorage",
             Category.PROVIDER,
         ),
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from runware import errors as sdk
 
 from receiver.errors import Unreadable
 from receiver.platforms import PARSERS
@@ -231,6 +232,23 @@ CODES = {
 def test_a_code_has_a_category(code: str, category: Category) -> None:
     assert categorise(code) is category
     assert categorise(code.upper()) is category
+
+
+# As the platform's own client sorts them; what only the client itself raises is left out.
+SORTED: Final = sorted(
+    {code for name, codes in vars(sdk).items() if name.endswith("_CODES") for code in codes}
+    - sdk._SDK_ONLY_RAW_CODES
+    - sdk._RETRYABLE_CODES
+    | {"unknownModel", "missingApiKey", "environmentPaused", "invalidWidth"}
+)
+SDK_NAMES: Final = {"rateLimit": "rate_limit", "notFound": "not_found", "serverError": "server"}
+
+
+@pytest.mark.parametrize("code", SORTED)
+def test_a_code_has_the_category_that_the_platforms_own_client_gives_it(code: str) -> None:
+    theirs = sdk.derive_code(code)
+    assert categorise(code).value == SDK_NAMES.get(theirs, theirs)
+    assert RETRYABLE[categorise(code)] == sdk.is_retryable(theirs)
 
 
 def test_each_category_says_whether_asking_again_may_help() -> None:
