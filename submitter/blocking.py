@@ -14,6 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from receiver.client import Result, Task
 from submitter.errors import Finding, SubmitterError
+from submitter.requests.wire import Request
 from submitter.submit import Draft, SubmittedTask, Submitter
 
 
@@ -87,7 +88,12 @@ class BlockingSubmitter:
     ) -> None:
         self.close()
 
-    def submit(self, model: str, parameters: Mapping[str, Any], **options: Any) -> BlockingTask:
+    def submit(
+        self,
+        model: str | Request,
+        parameters: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> BlockingTask:
         """As Submitter.submit."""
 
         async def submit() -> SubmittedTask:

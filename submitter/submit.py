@@ -12,11 +12,11 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, assert_never
+from typing import Any, Self, TypeVar, assert_never
 
 from receiver.client import (
     Client,
@@ -62,8 +62,11 @@ from submitter.platforms.protocol import (
     TaskRef,
 )
 from submitter.platforms.snapshots import Standing
+from submitter.requests.wire import Request
 from submitter.tasks import GenerationTask
 from submitter.webhook import Minter
+
+T = TypeVar("T")
 
 # What became of one of many: its handle, or why it was not submitted.
 Submitted = SubmittedTask | SubmitterError
@@ -166,8 +169,8 @@ class Submitter:
 
     async def submit(
         self,
-        model: str,
-        parameters: Mapping[str, Any],
+        model: str | Request,
+        parameters: Mapping[str, Any] | None = None,
         *,
         number_results: int = 1,
         tags: Mapping[str, str] | None = None,
@@ -180,16 +183,20 @@ class Submitter:
     ) -> SubmittedTask:
         """Submit one task; its handle has the id at once.
 
+        `model` is a model's name, or a typed request (`submitter.requests`). A `pathlib.Path` among
+        the parameters is read and sent as a data URI. Former names are sent as today's.
+
         At `deadline_at` (after 15 minutes) what is missing is overdue and polled, at `give_up_at`
         (after a day) it is recorded as failed.
 
-        Raises InvalidTask, LedgerUnavailable, PublicUrlRefused or IdempotencyConflict before
-        anything is sent; PlatformRejected and PlatformUnavailable when the platform did not take
-        it; AmbiguousSubmit when it may have: `resume` finds out and never sends twice.
+        Raises InvalidTask, UnusableMedia, LedgerUnavailable, PublicUrlRefused or
+        IdempotencyConflict before anything is sent; PlatformRejected and PlatformUnavailable when
+        the platform did not take it; AmbiguousSubmit when it may have: `resume` finds out and never
+        sends twice.
         """
         draft = Draft(
             model=model,
-            parameters=parameters,
+            parameters=parameters or {},
             number_results=number_results,
             tags=tags,
             metadata=metadata,
@@ -207,7 +214,7 @@ class Submitter:
         An error about one of them stops no other: it stands in its place, as `submit` would have
         raised it.
         """
-        asked = [self._prepare(draft) for draft in drafts]
+        asked = [await asyncio.to_thread(self._prepare, draft) for draft in drafts]
         ready = [one for one in asked if isinstance(one, Prepared)]
         told: list[Submitted] = []
         # A batch is registered just before it is sent: its leases would not outlast all the others.
@@ -237,7 +244,7 @@ class Submitter:
 
     def _prepare(self, draft: Draft) -> Prepared | SubmitterError:
         try:
-            return prepared(draft, self._platform, self._project, self._random)
+            return prepared(draft, self._platform.name, self._project, self._random)
         except SubmitterError as error:
             return error
 
@@ -269,8 +276,8 @@ class Submitter:
     ) -> list[Submitted]:
         going: list[_Going] = []
         try:
-            admitted = await asyncio.gather(
-                *(self._admit(asked, request, project, going) for asked, request in batch)
+            admitted = await _side_by_side(
+                self._admit(asked, request, project, going) for asked, request in batch
             )
             mine = [one for one in admitted if isinstance(one, _Going) and one.may_send]
             failed = await self._send(mine)
@@ -356,7 +363,7 @@ class Submitter:
         for one in ready:
             one.sent = True
         outcomes = await self._deliver(ready)
-        settled = await asyncio.gather(*(self._settle(one, outcomes) for one in ready))
+        settled = await _side_by_side(self._settle(one, outcomes) for one in ready)
         told = zip(ready, settled, strict=True)
         return failed | {one.task.id: error for one, error in told if error is not None}
 
@@ -429,6 +436,13 @@ async def _check_instance(ledger: Client, base: str, task_id: str) -> None:
         raise unregistered(task_id, error) from None
     if outside != inside.get("instance"):
         raise PublicUrlRefused(url=base, reason="another receiver answers there.")
+
+
+async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do them at once. Unlike with gather, none goes on when we are told to stop."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+    return [task.result() for task in tasks]
 
 
 def _taken(outcome: Submitted) -> SubmittedTask:

@@ -23,8 +23,10 @@ __all__ = [
 # What people write for the platform's own word.
 ALIASES = {"runware": {"prompt": "positivePrompt"}}
 
-# A prompt such as 1984 or true is a text, not a number.
-TEXTS = frozenset({"positivePrompt", "negativePrompt", "prompt", "negative_prompt", "script"})
+# A prompt such as 1984 or true is a text, not a number; so are the seconds of Sora ("4").
+TEXTS = frozenset(
+    {"positivePrompt", "negativePrompt", "prompt", "negative_prompt", "script", "seconds"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

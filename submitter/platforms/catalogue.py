@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from submitter.errors import MissingKey
-from submitter.platforms import runware
+from submitter.platforms import nanogpt, runware
 from submitter.platforms.protocol import Platform
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """A platform's settings, and how an account at it is made of a key and a base URL."""
+    """A platform's name for people, its settings, and how an account is made of a key and a URL.
 
+    `discover` asks it for its models, with a key or without; None where it has no such list.
+    """
+
+    title: str
     setting: str
     base_setting: str
     base_url: str
+    most_results: int
     make: Callable[[str, str], Platform]
+    discover: Callable[[str, str], Awaitable[list[dict[str, Any]]]] | None = None
 
 
 SHIPPED: Final[Mapping[str, Shipped]] = {
-    runware.NAME: Shipped(runware.SETTING, runware.BASE_SETTING, runware.BASE_URL, runware.Runware),
+    runware.NAME: Shipped(
+        title="Runware",
+        setting=runware.SETTING,
+        base_setting=runware.BASE_SETTING,
+        base_url=runware.BASE_URL,
+        most_results=runware.MOST_RESULTS,
+        make=runware.Runware,
+    ),
+    nanogpt.NAME: Shipped(
+        title="NanoGPT",
+        setting=nanogpt.SETTING,
+        base_setting=nanogpt.BASE_SETTING,
+        base_url=nanogpt.BASE_URL,
+        most_results=nanogpt.MOST_RESULTS,
+        make=nanogpt.NanoGPT,
+        discover=nanogpt.models,
+    ),
 }
 DEFAULT: Final = runware.NAME
 

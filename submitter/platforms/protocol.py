@@ -90,11 +90,6 @@ class Platform(Protocol):
         ...
 
     @property
-    def most_results(self) -> int:
-        """How many results one task may ask for."""
-        ...
-
-    @property
     def is_local(self) -> bool:
         """Whether this is a simulator on this machine, which neither bills nor needs https."""
         ...

@@ -67,7 +67,6 @@ class Runware:
     asks_by_task = True
     archives = True
     at_once = AT_ONCE
-    most_results = MOST_RESULTS
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 
 NAMES = {
     "runware": ("RUNWARE_API_KEY", "RUNWARE_BASE_URL", "https://api.runware.ai/v1"),
+    "nanogpt": ("NANOGPT_API_KEY", "NANOGPT_BASE_URL", "https://nano-gpt.com/api"),
 }
 
 
