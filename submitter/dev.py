@@ -22,7 +22,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import anyio
 
@@ -44,6 +43,8 @@ from submitter.notices import (
     UrlChanged,
 )
 from submitter.pace import pause_after
+from submitter.platforms.answers import is_local
+from submitter.platforms.catalogue import SHIPPED, base_url_in, key_in
 from submitter.processes import Child, ChildFailed, free_port
 from submitter.tunnel import (
     CHECK_TIMEOUT_S,
@@ -266,7 +267,7 @@ class _Flow:
 
     async def _keep_reconciling(self) -> str:
         env = _reconciler_env(self.options, self.environ, self._admin_port)
-        if not env.get("RUNWARE_API_KEY"):
+        if not any(key_in(env, name) for name in SHIPPED):
             await anyio.sleep_forever()
         await self._ready_once.wait()  # from then on it waits for the receiver by itself
         failures = 0
@@ -396,8 +397,9 @@ def _reconciler_env(
     options: DevOptions, environ: Mapping[str, str], admin_port: int
 ) -> dict[str, str]:
     data_dir = {} if options.data_dir is None else {"REELHOOK_DATA_DIR": options.data_dir}
-    host = urlsplit(environ.get("RUNWARE_BASE_URL", "")).hostname
-    simulated = {"RUNWARE_API_KEY": ANY_KEY} if host in (LOOPBACK, "localhost", "::1") else {}
+    simulated = {
+        SHIPPED[name].setting: ANY_KEY for name in SHIPPED if is_local(base_url_in(environ, name))
+    }
     return {
         **simulated,
         **environ,

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from receiver.client import ApiRefused, ClaimedTask, Client, Unreachable
+from receiver.client import ApiRefused, ClaimedTask, Client, TaskPatch, Unreachable
 from submitter.door import base_of
 from submitter.errors import KeyRefused, PlatformUnavailable
 from submitter.pace import Pace, Sleep, pause_after
@@ -113,7 +113,10 @@ class Reconciler:
         """Claim some tasks and poll them all at once; which they were. Raises as `drain` does."""
         await self._pace.over_hold()  # a platform that asked for patience gets it before we lease
         claimed = await self._ledger.claim_tasks(
-            limit=self._at_once, lease_s=LEASE_S, due_by=due_by
+            limit=self._at_once,
+            lease_s=LEASE_S,
+            due_by=due_by,
+            platforms=[self._platform.name],
         )
         polled: dict[str, Polled] = {}
         try:
@@ -188,11 +191,19 @@ class Reconciler:
                 refused = f"its door does not answer ({error})"
                 continue
             if status == _OK:
+                await self._note_run(task, snapshot.platform_id)
                 return Polled(task.id, Found.POSTED)
             refused = f"its door answered {status}"
             if status != _NOT_THERE and status < _GATEWAY:
                 break  # the door itself said no
         return Polled(task.id, Found.REFUSED, refused)
+
+    async def _note_run(self, task: ClaimedTask, run: str | None) -> None:
+        """Tell the ledger under which name the platform has a task, if we had to look for it."""
+        if run is None or run == task.platform_id:
+            return
+        with suppress(Unreachable, ApiRefused):  # then the next poll looks for it again
+            await self._ledger.change_task(task.id, TaskPatch(platform_id=run))
 
     def _within(self, webhook_url: str) -> str:
         """The same door at the ledger's own address."""
