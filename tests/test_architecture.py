@@ -117,7 +117,7 @@ DRAWING: Final = """\
     receiver.__main__
     submitter.demo              httpx
     submitter.reconciler
-    submitter.cli               typer rich anyio stamina
+    submitter.cli.*             typer rich anyio stamina
     submitter
 """
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from submitter.processes import free_port
-from tests.doubles import ADMIN_TOKEN, LIMIT_S, ROOT, running
+from tests.doubles import ADMIN_TOKEN, running
+from tests.submitter.shell import Shell
 from tests.submitter.stage import (
-    API_KEY,
     FAILING,
     MODEL,
     PARTIAL,
@@ -31,44 +27,6 @@ from tests.submitter.stage import (
 pytestmark = pytest.mark.process
 
 GOOD = ("prompt=a paper boat", "width=1280", "height=720", "duration=5")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def documents(self) -> list[Any]:
-        """stdout, which is JSON and nothing else."""
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs commands in an environment."""
-
-    environ: dict[str, str]
-
-    def __call__(self, *arguments: str, stdin: str = "", **environ: str) -> Ended:
-        done = subprocess.run(
-            [sys.executable, "-m", "receiver", *arguments],
-            cwd=ROOT,
-            env={**self.environ, **environ},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-        ended = Ended(done.returncode, done.stdout, done.stderr)
-        assert "Traceback" not in ended.err, ended.err
-        for secret in (API_KEY, ADMIN_TOKEN, "sig="):
-            assert secret not in ended.out + ended.err
-        return ended
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,13 @@
+"""Floor 5, assembly: the submitter's commands of `reelhook`; flows are imported when called."""
+
+from __future__ import annotations
+
+import typer
+
+from submitter.cli.running import demo, dev, reconcile
+from submitter.cli.submitting import models, submit, validate
+from submitter.simulator.command import simulate
+
+app = typer.Typer(no_args_is_help=True)
+for command in (simulate, submit, validate, models, reconcile, demo, dev):
+    app.command(command.__name__)(command)
