@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.costs import Cost, CostSum
-from receiver.deliveries import Delivery
+from receiver.deliveries import DeadLetters, Delivery
 from receiver.endpoints import (
     Endpoint,
     EndpointPatch,
@@ -50,6 +50,7 @@ __all__ = [
     "Cost",
     "CostSum",
     "Costs",
+    "DeadLetters",
     "Delivery",
     "Endpoint",
     "EndpointPatch",
@@ -303,6 +304,10 @@ class Client:
     async def deliveries(self, **filters: Any) -> Listing[Delivery]:
         """One page of deliveries."""
         return await self._list(Delivery, "/v1/deliveries", filters)
+
+    async def dead_letters(self, **filters: Any) -> Listing[DeadLetters]:
+        """One page of dead deliveries by endpoint and cause, the largest group first."""
+        return await self._list(DeadLetters, "/v1/deliveries/dead", filters)
 
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""

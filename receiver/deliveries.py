@@ -110,4 +110,19 @@ class Delivery(BaseModel):
     created_at: datetime
     settled_at: datetime | None
     last_error: str | None = None
+    last_status: int | None = None
     attempt_log: list[Attempt] | None = None
+
+
+class DeadLetters(BaseModel):
+    """The dead deliveries of one endpoint that died of one cause. `example`: the newest of them."""
+
+    endpoint_id: str
+    endpoint_deleted: bool  # then none of them can be retried
+    project: str
+    error: str | None
+    status: int | None
+    count: int
+    oldest: datetime
+    newest: datetime
+    example: str

@@ -13,7 +13,14 @@ pytest.register_assert_rewrite(
     "tests.receiver.platform_suite",
     *[
         f"tests.receiver.store.{name}"
-        for name in ("suite", "reprocess_suite", "prune_suite", "polling_suite", "endpoint_suite")
+        for name in (
+            "suite",
+            "reprocess_suite",
+            "prune_suite",
+            "polling_suite",
+            "endpoint_suite",
+            "repair_suite",
+        )
     ],
 )
 

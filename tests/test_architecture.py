@@ -112,6 +112,7 @@ DRAWING: Final = """\
     receiver.cli.ledger         typer
     receiver.cli.inbound        typer
     receiver.cli.outbound       typer
+    receiver.cli.repair         typer
     receiver.cli.upkeep         typer
     receiver.cli                typer
     receiver.__main__

@@ -24,7 +24,7 @@ from receiver.admin.routes.endpoints import MOVES as ENDPOINT_MOVES
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
 from receiver.costs import By, Cost
-from receiver.deliveries import MOVES, Attempt, Delivery, Failure
+from receiver.deliveries import MOVES, Attempt, DeadLetters, Delivery, Failure
 from receiver.delivery.guard import UrlRefused
 from receiver.delivery.policy import SCHEDULE
 from receiver.endpoints import Endpoint, EndpointSpec
@@ -268,6 +268,7 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         EndpointSpec,
         Event,
         Delivery,
+        DeadLetters,
         Attempt,
         PruneAsked,
         Pruned,

@@ -9,7 +9,7 @@ import typer
 
 from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, events, tasks
-from receiver.cli.outbound import deliveries, endpoints
+from receiver.cli.outbound import endpoints
 from receiver.cli.output import (
     FAILED,
     OK,
@@ -23,6 +23,7 @@ from receiver.cli.output import (
     spec_of,
     with_client,
 )
+from receiver.cli.repair import deliveries
 from receiver.cli.upkeep import prune
 
 if TYPE_CHECKING:

@@ -89,6 +89,21 @@ def spec_of(kind: type[M], **values: Any) -> M:
         fail(f"{place}: {first['msg']}.", USAGE)
 
 
+def moment_of(text: str | None) -> str | None:
+    """A time as the API takes it, out of one, or out of how long ago it was (`90s 30m 2h 7d`)."""
+    import re
+    from datetime import UTC, datetime, timedelta
+
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text or "")
+    if found is None:
+        return text
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found[2]]
+    try:
+        return (datetime.now(UTC) - timedelta(**{unit: int(found[1])})).isoformat()
+    except OverflowError:
+        fail(f"{text} ago is before all records.", USAGE)
+
+
 def show(found: BaseModel, as_json: bool, columns: Sequence[str] = ()) -> None:
     """One object: a JSON line, or its fields one below the other."""
     if as_json:

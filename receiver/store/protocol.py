@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.costs import Cost, CostSum, Grouping
-from receiver.deliveries import Delivery, Outcome, State
+from receiver.deliveries import DeadLetters, Delivery, Outcome, State
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
@@ -275,6 +275,10 @@ class Store(Protocol):
 
     async def delivery(self, delivery_id: str) -> Delivery: ...
     async def deliveries(self, query: Query) -> Page[Delivery]: ...
+    async def dead_letters(self, query: Query) -> Page[DeadLetters]:
+        """Dead deliveries by endpoint and cause, the largest group first."""
+        ...
+
     async def retry(self, delivery_id: str, now: int) -> None: ...
     async def cancel(self, delivery_id: str, now: int) -> None: ...
 

@@ -76,6 +76,7 @@ ROUTES = [
     ("GET", "/v1/events"),
     ("GET", "/v1/events/{event}"),
     ("GET", "/v1/deliveries"),
+    ("GET", "/v1/deliveries/dead"),
     ("GET", "/v1/deliveries/{delivery}"),
     ("POST", "/v1/deliveries/{delivery}/retry"),
     ("POST", "/v1/deliveries/{delivery}/cancel"),

@@ -102,6 +102,24 @@ async def test_a_due_delivery_is_signed_sent_and_settled(bench: Bench) -> None:
     assert (journaled.state, journaled.started_at) == ("succeeded", START)
 
 
+@pytest.mark.parametrize("way", ["succeeded", "dead", "canceled"])
+async def test_what_is_sent_again_by_hand_goes_out_under_its_id(bench: Bench, way: str) -> None:
+    bench.sender.outcomes = [sent(204)] if way == "succeeded" else [sent(500)]
+    await due(bench, schedule=[0])
+    worker, before = bench.worker(), await bench.delivery()
+    if way == "canceled":
+        await bench.store.cancel(before.id, bench.clock())
+    else:
+        assert await bench.deliver(worker) == 1
+    assert (await bench.delivery()).state == way
+    sent_before, bench.sender.outcomes = len(bench.sender.calls), [sent(204)]
+    await bench.store.retry(before.id, bench.clock())
+    assert await bench.deliver(worker) == 1
+    after = await bench.delivery()
+    assert [call[2]["webhook-id"] for call in bench.sender.calls[sent_before:]] == [before.event_id]
+    assert (after.state, after.attempts) == ("succeeded", sent_before + 1)
+
+
 async def test_a_failure_follows_the_schedule_with_the_same_id_and_body(bench: Bench) -> None:
     bench.sender.outcomes = [sent(500), sent(None, Failure.TIMEOUT), sent(204)]
     await due(bench)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.admin.ops.asking import Desk, Principal
-from receiver.deliveries import Delivery
+from receiver.deliveries import DeadLetters, Delivery
 from receiver.events import Event
 from receiver.store.protocol import Page, Query
 
@@ -24,6 +24,10 @@ class DeliveryOps(Desk):
     async def deliveries(self, who: Principal, query: Query) -> Page[Delivery]:
         """A page of deliveries."""
         return await self.store.deliveries(who.within(query))
+
+    async def dead_letters(self, who: Principal, query: Query) -> Page[DeadLetters]:
+        """Dead deliveries by endpoint and cause."""
+        return await self.store.dead_letters(who.within(query))
 
     async def delivery(self, who: Principal, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""

@@ -25,6 +25,7 @@ class DeliveryRoutes:
             ("GET", "/v1/events", self._events),
             ("GET", "/v1/events/{id}", self._event),
             ("GET", "/v1/deliveries", self._deliveries),
+            ("GET", "/v1/deliveries/dead", self._dead_letters),
             ("GET", "/v1/deliveries/{id}", self._delivery),
             ("POST", "/v1/deliveries/{id}/{move}", self._move_delivery),
         )
@@ -39,6 +40,10 @@ class DeliveryRoutes:
     async def _deliveries(self, who: Principal, request: Request) -> Response:
         names = "state endpoint task event_type project since until"
         return listed(await self._ops.deliveries(who, query_of(request, names)))
+
+    async def _dead_letters(self, who: Principal, request: Request) -> Response:
+        names = "endpoint project since until"
+        return listed(await self._ops.dead_letters(who, query_of(request, names)))
 
     async def _delivery(self, who: Principal, request: Request) -> Response:
         return shown(await self._ops.delivery(who, request.path_params["id"]))

@@ -162,7 +162,8 @@ def _settle(connection: sqlite3.Connection, news: Sequence[Settled], seal: Seal)
     )
     connection.executemany(
         "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
-        " last_error = ?, first_succeeded_at = coalesce(first_succeeded_at, ?)"
+        " last_error = ?, last_status = ?,"
+        " first_succeeded_at = coalesce(first_succeeded_at, ?)"
         " WHERE event_id = ? AND endpoint_id = ? AND attempts = ?"
         " AND (state = 'sending' OR (state = 'pending' AND last_error = 'lease_lapsed'"
         " AND ? = 'succeeded'))",
@@ -198,6 +199,7 @@ def _move_row(settled: Settled) -> tuple[Any, ...]:
         settled.next_attempt_at,
         None if settled.state is State.PENDING else settled.now,
         outcome.failure,
+        outcome.status,
         settled.now if succeeded else None,
         claimed.event_id,
         claimed.endpoint_id,
@@ -221,7 +223,7 @@ def release_lapsed(tx: Transaction, now: int) -> int:
     """Return what nobody settled to pending; each lost try stays visible as an attempt."""
     rows = tx.connection.execute(
         "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, last_error = ?,"
-        " lease_until = NULL WHERE state = 'sending' AND lease_until <= ?"
+        " last_status = NULL, lease_until = NULL WHERE state = 'sending' AND lease_until <= ?"
         " RETURNING event_id, endpoint_id, attempts",
         (now, Failure.LEASE_LAPSED, now),
     ).fetchall()

@@ -14,7 +14,7 @@ import aiosqlite
 from receiver import ids
 from receiver.callbacks import Callback, Kept
 from receiver.costs import By, CostSum, Grouping
-from receiver.deliveries import Delivery
+from receiver.deliveries import DeadLetters, Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
@@ -22,7 +22,7 @@ from receiver.results import Result
 from receiver.store.faults import Fault, judge
 from receiver.store.protocol import CostPage, Page, Query
 from receiver.store.seal import Seal
-from receiver.store.sqlite import costs
+from receiver.store.sqlite import costs, dead
 from receiver.store.sqlite.rows import (
     attempt_of,
     callback_of,
@@ -253,6 +253,11 @@ class Reads:
         where.older(_PLACE, query)
         rows = await self._all_rows(*where.list(_DELIVERY, _PLACE, query))
         return _page(rows, query, delivery_of, "event_id", "endpoint_id")
+
+    async def dead_letters(self, query: Query) -> Page[DeadLetters]:
+        """Dead deliveries by endpoint and cause, the largest group first."""
+        rows = await self._all_rows(*dead.page_of(query))
+        return _page(rows, query, dead.dead_of, *dead.ORDER)
 
     async def next_due(self, endpoints: Iterable[int]) -> int | None:
         """The earliest next attempt of these endpoints, in milliseconds."""

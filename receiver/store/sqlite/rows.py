@@ -193,6 +193,7 @@ def delivery_of(row: Row) -> Delivery:
         created_at=to_datetime(row["created_at"]),
         settled_at=_moment(row["settled_at"]),
         last_error=row["last_error"],
+        last_status=row["last_status"],
     )
 
 

@@ -16,7 +16,7 @@ from typing import Final, Self
 from receiver import directories, ids
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
-from receiver.deliveries import Delivery
+from receiver.deliveries import DeadLetters, Delivery
 from receiver.endpoints import Endpoint
 from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, NotFound, StoreBroken, StoreLocked
@@ -415,6 +415,10 @@ class SqliteStore:
     async def deliveries(self, query: Query) -> Page[Delivery]:
         """A page of deliveries."""
         return await self._reads.deliveries(query)
+
+    async def dead_letters(self, query: Query) -> Page[DeadLetters]:
+        """Dead deliveries by endpoint and cause."""
+        return await self._reads.dead_letters(query)
 
     async def retry(self, delivery_id: str, now: int) -> None:
         """Send a settled delivery again."""

@@ -1,0 +1,39 @@
+"""Repair, with the SQLite store, and how it looks for what is broken."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receiver.store.migrate import migrate
+from receiver.store.protocol import Query, Store
+from receiver.store.sqlite import SqliteStore, dead
+from tests.doubles import Dice, FakeClock
+from tests.receiver.store.repair_suite import RepairSuite
+from tests.receiver.store.suite import Opener
+
+
+class TestSqliteRepair(RepairSuite):
+    """The behaviour that every store has."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path, clock: FakeClock) -> Opener:
+        dice = Dice()
+
+        async def open_it() -> Store:
+            return await SqliteStore.open(tmp_path / "db", clock=clock, entropy=dice.bits)
+
+        return open_it
+
+
+def test_a_million_dead_letters_are_counted_off_an_index_and_not_sorted(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "db")) as connection:
+        migrate(connection)
+        sql, values = dead.page_of(Query(project="film", since=1, before=(7, 7, 7)))
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+    inner = plan[: plan.index("SCAN g")]
+    assert any("deliveries_dead_by_cause" in step for step in inner)
+    assert [step for step in inner if "TEMP B-TREE" in step] == []
