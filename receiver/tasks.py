@@ -17,6 +17,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from receiver.clock import HOUR, MINUTE
+from receiver.platforms import POLLED
 from receiver.platforms.items import Category, Item, Kind, PlatformError
 from receiver.platforms.reading import dumps, integer_of
 from receiver.results import ResultState, date, differs, expiry, fill, made_after, tell
@@ -24,7 +25,7 @@ from receiver.tokens import Source
 
 MOST_EXPECTED: Final = 100  # results that one task may owe
 MOST_COST: Final = 10**12  # micro-dollars of a task; sums of sums still fit into 64 bits
-DEADLINE: Final = 15 * MINUTE  # from its creation until a task counts as overdue
+DEADLINE: Final = 15 * MINUTE  # from its creation until a task is overdue, if nothing is known
 GIVE_UP: Final = 24 * HOUR  # and until what is missing is recorded as failed
 LONGEST_TTL: Final = 100 * 365 * 24 * 3600  # seconds; a longer one is not told apart
 MISSED: Final = "deadlineExceeded"
@@ -82,6 +83,9 @@ class TaskState:
     reconcile_lease: int | None = None  # until when one poller has it
     ttl: int | None = None  # seconds that the platform keeps a result
     asked_at: int | None = None  # registered then, before the platform was asked for anything
+    took: int | None = (
+        None  # ms from then until it is complete now, if that says how long others do
+    )
     submit_state: SubmitState = SubmitState.SUBMITTED
     results: dict[str, ResultState] = field(default_factory=dict)
 
@@ -189,6 +193,8 @@ def absorb(
     if _closes(source, items, changes):
         task.closed = True
     _settle(task, changes, was_complete, now)
+    if changes.completed:
+        task.took = _took(task, source, came)
     if any(result.kind is Kind.FAILED for result in changes.new) and source is Source.CALLBACK:
         task.ask_reconcile(source, now)  # one error callback may stand for the whole task
     return changes
@@ -298,6 +304,17 @@ def _settle(task: TaskState, changes: Changes, was_complete: bool, now: int) -> 
         task.completed_at = now
         task.reconcile_at = None
         changes.completed = True
+
+
+def _took(task: TaskState, source: Source, came: int) -> int | None:
+    if task.failed or task.asked_at is None or came < task.asked_at:
+        return None
+    # Of what was lost, a poll says when it was looked for: if that made deadlines, each would make
+    # the next one longer.
+    looked_for = task.overdue and task.platform not in POLLED
+    if source is Source.CALLBACK or (source is Source.POLL and not looked_for):
+        return came - task.asked_at
+    return None
 
 
 def missing(task: TaskState) -> list[Item]:
@@ -417,6 +434,7 @@ class Task(BaseModel):
     deadline_at: datetime | None
     give_up_at: datetime | None
     completed_at: datetime | None
+    expected_duration_s: float | None = None  # half of the last ones of its model took no longer
     revision: int
     request: dict[str, Any] | None = None
 

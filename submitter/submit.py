@@ -186,8 +186,8 @@ class Submitter:
         `model` is a model's name, or a typed request (`submitter.requests`). A `pathlib.Path` among
         the parameters is read and sent as a data URI. Former names are sent as today's.
 
-        At `deadline_at` (after 15 minutes) what is missing is overdue and polled, at `give_up_at`
-        (after a day) it is recorded as failed.
+        At `deadline_at` (twice what such tasks take) what is missing is overdue and polled, at
+        `give_up_at` (after a day) it is recorded as failed.
 
         Raises InvalidTask, UnusableMedia, LedgerUnavailable, PublicUrlRefused or
         IdempotencyConflict before anything is sent; PlatformRejected and PlatformUnavailable when

@@ -52,6 +52,7 @@ DRAWING: Final = """\
     receiver.recording
     receiver.reprocessing
     receiver.reconciling
+    receiver.expectations
     submitter.rules.*
     submitter.pace
     submitter.kept

@@ -512,3 +512,38 @@ def test_filters_see_platform_model_status_tags_and_metadata() -> None:
         "tags": {"a": "b"},
         "metadata": {"c": 1},
     }
+
+
+@pytest.mark.parametrize(
+    ("how", "source", "took"),
+    [
+        ({}, Source.CALLBACK, 1_000),
+        ({"overdue": True}, Source.CALLBACK, 1_000),
+        ({}, Source.POLL, 1_000),
+        # It took no longer than until its deadline, but nobody knows how long.
+        ({"overdue": True}, Source.POLL, None),
+        ({"overdue": True, "platform": "nanogpt"}, Source.POLL, 1_000),
+        ({"asked_at": None}, Source.CALLBACK, None),
+        ({"asked_at": LATER + 1}, Source.CALLBACK, None),
+        ({}, Source.SUBMIT, None),
+    ],
+)
+def test_what_a_task_took_says_what_others_will(
+    how: dict[str, Any], source: Source, took: int | None
+) -> None:
+    state = task(2, **{"asked_at": START, **how})
+    take(state, success(1), processing(), source=source, now=START + 10)
+    assert state.took is None
+    take(state, success(2), source=source, now=LATER)
+    assert (state.status, state.took) == (Status.SUCCEEDED, took)
+    take(state, success(3), source=source, now=LATER + 1)
+    assert state.took == took
+
+
+def test_a_failure_or_giving_up_says_nothing_of_how_long_others_take() -> None:
+    failed, given_up = task(2, asked_at=START), task(1, asked_at=START)
+    take(failed, success(), failure(), now=LATER)
+    give_up(given_up, LATER)
+    assert [one.took for one in (failed, given_up)] == [None, None]
+    take(given_up, success(), now=LATER + 1)
+    assert (given_up.status, given_up.took) == (Status.SUCCEEDED, None)

@@ -235,6 +235,11 @@ def _insert_tasks(
             " revision = revision + 1 WHERE n = ?",
             [(*_counts(task), numbers[task.id]) for task in plan.touched.values()],
         )
+        # Apart, once in a task's life: no other update has to look at the index of it.
+        connection.executemany(
+            "UPDATE tasks SET took = ? WHERE n = ?",
+            [(t.took, numbers[t.id]) for t in plan.touched.values() if t.took is not None],
+        )
 
 
 def _counts(task: TaskState) -> tuple[Any, ...]:

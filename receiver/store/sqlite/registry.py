@@ -12,15 +12,21 @@ from typing import Final
 
 from receiver.clock import SECOND
 from receiver.errors import Conflict, NotFound
+from receiver.expectations import SAMPLES, expect
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import Registration, TaskChange
 from receiver.store.sqlite.ledger import Ledger, load
 from receiver.store.sqlite.reconcile import begin_polling
 from receiver.store.sqlite.rows import json_of, task_key
 from receiver.store.writer import Transaction
-from receiver.tasks import DEADLINE, GIVE_UP, SubmitState, absorb
+from receiver.tasks import GIVE_UP, SubmitState, TaskSpec, absorb
 from receiver.tokens import Source
 
+# What the latest of a model took, whichever project asked for them. An index has all of it.
+LATEST: Final = (
+    "SELECT took FROM tasks WHERE platform = ? AND model = ? AND took IS NOT NULL"
+    " ORDER BY n DESC LIMIT ?"
+)
 SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
 
 
@@ -91,11 +97,13 @@ class Registry:
 
     def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:
         spec = asked.spec
+        give_up_at = _or(asked.give_up_at, asked.now + GIVE_UP)
+        found = expect(_took(tx, spec), longest=give_up_at - asked.now)
         tx.connection.execute(
             "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
             " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
-            " tags, metadata, request, ttl, asked_at, registered)"
-            f" VALUES ({', '.join('?' * 19)}, 1)",
+            " tags, metadata, request, ttl, asked_at, expected_took, deadline_named, registered)"
+            f" VALUES ({', '.join('?' * 21)}, 1)",
             (
                 self._next_id(),
                 key,
@@ -104,8 +112,8 @@ class Registry:
                 "pending",
                 spec.expected,
                 asked.now,
-                _or(asked.deadline_at, asked.now + DEADLINE),
-                _or(asked.give_up_at, asked.now + GIVE_UP),
+                _or(asked.deadline_at, asked.now + found.deadline),
+                give_up_at,
                 SubmitState.REGISTERED,
                 asked.now + SUBMIT_LEASE,
                 spec.platform_id,
@@ -116,8 +124,15 @@ class Registry:
                 None if spec.request is None else dumps(spec.request),
                 spec.ttl,
                 asked.now,
+                found.duration,
+                asked.deadline_at is not None,
             ),
         )
+
+
+def _took(tx: Transaction, spec: TaskSpec) -> list[int]:
+    rows = tx.connection.execute(LATEST, (spec.platform, spec.model, SAMPLES))
+    return [took for (took,) in rows]
 
 
 def _or(named: int | None, default: int) -> int:
@@ -125,12 +140,14 @@ def _or(named: int | None, default: int) -> int:
 
 
 def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
-    # A deadline that is the default was named by nobody, so who names one replaces it.
+    # A deadline that nobody named is replaced by one that is. It is not worked out anew: of a task
+    # that a callback created nobody knows when it began.
     spec = asked.spec
     tx.connection.execute(
         "UPDATE tasks SET expected = coalesce(expected, ?), model = coalesce(model, ?),"
         " platform_id = coalesce(platform_id, ?), client_ref = coalesce(client_ref, ?),"
-        " deadline_at = iif(deadline_at = created_at + ?, coalesce(?, deadline_at), deadline_at),"
+        " deadline_at = iif(deadline_named, deadline_at, coalesce(?, deadline_at)),"
+        " deadline_named = max(deadline_named, ?),"
         " give_up_at = iif(give_up_at = created_at + ?, coalesce(?, give_up_at), give_up_at),"
         " request = coalesce(request, ?), ttl = coalesce(ttl, ?),"
         " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
@@ -140,8 +157,8 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
             spec.model,
             spec.platform_id,
             spec.client_ref,
-            DEADLINE,
             asked.deadline_at,
+            asked.deadline_at is not None,
             GIVE_UP,
             asked.give_up_at,
             None if spec.request is None else dumps(spec.request),

@@ -9,7 +9,7 @@ from typing import Any
 
 from receiver import ids
 from receiver.callbacks import Callback, Kept
-from receiver.clock import to_datetime
+from receiver.clock import SECOND, to_datetime
 from receiver.deliveries import Attempt, Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import NotFound
@@ -70,6 +70,7 @@ def task_of(row: Row, *, whole: bool) -> Task:
         deadline_at=_moment(row["deadline_at"]),
         give_up_at=_moment(row["give_up_at"]),
         completed_at=_moment(row["completed_at"]),
+        expected_duration_s=None if row["expected_took"] is None else row["expected_took"] / SECOND,
         revision=row["revision"],
         request=json_of(row["request"]) if whole else None,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from receiver.deliveries import Attempt, State
 from receiver.endpoints import Endpoint, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Invalid, NotFound, StoreUnavailable
+from receiver.expectations import FEWEST, SAMPLES
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.reconciling import BACKOFF
@@ -404,6 +406,7 @@ class StoreSuite:
             "tags": {"a": "b"},
             "metadata": {"c": [1]},
             "registered": True,
+            "expected_duration_s": None,
             "submit_state": SubmitState.REGISTERED,
             "client_ref": "mine",
             "deadline_at": to_datetime(START + 1),
@@ -655,6 +658,72 @@ class StoreSuite:
         )
         await store.register(registration(expected=2, request={"ttl": 60}))
         assert [one.media[0].expires_at for one in await store.results(TASK)] == found
+
+    async def test_a_deadline_that_nobody_named_follows_from_what_the_last_ones_took(
+        self, store: Store
+    ) -> None:
+        async def deadline(number: int, **asked: Any) -> tuple[Any, Any]:
+            now = START + number * SECOND
+            await store.register(registration(uuid(number), now=now, **{"model": "m", **asked}))
+            task = await store.task(uuid(number))
+            assert task.deadline_at is not None
+            return task.deadline_at - task.created_at, task.expected_duration_s
+
+        for number in range(FEWEST):
+            assert await deadline(number) == (timedelta(minutes=15), None)
+            came = START + number * SECOND + (90 + number) * SECOND
+            await store.record(arrival_of(uuid(number), success(number), received_at=came))
+        assert await deadline(10) == (timedelta(seconds=188), 92.0)
+        assert await deadline(11, model="n") == (timedelta(minutes=15), None)
+        assert await deadline(12, model=None) == (timedelta(minutes=15), None)
+        assert await deadline(13, platform="nanogpt") == (timedelta(minutes=15), None)
+        assert await deadline(14, project="film") == (timedelta(seconds=188), 92.0)
+        named = START + 15 * SECOND + 7
+        assert (await deadline(15, deadline_at=named))[0] == timedelta(milliseconds=7)
+        short = {"give_up_at": START + 116 * SECOND}
+        assert await deadline(16, **short) == (timedelta(seconds=100), 92.0)
+
+    async def test_the_latest_of_a_model_say_what_is_expected(self, store: Store) -> None:
+        for number in range(2 * SAMPLES):
+            await store.register(registration(uuid(number), model="m"))
+            came = START + (20 if number >= SAMPLES else 2_000) * SECOND
+            await store.record(arrival_of(uuid(number), success(number), received_at=came))
+        await store.register(registration(uuid(999), model="m"))
+        task = await store.task(uuid(999))
+        assert (task.deadline_at, task.expected_duration_s) == (
+            to_datetime(START + 60 * SECOND),
+            20.0,
+        )
+
+    async def test_tasks_that_a_callback_created_teach_nothing(self, store: Store) -> None:
+        for number in range(FEWEST):
+            await store.record(arrival_of(uuid(number), success(number), expected=2))
+            await store.register(registration(uuid(number), model="m", expected=2))
+            await store.record(arrival_of(uuid(number), success(99), received_at=START + SECOND))
+        await store.register(registration(uuid(10), model="m"))
+        assert (await store.task(uuid(10))).deadline_at == to_datetime(START + DEADLINE)
+
+    async def test_a_deadline_is_named_once(self, store: Store) -> None:
+        for first, later in (({}, {"deadline_at": START + 9}), ({"deadline_at": START + 9}, {})):
+            task = uuid(len(first))
+            for asked in (first, later, {"deadline_at": START + 99}, {}):
+                await store.register(registration(task, **asked))
+            assert (await store.task(task)).deadline_at == to_datetime(START + 9)
+        # Also one that is, by chance, what nobody would have named.
+        for deadline in (START + DEADLINE, START + 9):
+            await store.register(registration(OTHER, deadline_at=deadline))
+        assert (await store.task(OTHER)).deadline_at == to_datetime(START + DEADLINE)
+
+    async def test_a_deadline_that_was_learned_can_still_be_named(self, store: Store) -> None:
+        for number in range(FEWEST):
+            await store.register(registration(uuid(number), model="m"))
+            await store.record(arrival_of(uuid(number), success(number)))
+        await store.register(registration(model="m"))
+        assert (await store.task(TASK)).deadline_at == to_datetime(START + 60 * SECOND)
+        await store.register(registration(model="m"))
+        assert (await store.task(TASK)).deadline_at == to_datetime(START + 60 * SECOND)
+        await store.register(registration(model="m", deadline_at=START + 9))
+        assert (await store.task(TASK)).deadline_at == to_datetime(START + 9)
 
     async def test_overdue_tasks_are_flagged_and_told_once(self, store: Store) -> None:
         await store.register(registration(deadline_at=START + 10))

@@ -146,6 +146,23 @@ def test_open_tasks_of_an_earlier_release_get_the_ttl_of_their_request(
     ]
 
 
+def test_open_tasks_keep_a_deadline_that_somebody_named(connection: sqlite3.Connection) -> None:
+    for _, text in migrations()[:7]:
+        connection.executescript(text)
+    connection.execute("PRAGMA user_version = 7")
+    columns = "n, id, platform, project, status, created_at, submit_state, deadline_at"
+    for n, deadline in ((1, 7 + DEADLINE), (2, 8 + DEADLINE), (3, None)):
+        values = (n, bytes([n]), deadline)
+        connection.execute(
+            f"INSERT INTO tasks ({columns}) VALUES (?, ?, 'runware', 'default', 'pending', 7,"
+            " 'submitted', ?)",
+            values,
+        )
+    assert 8 in migrate(connection)
+    found = connection.execute("SELECT n, deadline_named FROM tasks ORDER BY n").fetchall()
+    assert found == [(1, 0), (2, 1), (3, 0)]
+
+
 def kept_by_the_second_schema(connection: sqlite3.Connection, item: Item, n: int) -> None:
     parts = json.dumps([(part.kind, part.id, part.url) for part in item.media])
     error = None if item.error is None else json.dumps([str(word) for word in item.error])

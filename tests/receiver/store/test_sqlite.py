@@ -19,7 +19,7 @@ from receiver.errors import CannotStart, SchemaTooNew, StoreLocked, StoreUnavail
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.store.protocol import Query, Store
-from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite import SqliteStore, registry
 from receiver.store.sqlite.store import PRAGMAS
 from receiver.store.writer import Transaction
 from tests.doubles import START, Dice, FakeClock
@@ -270,3 +270,11 @@ async def test_nothing_acknowledged_is_missing_after_a_kill(tmp_path: Path) -> N
             assert len(await store.results(uuid(number))) == 1
             deliveries = await store.deliveries(Query(task=uuid(number)))
             assert len(deliveries.data) == 2
+
+
+async def test_what_a_model_took_is_read_from_an_index_alone(store: SqliteStore) -> None:
+    with closing(sqlite3.connect(store.path)) as connection:
+        values = ("runware", "m", 50)
+        steps = connection.execute(f"EXPLAIN QUERY PLAN {registry.LATEST}", values).fetchall()
+    plan = [step[3] for step in steps]
+    assert plan == ["SEARCH tasks USING COVERING INDEX tasks_took (platform=? AND model=?)"]
