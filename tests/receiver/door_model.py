@@ -326,7 +326,7 @@ class Model:
         rejected = source == "submit" and any(what == "failed" for _, what, *_ in own)
         settled = source == "poll" and bool(own) and not seen & {"progress", "unknown"}
         task.closed = task.closed or rejected or settled
-        if source == "submit":
+        if rejected:
             task.submit = "rejected"
         elif task.submit == "registered":
             task.submit = "submitted"
