@@ -74,6 +74,8 @@ class Task:
     deadline_at: int
     give_up_at: int
     registered: bool = False
+    asked_at: int | None = None  # of one that was registered before anything came
+    took: int | None = None
     submit: str = "submitted"
     model: str | None = None
     revoked_at: int | None = None
@@ -226,7 +228,7 @@ class Model:
         if self._floods(task, own, post):
             task.expected = before
             return "limited", 0
-        outcome, new = self._take(task, own, post.source)
+        outcome, new = self._take(task, own, post.source, now)
         part = "foreign_items" if foreign else None
         if any(what == "unknown" for _, what, *_ in own):
             part = part or "unknown_items"
@@ -304,6 +306,7 @@ class Model:
         task: Task,
         own: list[tuple[str | None, str, str, int]],
         source: str,
+        came: int,
         count_conflicts: bool = True,
     ) -> tuple[str, int]:
         was_complete, new, seen = task.completed, list[Result](), set[str]()
@@ -331,7 +334,20 @@ class Model:
         elif task.submit == "registered":
             task.submit = "submitted"
         self._tell(task, new, was_complete)
+        if task.completed and not was_complete:
+            self._note_took(task, source, came)
         return outcome, len(new)
+
+    def _note_took(self, task: Task, source: str, came: int) -> None:
+        if task.asked_at is None or came < task.asked_at or task.live("failed"):
+            return
+        if source == "callback" or (source == "poll" and not task.overdue):
+            task.took = came - task.asked_at
+
+    def _usual_deadline(self) -> int:
+        """How long after a registration; of one or two tasks, nearly all are the slowest."""
+        took = [task.took for task in self.tasks.values() if task.took is not None]
+        return min(max(2 * max(took), MINUTE), DAY) if took else 15 * MINUTE
 
     def _replace_missed(self, task: Task) -> None:
         for one in task.results:
@@ -365,8 +381,8 @@ class Model:
         """The answer's status."""
         task = self.tasks.get(task_id)
         if task is None:
-            task = Task(task_id, expected, tags, now + 15 * MINUTE, now + DAY)
-            task.submit = "registered"
+            task = Task(task_id, expected, tags, now + self._usual_deadline(), now + DAY)
+            task.submit, task.asked_at = "registered", now
             self.tasks[task_id] = task
         elif task.expected not in (None, expected):
             return 409
@@ -443,7 +459,8 @@ class Model:
             part = "foreign_items" if foreign else "unknown_shape"
         else:
             was_read = row.outcome in ORDER[:4] or row.reason in ("foreign_items", "unknown_items")
-            outcome, new = self._take(task, own, post.source, count_conflicts=not was_read)
+            came, anew = row.received_at, not was_read
+            outcome, new = self._take(task, own, post.source, came, count_conflicts=anew)
         self._rewrite(row, outcome, part)
         results = [(outcome, new)]
         if adopted:
