@@ -147,9 +147,9 @@ def test_open_tasks_of_an_earlier_release_get_the_ttl_of_their_request(
 
 
 def test_open_tasks_keep_a_deadline_that_somebody_named(connection: sqlite3.Connection) -> None:
-    for _, text in migrations()[:7]:
+    for _, text in migrations()[:8]:
         connection.executescript(text)
-    connection.execute("PRAGMA user_version = 7")
+    connection.execute("PRAGMA user_version = 8")
     columns = "n, id, platform, project, status, created_at, submit_state, deadline_at"
     for n, deadline in ((1, 7 + DEADLINE), (2, 8 + DEADLINE), (3, None)):
         values = (n, bytes([n]), deadline)
@@ -158,7 +158,7 @@ def test_open_tasks_keep_a_deadline_that_somebody_named(connection: sqlite3.Conn
             " 'submitted', ?)",
             values,
         )
-    assert 8 in migrate(connection)
+    assert 9 in migrate(connection)
     found = connection.execute("SELECT n, deadline_named FROM tasks ORDER BY n").fetchall()
     assert found == [(1, 0), (2, 1), (3, 0)]
 
