@@ -14,6 +14,7 @@ from receiver.callbacks import Arrival, Outcome, Receipt
 from receiver.errors import StoreUnavailable
 from receiver.store import commits
 from receiver.store.sqlite import SqliteStore, store
+from scripts.proofs.careless import CARELESS
 from scripts.proofs.plain import leave_connections_to_uvicorn
 from scripts.proofs.planted import PLANTED
 
@@ -83,6 +84,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
     OFTEN: _checkpoint_often,
     PLAIN: leave_connections_to_uvicorn,
     **PLANTED,
+    **CARELESS,
 }
 
 
