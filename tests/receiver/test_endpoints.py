@@ -138,6 +138,7 @@ def test_what_can_work_is_accepted(fields: dict[str, Any]) -> None:
         {"headers": {"WEBHOOK-ID": "a"}},
         *[{"headers": {name: "1"}} for name in OURS_TO_SEND],
         {"headers": {"X-A": "1", "x-a": "2"}},
+        {"headers": {"x-a": "1", "X-A": "2"}},
         {"headers": {"a" * 101: "1"}},
         {"headers": {"a:": "1"}},
         {"headers": {"a\n": "1"}},

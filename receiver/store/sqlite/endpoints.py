@@ -146,27 +146,27 @@ class Endpoints:
                 new.now,
             ),
         )
-        self._make_key(tx, number, new.spec, new.private_key)
+        if Signature.V1A in new.spec.signatures:
+            self._make_key(tx, number, new.private_key)
         return self._changed(tx, number)
 
     def change(self, tx: Transaction, change: EndpointChange) -> Endpoint:
         """Apply a patch; a new URL is used from the next attempt."""
         number = ids.parse(ids.ENDPOINT, change.id)
-        spec = change.patch.of(self._read(tx.connection, number))
+        current = self._read(tx.connection, number)
+        spec = change.patch.of(current)
         tx.connection.execute(
             f"UPDATE endpoints SET {' = ?, '.join(_SPEC)} = ? WHERE id = ?",
             (*self._spec_row(number, spec), number),
         )
-        self._make_key(tx, number, spec, change.private_key)
+        # Made once: consumers keep the public half, also while v1a is not asked for.
+        if Signature.V1A in spec.signatures and current.public_key is None:
+            self._make_key(tx, number, change.private_key)
         return self._changed(tx, number)
 
-    def _make_key(self, tx: Transaction, number: int, spec: EndpointSpec, key: str) -> None:
-        # Made once: consumers keep the public half, also while v1a is not asked for.
-        if Signature.V1A not in spec.signatures:
-            return
+    def _make_key(self, tx: Transaction, number: int, key: str) -> None:
         tx.connection.execute(
-            "UPDATE endpoints SET private_keys = ?, public_key = ?"
-            " WHERE id = ? AND public_key IS NULL",
+            "UPDATE endpoints SET private_keys = ?, public_key = ? WHERE id = ?",
             (self._keys_text(number, PRIVATE_KEYS, [Key(key)]), public_key(key), number),
         )
 

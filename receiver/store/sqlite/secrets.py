@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from receiver.deliveries import Outcome
 from receiver.delivery.rotation import Key
@@ -77,26 +77,26 @@ def _place(endpoint: int, *names: str) -> str:
 
 def check_seal(connection: sqlite3.Connection, seal: Seal) -> None:
     """Raises CannotOpen unless everything that is sealed can be opened; reads only."""
-    columns = _present(connection)
-    for number, *texts in _rows(connection, columns):
-        for column, text in zip(columns, texts, strict=True):
-            for place, kept in _values(number, column, text):
-                seal.open(place, kept)
+    for place, kept in _all_placed(connection):
+        seal.open(place, kept)
 
 
 def take_over(connection: sqlite3.Connection, seal: Seal) -> bool:
     """Seal anew what is in clear, or by an older key; whether there was any. One transaction.
 
     The table is written anew, and what stood there is overwritten: an UPDATE would leave the old
-    text in the free room of its page.
+    text in the free room of its page. Free pages, where earlier texts may stand, leave the file.
     """
-    if not seal.seals or not _has_older(connection, seal):
+    older = [kept for kept in _all_kept(connection) if not seal.is_newest(kept)]
+    if not seal.seals or not older:
         return False
     (before,) = connection.execute("PRAGMA secure_delete").fetchone()
     connection.execute("PRAGMA secure_delete = ON")
     connection.execute("BEGIN IMMEDIATE")
     try:
         _write_anew(connection, seal)
+        if any(isinstance(kept, str) for kept in older):
+            _drop_free_pages(connection)
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
@@ -121,19 +121,16 @@ def _write_anew(connection: sqlite3.Connection, seal: Seal) -> None:
     )
 
 
+def _drop_free_pages(connection: sqlite3.Connection) -> None:
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    for _ in range(pages):
+        connection.execute("PRAGMA incremental_vacuum(1)").close()
+
+
 def _sealed_anew(seal: Seal, endpoint: int, column: str, text: str) -> str:
     if column == HEADERS:
         return headers_text(seal, endpoint, headers_of(seal, endpoint, text))
     return keys_text(seal, endpoint, column, keys_of(seal, endpoint, column, text))
-
-
-def _has_older(connection: sqlite3.Connection, seal: Seal) -> bool:
-    return any(
-        not seal.is_newest(kept)
-        for number, *texts in _rows(connection, COLUMNS)
-        for column, text in zip(COLUMNS, texts, strict=True)
-        for _, kept in _values(number, column, text)
-    )
 
 
 def _present(connection: sqlite3.Connection) -> list[str]:
@@ -142,10 +139,18 @@ def _present(connection: sqlite3.Connection) -> list[str]:
     return [column for column in COLUMNS if (column,) in table]
 
 
-def _rows(connection: sqlite3.Connection, columns: Sequence[str]) -> Sequence[Any]:
+def _all_kept(connection: sqlite3.Connection) -> list[Kept]:
+    return [kept for _, kept in _all_placed(connection)]
+
+
+def _all_placed(connection: sqlite3.Connection) -> Iterator[tuple[str, Kept]]:
+    columns = _present(connection)
     if not columns:
-        return []
-    return connection.execute(f"SELECT id, {', '.join(columns)} FROM endpoints").fetchall()
+        return
+    rows = connection.execute(f"SELECT id, {', '.join(columns)} FROM endpoints").fetchall()
+    for number, *texts in rows:
+        for column, text in zip(columns, texts, strict=True):
+            yield from _values(number, column, text)
 
 
 def _values(endpoint: int, column: str, text: str) -> Iterator[tuple[str, Kept]]:
