@@ -31,12 +31,15 @@ from receiver.endpoints import Endpoint, EndpointSpec
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES, Event
 from receiver.keeping import PruneAsked, Pruned
+from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
 from receiver.results import Result
 from receiver.settings import Settings
 from receiver.store.protocol import Query
 from receiver.tasks import Status, SubmitState, Task, TaskClaim, TaskSpec, status_of
 from receiver.tokens import Source
+from submitter.platforms.catalogue import SHIPPED
+from submitter.rules.catalogue import UNKNOWN_MODEL
 from submitter.simulator.config import Knobs
 from submitter.simulator.options import OPTIONS
 
@@ -358,8 +361,21 @@ def test_the_drawing_of_tasks_is_what_can_happen() -> None:
 # Links and commands
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_between_pages_resolve(path: Path) -> None:
+def test_adding_a_platform_is_what_the_shipped_ones_did() -> None:
+    """Each place that the table names is there for every platform, and each table has them all."""
+    rows = page("platforms.md").partition("## Adding a platform")[2]
+    places = {word for word in re.findall(r"`([^` ]+)`", rows) if "/" in word}
+    assert {"receiver/platforms/", "submitter/platforms/", "tests/corpus/<platform>/"} <= places
+    assert set(PLATFORMS) == set(SHIPPED) == set(UNKNOWN_MODEL)
+    for platform in PLATFORMS:
+        for place in places:
+            assert (ROOT / place.replace("<platform>", platform)).exists(), place
+        for folder in ("receiver/platforms", "submitter/platforms", "submitter/rules"):
+            assert (ROOT / folder / f"{platform}.py").is_file()
+        assert f"## {SHIPPED[platform].title}" in page("platforms.md")
+
+
+def test_the_documented_schedule_is_the_one_that_is_used_between_pages_resolve(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if re.match(r"[a-z]+:", target):
             continue
