@@ -1,11 +1,13 @@
 """`scripts/prove reconcile`: callbacks that never came, and in the end every result is there once.
 
-Tasks with 1-4 results go to the simulator, which never sends a fifth of the callbacks, sends a
-fifth of them twice, and lets some results fail. When all are submitted the receiver gets SIGKILL
-and stays away, so that whatever is called back meanwhile is given up and lost. Two reconcilers run
-from the beginning to the end. What the simulator says it made is then compared with what stdlib
-sqlite3 reads from the receiver's file, and every event with what a sink was sent. The control is
-the same without a reconciler: it must be found to lack results.
+Tasks with 1-4 results go to the simulator, which plays Runware: it never sends a fifth of the
+callbacks, sends a fifth of them twice, and lets some results fail. Every fourth task goes to
+NanoGPT instead, which it plays as well, in both of its shapes, and which calls nobody back. When
+all are submitted the receiver gets SIGKILL and stays away, so that whatever is called back
+meanwhile is given up and lost. Two reconcilers run from the beginning to the end. What the
+simulator says it made is then compared with what stdlib sqlite3 reads from the receiver's file, and
+every event with what a sink was sent. The control is the same without a reconciler: it must be
+found to lack results.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from receiver.client import Client
 from scripts.proofs.harness import ADMIN, Receiver, Verdict, options, progress, run
 from scripts.proofs.sink import Sink
 from submitter import Submitter
+from submitter.platforms.nanogpt import NanoGPT
+from submitter.platforms.protocol import Platform
 from submitter.platforms.runware import Runware
 from submitter.processes import Child, free_port
 
@@ -43,9 +47,18 @@ READY: Final = 30.0  # seconds
 AT_ONCE: Final = 8  # tasks that are being submitted
 LOOK: Final = 0.5  # seconds between looks at what is still under way
 KEY: Final = "no-key-needed"
-MODEL: Final = "pixverse:1@6"
-PARAMETERS: Final = {"positivePrompt": "a reel", "width": 640, "height": 360, "duration": 5}
-FAULTS: Final = ("--drop", "0.2", "--duplicates", "0.2", "--failures", "0.04")
+ASKED: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {  # of each platform: model, parameters
+    "runware": (
+        "pixverse:1@6",
+        {"positivePrompt": "a reel", "width": 640, "height": 360, "duration": 5},
+    ),
+    "nanogpt": ("veo2-video", {"prompt": "a reel", "duration": "5s"}),
+}
+EVERY: Final = 4  # the how manieth task is NanoGPT's
+FAULTS: Final = (
+    *("--drop", "0.2", "--duplicates", "0.2", "--failures", "0.04"),
+    *("--nanogpt-shape", "mixed"),
+)
 # Not of the range that outgoing connections take theirs from: it must be free after the outage.
 PORTS: Final = range(20_000, 30_000)
 
@@ -106,21 +119,34 @@ class World:
 
     async def submit_all(self) -> dict[str, int]:
         """Submit as users do; task: how many results it owes."""
-        ledger = Client(self.receiver.url, ADMIN)
-        gate, rng = asyncio.Semaphore(AT_ONCE), random.Random(self.plan.seed)
+        rng = random.Random(self.plan.seed)
         counts = [rng.randint(1, 4) for _ in range(self.plan.tasks)]
-        async with Submitter(Runware(KEY, f"{self.simulator}/v1"), ledger) as submitter:
-
-            async def submit(count: int) -> str:
-                async with gate:
-                    due = datetime.now(UTC) + timedelta(seconds=self.plan.deadline)
-                    task = await submitter.submit(
-                        MODEL, PARAMETERS, number_results=count, deadline_at=due
-                    )
-                    return task.id
-
-            made = await asyncio.gather(*map(submit, counts))
+        counts[::EVERY] = [1] * len(counts[::EVERY])  # a run of NanoGPT ends once
+        gate = asyncio.Semaphore(AT_ONCE)
+        runware = self._submitter(Runware(KEY, f"{self.simulator}/v1"))
+        nanogpt = self._submitter(NanoGPT(KEY, f"{self.simulator}/api"))
+        async with runware, nanogpt:
+            made = await asyncio.gather(
+                *(
+                    self._submit(gate, runware, "runware", count)
+                    if place % EVERY
+                    else self._submit(gate, nanogpt, "nanogpt", count)
+                    for place, count in enumerate(counts)
+                )
+            )
         return dict(zip(made, counts, strict=True))
+
+    def _submitter(self, account: Platform) -> Submitter:
+        return Submitter(account, Client(self.receiver.url, ADMIN))
+
+    async def _submit(
+        self, gate: asyncio.Semaphore, submitter: Submitter, platform: str, count: int
+    ) -> str:
+        model, parameters = ASKED[platform]
+        async with gate:
+            due = datetime.now(UTC) + timedelta(seconds=self.plan.deadline)
+            task = await submitter.submit(model, parameters, number_results=count, deadline_at=due)
+            return task.id
 
     async def out(self) -> None:
         """SIGKILL, a while without a receiver, and a start over the same data."""
@@ -220,6 +246,8 @@ def _environment(here: World) -> dict[str, str]:
         "REELHOOK_ADMIN_TOKEN": ADMIN,
         "RUNWARE_API_KEY": KEY,
         "RUNWARE_BASE_URL": f"{here.simulator}/v1",
+        "NANOGPT_API_KEY": KEY,
+        "NANOGPT_BASE_URL": f"{here.simulator}/api",
     }
 
 
@@ -236,7 +264,7 @@ async def _until_settled(here: World, until: float) -> bool:
 
 def _traffic(here: World, counters: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "polls": dict(counters["polls"]),
+        "polls": {**counters["polls"], "status": counters["nanogpt"]["status"]},
         "polls_by_reconciler": [found.total() for found in here.found],
         "polls_found": dict(sum(here.found, Counter())),
         "tasks_polled": len(here.polled),
@@ -254,15 +282,16 @@ def compare(
     sources: Counter[str] = Counter()
     with closing(sqlite3.connect(f"file:{here.receiver.database}?mode=ro", uri=True)) as file:
         for task in made:
-            kept = Kept(file, task["taskUUID"])
+            kept = Kept(file, task.get("taskUUID") or _named(file, task["runId"]))
             sources += kept.sources
-            wanted = Counter(result["media"] or result["code"] for result in task["results"])
+            wanted = _made(task)
             found.missing += (wanted - kept.results).total()
-            found.problems += kept.problems(wanted, tasks[task["taskUUID"]], here.sink.seen)
+            found.problems += kept.problems(wanted, tasks.get(kept.task, 0), here.sink.seen)
     results = [result for task in made for result in task["results"]]
     callbacks = [callback for result in results for callback in result["callbacks"]]
     found.figures = {
         "tasks": len(made),
+        "of_nanogpt": sum(task["platform"] == "nanogpt" for task in made),
         "results": len(results),
         "failed": sum(result["status"] == "error" for result in results),
         "callbacks_never_sent": sum(result["dropped"] for result in results),
@@ -282,6 +311,20 @@ def compare(
     ]
 
 
+def _named(file: sqlite3.Connection, run: str) -> str:
+    """The task that a run of NanoGPT is of; without one, an id that no task has."""
+    row = file.execute("SELECT id FROM tasks WHERE platform_id = ?", (run,)).fetchone()
+    return str(UUID(bytes=row[0] if row else bytes(16)))
+
+
+def _made(task: Mapping[str, Any]) -> Counter[str]:
+    """The results of a task, named as their keys name them."""
+    results = task["results"]
+    if task["platform"] == "runware":
+        return Counter(result["media"] or result["code"] for result in results)
+    return Counter("completed" if result["status"] == "success" else "FAILED" for result in results)
+
+
 class Kept:
     """What the receiver's file has of one task."""
 
@@ -298,7 +341,7 @@ class Kept:
         rows = file.execute(
             "SELECT key, source FROM results WHERE task_n = ?", (self.number,)
         ).fetchall()
-        # video:<media>, or error:<code>:<ordinal>
+        # video:<media>, run:completed, or error:<code>:<ordinal>
         self.results = Counter(key.split(":")[1] for key, _ in rows)
         self.sources = Counter(source for _, source in rows)
         self.events = file.execute(
@@ -344,7 +387,8 @@ async def main() -> int:
     verdict.figures, verdict.problems = found.figures, found.problems
     if min(found.figures["polls_by_reconciler"], default=0) == 0:
         verdict.problems.append("one of the reconcilers did nothing")
-    if sum(found.figures["polls_by_reconciler"]) != found.figures["polls"]["getResponse"]:
+    questions = found.figures["polls"]["getResponse"] + found.figures["polls"]["status"]
+    if sum(found.figures["polls_by_reconciler"]) != questions:
         verdict.problems.append("the platform was asked more often than tasks were polled")
     return verdict.tell()
 
