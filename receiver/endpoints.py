@@ -47,6 +47,14 @@ class State(StrEnum):
     DISABLED = "disabled"
 
 
+class Breaker(StrEnum):
+    """Whether an endpoint is sent to at all; how it moves, `receiver.delivery.health` says."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
 Filter = str | list[str]
 
 
@@ -146,6 +154,18 @@ class Preview(BaseModel):
     data: list[Event]
 
 
+class EndpointHealth(BaseModel):
+    """How an endpoint fares. `concurrency`: attempts at once, while it gets less than was set."""
+
+    breaker: Breaker
+    consecutive_failures: int
+    failing_since: datetime | None
+    concurrency: int | None
+    held_until: datetime | None  # nothing is sent before
+    last_success_at: datetime | None
+    last_failure_at: datetime | None
+
+
 class Endpoint(EndpointSpec):
     """An endpoint as the API shows it; `secret` in the answers of create and rotate alone."""
 
@@ -156,6 +176,7 @@ class Endpoint(EndpointSpec):
     created_at: datetime
     public_key: str | None  # Ed25519; made when v1a is first asked for
     overlap_until: datetime | None  # earlier secrets sign along until then
+    health: EndpointHealth
     secret: str | None = Field(default=None, repr=False)
 
 

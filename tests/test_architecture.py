@@ -47,6 +47,7 @@ DRAWING: Final = """\
 
 1 decisions
     receiver.delivery.policy
+    receiver.delivery.health
     receiver.delivery.signing   cryptography
     receiver.delivery.rotation
     receiver.recording

@@ -23,11 +23,14 @@ from receiver.admin import api
 from receiver.admin.routes.endpoints import MOVES as ENDPOINT_MOVES
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
+from receiver.clock import DAY, MINUTE, SECOND
 from receiver.costs import By, Cost
 from receiver.deliveries import MOVES, Attempt, DeadLetters, Delivery, Failure
+from receiver.delivery import health, policy
 from receiver.delivery.guard import UrlRefused
+from receiver.delivery.health import MOVES as BREAKER_MOVES
 from receiver.delivery.policy import SCHEDULE
-from receiver.endpoints import Endpoint, EndpointSpec
+from receiver.endpoints import Breaker, Endpoint, EndpointHealth, EndpointSpec
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES, Event
 from receiver.keeping import PruneAsked, Pruned
@@ -268,6 +271,7 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         Result,
         Callback,
         Endpoint,
+        EndpointHealth,
         EndpointSpec,
         Event,
         Delivery,
@@ -294,6 +298,7 @@ def test_every_filter_of_the_lists_is_documented() -> None:
     [
         ("http-api.md", [*Outcome]),
         ("http-api.md", [*Failure]),
+        ("http-api.md", [*Breaker]),
         ("http-api.md", [*SubmitState]),
         ("http-api.md", [*Source]),
         ("http-api.md", [*set(By) - {By.TAG}]),
@@ -342,6 +347,22 @@ def drawn(name: str) -> set[tuple[str, str, str]]:
 def test_the_drawing_of_deliveries_is_the_table() -> None:
     moves = {(start.value, end.value, move.value) for (start, move), end in MOVES.items()}
     assert drawn("deliveries") == moves
+
+
+def test_the_drawing_of_the_breaker_is_the_table() -> None:
+    moves = {(start.value, end.value, move.value) for (start, move), end in BREAKER_MOVES.items()}
+    assert drawn("breaker") == moves
+
+
+def test_the_page_of_states_has_the_bounds_that_are_used() -> None:
+    text = page("states.md")
+    assert f"{health.STRIKES} attempts in a row" in text
+    assert f"failing for {health.BRIEFLY // SECOND} s" in text
+    assert f"The pause is {health.FIRST_PAUSE // SECOND} s" in text
+    assert f"up to {health.LONGEST_PAUSE // MINUTE} minutes" in text
+    assert f"for {health.LONG_FAILURE // DAY} days without" in text
+    assert said(text, health.FAILING)
+    assert said(text, policy.GONE)
 
 
 def test_the_drawing_of_tasks_is_what_can_happen() -> None:

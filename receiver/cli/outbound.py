@@ -113,7 +113,7 @@ def endpoints_list(limit: Limit = 50, as_json: Json = False) -> None:
 
     reelhook endpoints list
     """
-    columns = ("id", "state", "url", "event_types", "reason")
+    columns = ("id", "state", "health.breaker", "url", "event_types", "reason")
 
     async def use(client: Client) -> None:
         page = await client.endpoints(limit=limit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -134,7 +135,7 @@ def table(rows: Sequence[BaseModel], as_json: bool, columns: Sequence[str], empt
 
     grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        grid.add_row(*[_cell(getattr(row, name)) for name in columns])
+        grid.add_row(*[_cell(attrgetter(name)(row)) for name in columns])
     width = None if sys.stdout.isatty() else 200
     Console(width=width, highlight=False).print(grid)
 

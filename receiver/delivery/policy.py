@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from receiver.clock import DAY, SECOND, from_datetime
+from receiver.clock import DAY, HOUR, SECOND, from_datetime
 from receiver.deliveries import Failure, Outcome, State
 
 SCHEDULE: Final[tuple[int, ...]] = (
@@ -21,8 +21,11 @@ DEMO_SCHEDULE: Final[tuple[int, ...]] = (0, 1, 2, 5)
 
 GONE: Final = "gone"
 RETRY_AFTER_CAP: Final = DAY
+HOLD_CAP: Final = HOUR
 
 _THROTTLING: Final = frozenset({429, 502, 504})
+_HOLDING: Final = frozenset({429, 503})
+_REFUSING: Final = frozenset({400, 409, 413, 422})
 _DELTA: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 
 
@@ -33,7 +36,6 @@ class Decision:
     state: State  # SUCCEEDED, PENDING or DEAD
     next_attempt_at: int | None  # only with PENDING
     disable: str | None = None  # a reason: disable the endpoint and hold its queue
-    throttle: bool = False  # the endpoint asks for less
 
 
 def decide(
@@ -43,16 +45,34 @@ def decide(
     if succeeded(outcome):
         return Decision(State.SUCCEEDED, None)
     disable = GONE if outcome.status == 410 else None
-    throttle = outcome.status in _THROTTLING or outcome.failure is Failure.TIMEOUT
     if attempt >= len(schedule):
-        return Decision(State.DEAD, None, disable, throttle)
+        return Decision(State.DEAD, None, disable)
     delay = max(_spread(schedule[attempt], jitter), _asked(outcome, now))
-    return Decision(State.PENDING, now + delay, disable, throttle)
+    return Decision(State.PENDING, now + delay, disable)
 
 
 def succeeded(outcome: Outcome) -> bool:
     """Only a 2xx that arrived in time."""
     return outcome.failure is None and outcome.status is not None and 200 <= outcome.status < 300
+
+
+def throttles(outcome: Outcome) -> bool:
+    """Whether the endpoint is to get less at once (Standard Webhooks 1.0: 429, 502, 504)."""
+    return outcome.status in _THROTTLING or outcome.failure is Failure.TIMEOUT
+
+
+def hold_of(outcome: Outcome, now: int) -> int:
+    """Milliseconds for which the endpoint asks to be left alone altogether, at most an hour.
+
+    Only 429 and 503 speak of the whole endpoint (RFC 9110 §10.2.3, RFC 6585 §4). The delivery that
+    was answered waits for up to a day; a slip in that header must not stop the others for as long.
+    """
+    return min(_asked(outcome, now), HOLD_CAP) if outcome.status in _HOLDING else 0
+
+
+def refuses_payload(outcome: Outcome) -> bool:
+    """Whether the endpoint is there and has something against this one event alone."""
+    return outcome.failure is Failure.STATUS and outcome.status in _REFUSING
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:

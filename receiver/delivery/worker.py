@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from receiver import ids
 from receiver.clock import MINUTE, SECOND, Clock
 from receiver.deliveries import Outcome
+from receiver.delivery.health import longest_pause
 from receiver.delivery.policy import SCHEDULE, decide
 from receiver.delivery.signing import sign
 from receiver.errors import StoreUnavailable
@@ -167,11 +168,11 @@ class Worker:
         await self._settle(claimed, outcome, started)
 
     async def _settle(self, claimed: Claimed, outcome: Outcome, started: int) -> None:
-        now = self._clock()
+        now, schedule = self._clock(), claimed.schedule or self._schedule
         decision = decide(
             outcome,
             attempt=claimed.round_attempt,
-            schedule=claimed.schedule or self._schedule,
+            schedule=schedule,
             now=now,
             jitter=self._jitter(),
         )
@@ -183,6 +184,7 @@ class Worker:
             started,
             now,
             decision.disable,
+            longest_pause(schedule),
         )
         if await self._is_kept(settled):
             self._journal(settled)

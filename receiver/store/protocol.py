@@ -13,6 +13,7 @@ from typing import Generic, Protocol, TypeVar
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.costs import Cost, CostSum, Grouping
 from receiver.deliveries import DeadLetters, Delivery, Outcome, State
+from receiver.delivery.health import LONGEST_PAUSE
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
@@ -178,6 +179,7 @@ class Settled:
     started_at: int
     now: int
     disable: str | None = None
+    longest_pause: int = LONGEST_PAUSE  # of the breaker, where deliveries have this schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +289,10 @@ class Store(Protocol):
         ...
 
     async def settle(self, settled: Settled) -> None:
-        """Keep an attempt and move its delivery; stale news of a lapsed lease is kept as a row."""
+        """Keep an attempt, move its delivery, and let its endpoint fare better or worse.
+
+        Stale news of a lapsed lease is kept as a row.
+        """
         ...
 
     async def release_lapsed(self, now: int) -> int:

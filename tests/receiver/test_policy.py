@@ -17,7 +17,9 @@ from receiver.delivery.policy import (
     Decision,
     decide,
     parse_retry_after,
+    refuses_payload,
     succeeded,
+    throttles,
 )
 
 NOW = 1_790_000_000_000
@@ -53,7 +55,7 @@ def test_the_schedules_start_at_once_and_grow() -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204, 299])
 def test_a_2xx_settles_the_delivery(status: int) -> None:
-    assert decided(outcome(status)) == Decision(State.SUCCEEDED, None, None, False)
+    assert decided(outcome(status)) == Decision(State.SUCCEEDED, None, None)
 
 
 @pytest.mark.parametrize("status", [None, 101, 199, 300, 304, 400, 410, 500, 999])
@@ -107,8 +109,17 @@ def test_410_on_the_last_attempt_is_death_and_still_disables() -> None:
     ],
 )
 def test_what_throttles(what: Outcome, throttle: bool) -> None:
-    assert decided(what).throttle is throttle
-    assert decided(what, len(SCHEDULE)).throttle is throttle
+    assert throttles(what) is throttle
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_who_has_something_against_one_event_alone(status: int) -> None:
+    assert refuses_payload(outcome(status)) is (status in (400, 409, 413, 422))
+
+
+@pytest.mark.parametrize("failure", [Failure.TIMEOUT, Failure.PROTOCOL])
+def test_an_answer_that_broke_off_is_about_no_event(failure: Failure) -> None:
+    assert not refuses_payload(outcome(400, failure))
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from receiver.errors import NotFound
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import EndpointChange, NewEndpoint, Rotation
 from receiver.store.seal import Seal
+from receiver.store.sqlite import health
 from receiver.store.sqlite.rows import endpoint_of, json_of
 from receiver.store.sqlite.secrets import (
     PRIVATE_KEYS,
@@ -196,8 +197,10 @@ class Endpoints:
         )
 
     def set_state(self, tx: Transaction, change: StateChange) -> Endpoint:
-        """Enable, pause or disable."""
+        """Enable, pause or disable. What is enabled by hand is believed to be well."""
         self._read(tx.connection, change.endpoint)
+        if change.state is State.ENABLED:
+            health.begin_anew(tx.connection, change.endpoint)
         tx.connection.execute(
             "UPDATE endpoints SET state = ?, reason = ? WHERE id = ?",
             (change.state, change.reason, change.endpoint),
@@ -230,9 +233,7 @@ class Endpoints:
         tx.after_commit.append(lambda: self._directory.reload(tx.connection))
 
     def _read(self, connection: sqlite3.Connection, number: int) -> Endpoint:
-        cursor = connection.execute(
-            "SELECT * FROM endpoints WHERE id = ? AND deleted_at IS NULL", (number,)
-        )
+        cursor = connection.execute(f"{health.ENDPOINT} WHERE e.id = ?", (number,))
         cursor.row_factory = sqlite3.Row
         row = cursor.fetchone()
         if row is None:

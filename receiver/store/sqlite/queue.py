@@ -14,12 +14,15 @@ from typing import Any, Final
 from receiver import ids
 from receiver.clock import SECOND
 from receiver.deliveries import Failure, State
+from receiver.delivery.health import WELL, Health, probe, room
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
+from receiver.store.commits import Notice
 from receiver.store.protocol import Claimed, Settled
 from receiver.store.seal import Seal
-from receiver.store.sqlite.endpoints import StateChange, Target
+from receiver.store.sqlite import health
+from receiver.store.sqlite.endpoints import Directory, StateChange, Target
 from receiver.store.sqlite.secrets import without_headers
 from receiver.store.writer import Transaction
 
@@ -36,16 +39,18 @@ class Ask:
 
 
 class Queue:
-    """The queue's verbs. `targets` gives the endpoints that may be sent to, in a stable order."""
+    """The queue's verbs. The directory has who may be sent to, in a stable order."""
 
     def __init__(
         self,
-        targets: Callable[[], Sequence[Target]],
+        directory: Directory,
         set_state: Callable[[Transaction, StateChange], object],
         seal: Seal,
+        notice: Notice,
     ) -> None:
         self._seal = seal
-        self._targets = targets
+        self._notice = notice
+        self._directory = directory
         self._set_state = set_state
         self._turn = 0
         self._allowances: dict[int, tuple[float, int]] = {}
@@ -55,29 +60,39 @@ class Queue:
         return [self._claim(tx.connection, ask) for ask in asks]
 
     def _claim(self, connection: sqlite3.Connection, ask: Ask) -> list[Claimed]:
-        targets = self._in_turn(self._targets())
-        busy = _busy(connection)
+        targets = self._in_turn(self._directory.targets)
+        busy, short = _busy(connection), health.short_of(connection)
         taken: list[tuple[Target, tuple[int, int, int]]] = []
+        probed: dict[int, Health] = {}
         for target in targets:
-            room = min(ask.limit - len(taken), target.concurrency - busy.get(target.id, 0))
-            room = min(room, self._allowance(target, ask.now))
-            if room > 0:
-                rows = _lease(connection, target.id, ask, room)
+            fares = short.get(target.id, WELL)
+            sending = busy.get(target.id, 0)
+            free = room(fares, concurrency=target.concurrency, busy=sending, now=ask.now)
+            free = min(free, ask.limit - len(taken), self._allowance(target, ask.now))
+            if free > 0 and (rows := _lease(connection, target.id, ask, free)):
                 self._spend(target, len(rows))
                 taken += [(target, row) for row in rows]
+                if fares is not (after := probe(fares, ask.lease_until)):
+                    probed[target.id] = after
+        health.keep(connection, probed)
         return _with_payloads(connection, taken, ask.now)
 
     def settle(self, tx: Transaction, news: Sequence[Settled]) -> Sequence[None]:
         """Keep each attempt as a row, move its delivery, disable what asked to be left alone."""
         _settle(tx.connection, news, self._seal)
-        for settled in news:
-            if settled.disable is not None and _exists(tx.connection, settled):
-                change = StateChange(
-                    settled.claimed.endpoint_id, EndpointState.DISABLED, settled.disable
-                )
-                self._set_state(tx, change)
+        for endpoint, reason in health.note(tx.connection, news).items():
+            self._disable(tx, endpoint, reason)
         tx.work = True  # a place became free
         return [None] * len(news)
+
+    def _disable(self, tx: Transaction, endpoint: int, reason: str) -> None:
+        # Nobody may be looking: whoever runs the receiver has to hear that a queue is held.
+        def tell() -> None:
+            name = ids.ENDPOINT + ids.encode(endpoint)
+            self._notice("endpoint disabled", endpoint=name, reason=reason)
+
+        self._set_state(tx, StateChange(endpoint, EndpointState.DISABLED, reason))
+        tx.after_commit.append(tell)
 
     def _in_turn(self, targets: Sequence[Target]) -> list[Target]:
         # Another endpoint comes first each time, so a scarce limit is shared.
@@ -146,11 +161,6 @@ def _with_payloads(
         )
         for target, (event, attempts, began) in taken
     ]
-
-
-def _exists(connection: sqlite3.Connection, settled: Settled) -> bool:
-    query = "SELECT 1 FROM endpoints WHERE id = ? AND deleted_at IS NULL"
-    return connection.execute(query, (settled.claimed.endpoint_id,)).fetchone() is not None
 
 
 def _settle(connection: sqlite3.Connection, news: Sequence[Settled], seal: Seal) -> None:

@@ -23,6 +23,7 @@ from receiver.store.faults import Fault, judge
 from receiver.store.protocol import CostPage, Page, Query
 from receiver.store.seal import Seal
 from receiver.store.sqlite import costs, dead
+from receiver.store.sqlite.health import ENDPOINT
 from receiver.store.sqlite.rows import (
     attempt_of,
     callback_of,
@@ -46,6 +47,15 @@ CLOSING: Final = 10.0  # seconds that closing them takes at most
 _DELIVERY: Final = (
     "SELECT d.*, e.type, e.project, t.id AS task_id FROM deliveries d"
     " JOIN events e ON e.id = d.event_id LEFT JOIN tasks t ON t.n = e.task_n"
+)
+# One look-up in an index for each endpoint; a plain min() over all would read the whole queue.
+# What is due while its endpoint is left alone (an open breaker, a Retry-After) is due after that.
+_NEXT_DUE: Final = (
+    "SELECT min(max(due, held)) FROM (SELECT coalesce(h.held_until, 0) AS held,"
+    " (SELECT min(next_attempt_at) FROM deliveries WHERE state = 'pending'"
+    " AND endpoint_id = e.id) AS due FROM endpoints e"
+    " LEFT JOIN endpoint_health h ON h.endpoint_id = e.id"
+    " WHERE e.state = 'enabled' AND e.deleted_at IS NULL)"
 )
 _PLACE: Final = ("d.event_id", "d.endpoint_id")
 _EVENT: Final = "SELECT e.*, t.id AS task_id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
@@ -192,7 +202,7 @@ class Reads:
         """One endpoint."""
         row = await self._one_row(
             f"endpoint {endpoint_id}",
-            "SELECT * FROM endpoints WHERE id = ? AND deleted_at IS NULL",
+            f"{ENDPOINT} WHERE e.id = ?",
             [ids.parse(ids.ENDPOINT, endpoint_id)],
         )
         return self._endpoint_of(row)
@@ -200,10 +210,9 @@ class Reads:
     async def endpoints(self, query: Query) -> Page[Endpoint]:
         """Endpoints, the newest first."""
         where = Where()
-        where.add("deleted_at IS NULL")
-        where.same("project", query.project)
-        where.older(("id",), query)
-        rows = await self._all_rows(*where.list("SELECT * FROM endpoints", ("id",), query))
+        where.same("e.project", query.project)
+        where.older(("e.id",), query)
+        rows = await self._all_rows(*where.list(ENDPOINT, ("e.id",), query))
         return _page(rows, query, self._endpoint_of, "id")
 
     def _endpoint_of(self, row: Row) -> Endpoint:
@@ -259,21 +268,10 @@ class Reads:
         rows = await self._all_rows(*dead.page_of(query))
         return _page(rows, query, dead.dead_of, *dead.ORDER)
 
-    async def next_due(self, endpoints: Iterable[int]) -> int | None:
-        """The earliest next attempt of these endpoints, in milliseconds."""
-        wanted = list(endpoints)
-        if not wanted:
-            return None
-        # One index look-up an endpoint; a plain min() over IN would read the whole queue.
-        parts = " UNION ALL ".join(
-            [
-                "SELECT min(next_attempt_at) AS due FROM deliveries WHERE state = 'pending'"
-                " AND endpoint_id = ?"
-            ]
-            * len(wanted)
-        )
-        rows = await self._all_rows(f"SELECT min(due) FROM ({parts})", wanted)
-        due: int | None = rows[0][0]
+    async def next_due(self) -> int | None:
+        """The earliest next attempt of the endpoints that are sent to, in milliseconds."""
+        (row,) = await self._all_rows(_NEXT_DUE)
+        due: int | None = row[0]
         return due
 
 

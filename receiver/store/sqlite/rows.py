@@ -18,6 +18,7 @@ from receiver.platforms.reading import dollars
 from receiver.results import Result
 from receiver.shown import readable
 from receiver.store.seal import Seal
+from receiver.store.sqlite.health import health_shown
 from receiver.store.sqlite.secrets import headers_of, overlap_of
 from receiver.tasks import Task
 from receiver.tokens import Source
@@ -163,6 +164,7 @@ def endpoint_of(row: Row, seal: Seal) -> Endpoint:
         signatures=json_of(row["signatures"]),
         public_key=row["public_key"],
         overlap_until=_moment(overlap_of(row["secrets"])),
+        health=health_shown(row),
     )
 
 

@@ -83,6 +83,7 @@ class SqliteStore:
         self.path = path
         self._seal = seal
         self._rebuild = rebuild
+        self._notice = notice
         self.instance = ""
         self._clock = clock
         self._source = ids.IdSource(entropy)
@@ -105,7 +106,7 @@ class SqliteStore:
         kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
         known = registry.Registry(kept, self._next_id)
         ends = Endpoints(self._directory, self._next_id, self._seal)
-        work = queue.Queue(lambda: self._directory.targets, ends.set_state, self._seal)
+        work = queue.Queue(self._directory, ends.set_state, self._seal, self._notice)
         again = Reprocess(kept, lambda: self._directory.subscriptions, self._next_id)
         self._reprocess, self._delete_callback = each(again.reprocess), each(delete_callback)
         self._record, self._register = kept.record, each(known.register)
@@ -442,7 +443,7 @@ class SqliteStore:
 
     async def next_due(self) -> int | None:
         """When the next delivery is due."""
-        return await self._reads.next_due(target.id for target in self._directory.targets)
+        return await self._reads.next_due()
 
     async def prune(self, asked: Prune) -> PruneStep:
         """Drop or count a little of what is too old."""

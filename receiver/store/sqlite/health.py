@@ -1,0 +1,124 @@
+"""Floor 2, edges: how endpoints fare, as rows. sqlite3 only.
+
+They are read where they are needed and not cached: one look-up a batch of claims, one a batch of
+attempts, both by a handful of keys. So the state is that of this very transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from datetime import datetime
+from typing import Any, Final
+
+from receiver.clock import to_datetime
+from receiver.delivery.health import WELL, Health, Seen, disabling, follow, reset, width_of
+from receiver.endpoints import Breaker, EndpointHealth
+from receiver.endpoints import State as EndpointState
+from receiver.store.protocol import Settled
+
+Row = Mapping[str, Any] | Any  # sqlite3.Row, by column name
+
+_NAMES: Final = tuple(field.name for field in fields(Health))
+COLUMNS: Final = ", ".join(f"h.{name}" for name in _NAMES)  # of `endpoint_health h`
+# Every endpoint that is not deleted; a WHERE of one's own may follow.
+ENDPOINT: Final = (
+    f"SELECT e.*, {COLUMNS} FROM (SELECT * FROM endpoints WHERE deleted_at IS NULL) e"
+    " LEFT JOIN endpoint_health h ON h.endpoint_id = e.id"
+)
+_UPSERT: Final = (
+    f"INSERT OR REPLACE INTO endpoint_health (endpoint_id, {', '.join(_NAMES)})"
+    f" VALUES (?{', ?' * len(_NAMES)})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An endpoint as a batch of attempts finds it."""
+
+    health: Health
+    concurrency: int
+    is_disabled: bool
+
+
+def health_of(row: Sequence[Any]) -> Health:
+    """A health out of its columns, in their order; WELL where there is no row."""
+    return WELL if row[0] is None else Health(Breaker(row[0]), *row[1:])
+
+
+def health_shown(row: Row) -> EndpointHealth:
+    """The health of a row of ENDPOINT, as the API shows it."""
+    health, concurrency = health_of([row[name] for name in _NAMES]), row["concurrency"]
+    width = width_of(health, concurrency)
+    return EndpointHealth(
+        breaker=health.breaker,
+        consecutive_failures=health.failures,
+        failing_since=_moment(health.failing_since),
+        concurrency=width if width < concurrency else None,
+        held_until=_moment(health.held_until),
+        last_success_at=_moment(health.last_success_at),
+        last_failure_at=_moment(health.last_failure_at),
+    )
+
+
+def _moment(ms: int | None) -> datetime | None:
+    return None if ms is None else to_datetime(ms)
+
+
+def short_of(connection: sqlite3.Connection) -> dict[int, Health]:
+    """The health of all endpoints that get less at once than they were set to."""
+    rows = connection.execute(
+        f"SELECT endpoint_id, {COLUMNS} FROM endpoint_health h"
+        " WHERE breaker <> 'closed' OR width IS NOT NULL OR held_until IS NOT NULL"
+    )
+    return {endpoint: health_of(row) for endpoint, *row in rows}
+
+
+def keep(connection: sqlite3.Connection, healths: Mapping[int, Health]) -> None:
+    """Write what changed."""
+    if healths:
+        connection.executemany(_UPSERT, [(number, *astuple(h)) for number, h in healths.items()])
+
+
+def begin_anew(connection: sqlite3.Connection, endpoint: int) -> None:
+    """An endpoint was enabled by hand."""
+    found = _found(connection, [endpoint])[endpoint]
+    keep(connection, {endpoint: reset(found.health)})
+
+
+def note(connection: sqlite3.Connection, news: Sequence[Settled]) -> dict[int, str]:
+    """Let each attempt's endpoint fare better or worse; the endpoints to disable, and why."""
+    found = _found(connection, {settled.claimed.endpoint_id for settled in news})
+    healths = {number: one.health for number, one in found.items()}
+    disabled: dict[int, str] = {}
+    for settled in news:
+        number = settled.claimed.endpoint_id
+        if number not in found:
+            continue  # deleted meanwhile
+        healths[number] = follow(healths[number], _seen(settled, found[number]))
+        reason = settled.disable or disabling(healths[number], settled.now)
+        if reason is not None and not found[number].is_disabled:
+            disabled.setdefault(number, reason)
+    keep(connection, healths)
+    return disabled
+
+
+def _seen(settled: Settled, found: Found) -> Seen:
+    return Seen(
+        settled.outcome, settled.started_at, settled.now, found.concurrency, settled.longest_pause
+    )
+
+
+def _found(connection: sqlite3.Connection, endpoints: Iterable[int]) -> dict[int, Found]:
+    numbers = list(endpoints)
+    rows = connection.execute(
+        f"SELECT e.id, e.concurrency, e.state, {COLUMNS} FROM endpoints e"
+        " LEFT JOIN endpoint_health h ON h.endpoint_id = e.id"
+        f" WHERE e.id IN ({', '.join('?' * len(numbers))}) AND e.deleted_at IS NULL",
+        numbers,
+    )
+    return {
+        number: Found(health_of(row), concurrency, state == EndpointState.DISABLED)
+        for number, concurrency, state, *row in rows
+    }
