@@ -52,6 +52,7 @@ from receiver.delivery.guard import (
 from receiver.errors import SettingsRefused
 
 DEADLINE_S: Final = 20.0
+LOOKUP_S: Final = 5.0  # less than the deadline, so that silent name servers are told apart
 BODY_CAP: Final = 65_536
 USER_AGENT: Final = f"reelhook/{__version__}"
 REDACTED: Final = "[redacted]"
@@ -97,6 +98,7 @@ class Sender:
     ) -> None:
         self._guards = {"https": guard, "http": guard.for_plain_http()}
         self._deadline_s = deadline_s
+        self._lookup_s = min(LOOKUP_S, deadline_s / 2)
         self._body_cap = body_cap
         self._base_headers = CIMultiDict(
             {"user-agent": user_agent, "accept": "*/*", "accept-encoding": "identity"}
@@ -159,7 +161,7 @@ class Sender:
     def _session(self, scheme: str, *, force_close: bool) -> ClientSession:
         guard = self._guards[scheme]
         connector = _BoundedConnector(
-            resolver=GuardedResolver(guard, self._resolver),
+            resolver=GuardedResolver(guard, self._resolver, timeout_s=self._lookup_s),
             socket_factory=_noting(guarded_socket(guard)),
             use_dns_cache=False,
             ssl=self._tls,
@@ -407,6 +409,9 @@ def _unconnected(error: ClientConnectorError) -> _Verdict:
     reason = (error.os_error.strerror or type(error.os_error).__name__).rstrip(".")
     if isinstance(error, ClientConnectorDNSError):
         return _Verdict(Failure.DNS, f"The name {error.host} did not resolve: {reason}.")
+    if isinstance(error.os_error, ConnectionResetError):
+        # TCP itself is refused and never reset: this is how servers leave a handshake
+        return _Verdict(Failure.TLS, f"{error.host}:{error.port} broke off the TLS handshake.")
     return _Verdict(Failure.CONNECT, f"No connection to {error.host}:{error.port}: {reason}.")
 
 

@@ -251,8 +251,13 @@ ODD_URLS = [
 ]  # fmt: skip
 
 
-def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, str]:
-    """A server's context with a self-signed certificate for `name`, and the file to trust it by."""
+def certificate(
+    folder: Path, name: str, *, ended: timedelta = timedelta(days=-1)
+) -> tuple[ssl.SSLContext, str]:
+    """A server's context with a self-signed certificate for `name`, and the file to trust it by.
+
+    `ended` is how long ago it was valid for the last time.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -262,8 +267,8 @@ def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, str]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now - ended)
         .add_extension(
             x509.SubjectAlternativeName(
                 [x509.DNSName(name), x509.IPAddress(IPv4Address("127.0.0.9"))]

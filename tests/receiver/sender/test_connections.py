@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,10 @@ from tests.receiver.sender.remotes import (
     answered,
     answering,
     canary,
+    certificate,
     flooding,
     request,
+    sent,
     serving,
 )
 
@@ -112,11 +115,17 @@ async def test_cookies_are_forgotten() -> None:
 # The environment
 
 
-async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with canary() as (port, hits):
+@pytest.mark.parametrize("bypassed", ["", "*", "other.example"])
+async def test_proxies_of_the_environment_are_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bypassed: str
+) -> None:
+    monkeypatch.setenv("NO_PROXY", bypassed)
+    context, ca_file = certificate(tmp_path, "sink.example")
+    async with canary() as (port, hits), serving(answering(OK), tls=context) as secure:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "WS_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
             monkeypatch.setenv(name.lower(), f"http://127.0.0.1:{port}")
-        outcome = await answered(answering(OK))
-    assert outcome.status == 200
+        plain = await answered(answering(OK))
+        under_tls = await sent(f"https://sink.example:{secure}/", ca_file=ca_file)
+    assert (plain.status, under_tls.status) == (200, 200)
     assert hits == []

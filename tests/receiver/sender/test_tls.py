@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,35 @@ async def test_a_certificate_for_another_name_is_refused(tmp_path: Path) -> None
         outcome = await sent(f"https://other.example:{port}/", ca_file=ca_file)
     assert outcome.failure is Failure.TLS
     assert "other.example" in outcome.detail
+    assert hits == []
+
+
+async def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
+    context, ca_file = certificate(tmp_path, "sink.example", ended=timedelta(hours=1))
+    async with canary(tls=context) as (port, hits):
+        outcome = await sent(f"https://sink.example:{port}/", ca_file=ca_file)
+    assert outcome.failure is Failure.TLS
+    assert "expired" in outcome.detail
+    assert hits == []
+
+
+async def test_an_address_is_a_name_that_has_to_be_in_the_certificate(tmp_path: Path) -> None:
+    context, ca_file = certificate(tmp_path, "sink.example")
+    for address, failure in (("127.0.0.9", None), ("127.0.0.8", Failure.TLS)):
+        async with serving(answering(OK), address, tls=context) as port:
+            outcome = await sent(f"https://{address}:{port}/", ca_file=ca_file)
+        assert outcome.failure is failure
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_old_versions_of_tls_are_refused(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    context, ca_file = certificate(tmp_path, "sink.example")
+    context.set_ciphers("ALL:@SECLEVEL=0")  # the server would speak it, so that we have to refuse
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = version
+    async with canary(tls=context) as (port, hits):
+        outcome = await sent(f"https://sink.example:{port}/", ca_file=ca_file)
+    assert outcome.failure is Failure.TLS
     assert hits == []
 
 
