@@ -27,6 +27,7 @@ from receiver.endpoints import (
 from receiver.errors import ReelhookError
 from receiver.events import Event
 from receiver.keeping import PruneAsked, Pruned
+from receiver.repair import ReplayAsked, Replayed
 from receiver.results import Result
 from receiver.shown import redact
 from receiver.tasks import (
@@ -61,6 +62,7 @@ __all__ = [
     "PreviewAsked",
     "Pruned",
     "RegisteredTask",
+    "Replayed",
     "Result",
     "RotateAsked",
     "Source",
@@ -300,6 +302,25 @@ class Client:
         """One event with its payload."""
         response = await self._ask("GET", f"/v1/events/{event_id}")
         return _read(Event, response)
+
+    async def replay(self, event_id: str, *, endpoint: str | None = None) -> Replayed:
+        """Send an event again to all that want it today, or to one of them."""
+        response = await self._ask(
+            "POST",
+            f"/v1/events/{event_id}/replay",
+            content=ReplayAsked(endpoint=endpoint).model_dump_json(),
+        )
+        return _read(Replayed, response)
+
+    async def test_endpoint(self, endpoint_id: str, *, wait: float = 0) -> Delivery:
+        """Send an endpoint a test of its own; with its attempt, if that was made in time."""
+        response = await self._ask(
+            "POST",
+            f"/v1/endpoints/{endpoint_id}/test",
+            params={"wait": wait} if wait else {},
+            timeout=TIMEOUT + wait,
+        )
+        return _read(Delivery, response)
 
     async def deliveries(self, **filters: Any) -> Listing[Delivery]:
         """One page of deliveries."""

@@ -6,7 +6,7 @@ replay signs the same bytes (Standard Webhooks 1.0, "signature scheme").
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -25,7 +25,15 @@ RESULT_FAILED: Final = "result.failed"
 TASK_COMPLETED: Final = "task.completed"
 TASK_REVISED: Final = "task.revised"
 TASK_OVERDUE: Final = "task.overdue"
-TYPES: Final = (RESULT_SUCCEEDED, RESULT_FAILED, TASK_COMPLETED, TASK_REVISED, TASK_OVERDUE)
+ENDPOINT_TEST: Final = "endpoint.test"
+TYPES: Final = (
+    RESULT_SUCCEEDED,
+    RESULT_FAILED,
+    TASK_COMPLETED,
+    TASK_REVISED,
+    TASK_OVERDUE,
+    ENDPOINT_TEST,
+)
 
 
 class Announcement(NamedTuple):
@@ -67,6 +75,17 @@ def announce(task: TaskState, changes: Changes, now: int) -> list[Announcement]:
 def announce_overdue(task: TaskState, now: int) -> Announcement:
     """The one `task.overdue` of a task whose deadline has passed."""
     return _render(TASK_OVERDUE, _task(task), "", now)
+
+
+def announce_test(endpoint: str, project: str, description: str, now: int) -> Announcement:
+    """An event that only tries an endpoint out; it is told to that one alone."""
+    about = {"id": endpoint, "project": project, "description": description}
+    return _about(ENDPOINT_TEST, {"endpoint": about}, now)
+
+
+def _about(kind: str, data: Mapping[str, Any], now: int) -> Announcement:
+    text = dumps({"type": kind, "timestamp": to_rfc3339(now), "data": data})
+    return Announcement(kind, text.encode())
 
 
 _RESULT_TYPE: Final = {Kind.SUCCEEDED: RESULT_SUCCEEDED, Kind.FAILED: RESULT_FAILED}

@@ -39,6 +39,7 @@ DRAWING: Final = """\
     receiver.events             pydantic
     receiver.endpoints          pydantic
     receiver.deliveries         pydantic
+    receiver.repair             pydantic
     receiver.keeping            pydantic
     receiver.costs              pydantic
     submitter.errors

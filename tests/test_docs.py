@@ -36,6 +36,7 @@ from receiver.events import TYPES, Event
 from receiver.keeping import PruneAsked, Pruned
 from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
+from receiver.repair import ReplayAsked, Replayed
 from receiver.results import Result
 from receiver.settings import Settings
 from receiver.store.protocol import Query
@@ -276,6 +277,8 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         Event,
         Delivery,
         DeadLetters,
+        ReplayAsked,
+        Replayed,
         Attempt,
         PruneAsked,
         Pruned,

@@ -14,6 +14,7 @@ from receiver.admin.ops import Ops, Page, Principal
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS, INERT, cursor_text, listed, shown
 from receiver.admin.routes.deliveries import DeliveryRoutes
 from receiver.admin.routes.endpoints import EndpointRoutes
+from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.requests import (
     Handler,
     Row,
@@ -60,6 +61,7 @@ class Api:
             ("DELETE", "/v1/callbacks/{id}", self._delete_callback),
             ("GET", "/v1/callbacks/{id}/body", self._callback_body),
             ("POST", "/v1/callbacks/{id}/reprocess", self._reprocess),
+            *RepairRoutes(self._ops).table(),
             *EndpointRoutes(self._ops).table(),
             *DeliveryRoutes(self._ops).table(),
             ("POST", "/v1/prune", self._prune),

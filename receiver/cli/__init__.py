@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli.inbound import callbacks
-from receiver.cli.ledger import costs, events, tasks
-from receiver.cli.outbound import endpoints
+from receiver.cli.ledger import costs, tasks
 from receiver.cli.output import (
     FAILED,
     OK,
@@ -23,7 +22,7 @@ from receiver.cli.output import (
     spec_of,
     with_client,
 )
-from receiver.cli.repair import deliveries
+from receiver.cli.repair import deliveries, endpoints, events
 from receiver.cli.upkeep import prune
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
 from receiver.keeping import Bounds
+from receiver.repair import Replayed
 from receiver.results import Result
 from receiver.tasks import SubmitState, Task, TaskSpec
 
@@ -183,6 +184,15 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """An event to be sent again, to all that want it or to one. `now` in milliseconds."""
+
+    event_id: str
+    now: int
+    endpoint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """A step through what is too old. `place` is where the last step stopped, () the beginning."""
 
@@ -283,6 +293,14 @@ class Store(Protocol):
 
     async def retry(self, delivery_id: str, now: int) -> None: ...
     async def cancel(self, delivery_id: str, now: int) -> None: ...
+
+    async def replay(self, asked: Replay) -> Replayed:
+        """Send an event again to those that want it today. Raises Conflict."""
+        ...
+
+    async def test_endpoint(self, endpoint_id: str, now: int) -> str:
+        """Queue an `endpoint.test` for one endpoint; the delivery's id. Raises Conflict if held."""
+        ...
 
     async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
         """Lease due deliveries, fairly over endpoints and within each one's concurrency."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.doubles import START, Assembled, assembled
+from receiver import ids
+from receiver.endpoints import State
+from tests.doubles import LIMIT_S, START, Assembled, assembled, consuming
+from tests.make import endpoint
+from tests.receiver.store.bench import until
 from tests.receiver.store.repair_suite import die
-from tests.receiver.store.suite import queued
+from tests.receiver.store.suite import claim, queued
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[Assembled]:
-    async with assembled(tmp_path) as found:
+    async with assembled(tmp_path, REELHOOK_ALLOW_NETWORKS="127.0.0.0/8") as found:
         yield found
 
 
@@ -39,3 +44,72 @@ async def test_dead_letters_are_shown_by_cause_page_by_page(receiver: Assembled)
     rest = await get(receiver, "/v1/deliveries/dead", cursor=first["next_cursor"])
     assert [(one["status"], one["count"]) for one in rest["data"]] == [(404, 1)]
     assert rest["next_cursor"] is None
+
+
+async def post(receiver: Assembled, path: str, status: int = 200, **body: Any) -> Any:
+    response = await receiver.client.post(path, json=body)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def test_an_event_is_replayed_under_its_id(receiver: Assembled) -> None:
+    added = await queued(receiver.store)
+    await die(receiver.store)
+    (event,) = (await get(receiver, "/v1/events"))["data"]
+    found = await post(receiver, f"/v1/events/{event['id']}/replay")
+    assert (found["event_id"], found["created"], found["retried"]) == (event["id"], 0, 1)
+    (claimed,) = await claim(receiver.store, receiver.clock())
+    assert ids.delivery_id(claimed.event_id, claimed.endpoint_id) == found["deliveries"][0]
+    found = await post(receiver, f"/v1/events/{event['id']}/replay", endpoint=added.id)
+    assert (found["retried"], found["waiting"]) == (0, 1)
+
+
+async def test_a_replay_is_refused_with_what_is_wrong(receiver: Assembled) -> None:
+    await queued(receiver.store)
+    other = await receiver.store.add_endpoint(endpoint(event_types=["task.*"]))
+    (event,) = (await get(receiver, "/v1/events"))["data"]
+    path = f"/v1/events/{event['id']}/replay"
+    assert (await post(receiver, path, 409, endpoint=other.id))["code"] == "conflict"
+    assert (await post(receiver, path, 404, endpoint="ep_0000000000001"))["code"] == "not_found"
+    assert (await post(receiver, path, 422, to=other.id))["code"] == "invalid"
+    await post(receiver, "/v1/events/evt_0000000000001/replay", 404)
+
+
+@pytest.mark.parametrize(("answer", "state"), [(b"204 X", "succeeded"), (b"500 X", "dead")])
+async def test_a_test_says_how_its_one_attempt_went(
+    receiver: Assembled, answer: bytes, state: str
+) -> None:
+    async with consuming() as consumer, asyncio.timeout(LIMIT_S):
+        consumer.answer = b"HTTP/1.1 " + answer + b"\r\nContent-Length: 0\r\n\r\n"
+        added = await post(receiver, "/v1/endpoints", 201, url=consumer.url)
+        path = f"/v1/endpoints/{added['id']}/test?wait=30"
+        asked = asyncio.create_task(post(receiver, path, 201))
+        await until(lambda: receiver.service.ops.watch._waiting)
+        assert await receiver.service.worker.tick() == 1
+        await receiver.service.worker.drain()
+        found, heard = await asked, await consumer.heard.get()
+        assert (found["event_type"], found["state"]) == ("endpoint.test", state)
+        assert found["attempt_log"][0]["status"] == int(answer.split()[0])
+        assert heard.headers["webhook-id"] == found["event_id"]
+        assert b'"endpoint.test"' in heard.body
+
+
+async def test_a_test_that_nobody_waits_for_is_only_queued(receiver: Assembled) -> None:
+    added = await receiver.store.add_endpoint(endpoint())
+    found = await post(receiver, f"/v1/endpoints/{added.id}/test", 201)
+    assert (found["state"], found["attempt_log"]) == ("pending", [])
+    found = await post(receiver, f"/v1/endpoints/{added.id}/test?wait=0.01", 201)
+    assert found["state"] == "pending"
+    await receiver.store.set_endpoint_state(added.id, State.PAUSED, None)
+    refused = await post(receiver, f"/v1/endpoints/{added.id}/test", 409)
+    assert "enable" in refused["detail"]
+
+
+async def test_a_stop_waits_for_no_test(receiver: Assembled) -> None:
+    added = await receiver.store.add_endpoint(endpoint())
+    asked = asyncio.create_task(post(receiver, f"/v1/endpoints/{added.id}/test?wait=30", 201))
+    watch = receiver.service.ops.watch
+    async with asyncio.timeout(LIMIT_S):
+        await until(lambda: watch._waiting)
+        watch.wake_all()
+        assert (await asked)["state"] == "pending"

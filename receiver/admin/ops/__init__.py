@@ -6,17 +6,16 @@ Nothing here knows HTTP; refusals are typed errors that the doors translate.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Self
+from typing import Self
 
 from receiver import ids
 from receiver.admin.ops.asking import ChecksUrls, Principal
-from receiver.admin.ops.deliveries import DeliveryOps
-from receiver.admin.ops.endpoints import EndpointOps
+from receiver.admin.ops.repair import MAX_WAIT, RepairOps
+from receiver.admin.ops.watch import Watch
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime, within_reason
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
@@ -58,8 +57,6 @@ from receiver.tokens import (
 # The doors above take their vocabulary from here, and never reach into the store.
 __all__ = ["Ops", "Page", "Principal", "Query", "Watch"]
 
-MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
-
 
 @dataclass(frozen=True, slots=True)
 class _Minted:
@@ -84,40 +81,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Watch:
-    """Lets long polls wait for a task's next change."""
-
-    def __init__(self) -> None:
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-
-    def hear(self, tasks: set[str], _work: bool) -> None:
-        """Wake whoever waits for one of these tasks."""
-        if not self._waiting:
-            return
-        for task in tasks:
-            for event in self._waiting.get(task, ()):
-                event.set()
-
-    def wake_all(self) -> None:
-        """Wake everybody: the receiver is about to stop."""
-        for events in self._waiting.values():
-            for event in events:
-                event.set()
-
-    @contextmanager
-    def listening(self, task_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set at the task's next change; look at the task after entering."""
-        event = asyncio.Event()
-        self._waiting[task_id].add(event)
-        try:
-            yield event
-        finally:
-            self._waiting[task_id].discard(event)
-            if not self._waiting[task_id]:
-                del self._waiting[task_id]
-
-
-class Ops(EndpointOps, DeliveryOps):
+class Ops(RepairOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
 
     def __init__(

@@ -7,7 +7,7 @@ deliveries, in turn, so a dead endpoint's queue is never in another one's way.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -272,16 +272,22 @@ class ByHand:
 def retry(tx: Transaction, asked: ByHand) -> None:
     """Begin the schedule anew for a settled delivery, whatever it settled as."""
     event, endpoint = ids.parse_delivery(asked.delivery)
-    changed = tx.connection.execute(
+    if not begin_rounds(tx.connection, [(event, endpoint)], asked.now):
+        _refuse(tx.connection, event, endpoint, "retried")
+    tx.work = True
+
+
+def begin_rounds(
+    connection: sqlite3.Connection, deliveries: Iterable[tuple[int, int]], now: int
+) -> int:
+    """Begin the schedule anew for what is settled of these (event, endpoint); how many were."""
+    return connection.executemany(
         "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, round = attempts,"
         " settled_at = NULL WHERE event_id = ? AND endpoint_id = ?"
         " AND state IN ('succeeded', 'dead', 'canceled')"
         " AND EXISTS (SELECT 1 FROM endpoints WHERE id = endpoint_id AND deleted_at IS NULL)",
-        (asked.now, event, endpoint),
-    )
-    if not changed.rowcount:
-        _refuse(tx.connection, event, endpoint, "retried")
-    tx.work = True
+        [(now, *delivery) for delivery in deliveries],
+    ).rowcount
 
 
 def cancel(tx: Transaction, asked: ByHand) -> None:

@@ -16,7 +16,7 @@ from typing import Final, Self
 from receiver import directories, ids
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
-from receiver.deliveries import DeadLetters, Delivery
+from receiver.deliveries import Delivery
 from receiver.endpoints import Endpoint
 from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, NotFound, StoreBroken, StoreLocked
@@ -47,6 +47,7 @@ from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
+from receiver.store.sqlite.repairs import Repairs
 from receiver.store.sqlite.reprocess import Reprocess, delete_callback
 from receiver.store.sqlite.secrets import check_seal, take_over
 from receiver.store.writer import Transaction, Writer, each
@@ -67,7 +68,7 @@ PRAGMAS: Final = (
 )
 
 
-class SqliteStore:
+class SqliteStore(Repairs):
     """Everything that is kept, in one file. Use `open`."""
 
     def __init__(
@@ -125,6 +126,7 @@ class SqliteStore:
         self._claim, self._settle = work.claim, work.settle
         self._release = each(queue.release_lapsed)
         self._retry, self._cancel = each(queue.retry), each(queue.cancel)
+        self._make_repairs(lambda: self._directory.subscriptions, self._next_id)
         self._prune = each(prune.prune)
         self._ready = each(lambda tx, _: self._probe(tx.connection))
 
@@ -416,10 +418,6 @@ class SqliteStore:
     async def deliveries(self, query: Query) -> Page[Delivery]:
         """A page of deliveries."""
         return await self._reads.deliveries(query)
-
-    async def dead_letters(self, query: Query) -> Page[DeadLetters]:
-        """Dead deliveries by endpoint and cause."""
-        return await self._reads.dead_letters(query)
 
     async def retry(self, delivery_id: str, now: int) -> None:
         """Send a settled delivery again."""

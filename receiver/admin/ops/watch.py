@@ -1,0 +1,49 @@
+"""Floor 3, flows: whoever waits for a change hears of it with the commit that makes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+_DELIVERIES: Final = ""  # no task has that id
+
+
+class Watch:
+    """Lets long polls wait for a task's next change, or for one of any delivery."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.is_over = False
+
+    def hear(self, tasks: set[str], work: bool) -> None:
+        """Wake whoever waits for one of these tasks, or for work that was done or came."""
+        if not self._waiting:
+            return
+        for key in (*tasks, _DELIVERIES) if work else tasks:
+            for event in self._waiting.get(key, ()):
+                event.set()
+
+    def wake_all(self) -> None:
+        """Wake everybody: the receiver is about to stop."""
+        self.is_over = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
+
+    @contextmanager
+    def listening(self, task_id: str = _DELIVERIES) -> Iterator[asyncio.Event]:
+        """An event that is set at the next change of the task, or of deliveries if none is named.
+
+        Look at what is waited for after entering.
+        """
+        event = asyncio.Event()
+        self._waiting[task_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[task_id].discard(event)
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
