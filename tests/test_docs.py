@@ -399,7 +399,8 @@ def test_adding_a_platform_is_what_the_shipped_ones_did() -> None:
         assert f"## {SHIPPED[platform].title}" in page("platforms.md")
 
 
-def test_the_documented_schedule_is_the_one_that_is_used_between_pages_resolve(path: Path) -> None:
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_between_pages_resolve(path: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if re.match(r"[a-z]+:", target):
             continue
