@@ -17,7 +17,8 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,6 +78,21 @@ def _body(task: str, seed: int) -> bytes:
 @asynccontextmanager
 async def running(module: Sequence[str], env: Mapping[str, str]) -> AsyncIterator[str]:
     """A server process, by the URL it is ready at; stopped and reaped at the end."""
+    async with started(module, env) as server:
+        yield server.url
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server process that is ready."""
+
+    url: str
+    pid: int
+
+
+@asynccontextmanager
+async def started(module: Sequence[str], env: Mapping[str, str]) -> AsyncIterator[Started]:
+    """The same, with the process it is."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -90,7 +106,7 @@ async def running(module: Sequence[str], env: Mapping[str, str]) -> AsyncIterato
     if not ready:
         raise SystemExit(f"{module[0]} ended with {await process.wait()} before it was ready")
     try:
-        yield str(json.loads(ready)["url"])
+        yield Started(str(json.loads(ready)["url"]), process.pid)
     finally:
         process.terminate()
         await process.wait()
@@ -137,6 +153,12 @@ async def ingest_arm(
 @asynccontextmanager
 async def receiving(folder: Path) -> AsyncIterator[str]:
     """The receiver as users start it, over the store in `folder`."""
+    async with receiver_of(folder) as server:
+        yield server.url
+
+
+def receiver_of(folder: Path) -> AbstractAsyncContextManager[Started]:
+    """The same, with the process it is."""
     env = {
         "HOST": "127.0.0.1",
         "PORT": "0",
@@ -145,8 +167,7 @@ async def receiving(folder: Path) -> AsyncIterator[str]:
         "REELHOOK_ADMIN_TOKEN": ADMIN,
         "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     }
-    async with running(["receiver", "serve"], env) as url:
-        yield url
+    return started(["receiver", "serve"], env)
 
 
 def held(path: Path) -> dict[str, int]:

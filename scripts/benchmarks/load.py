@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -95,3 +95,76 @@ async def drive(port: int, requests: Sequence[bytes], connections: int) -> Measu
     await asyncio.gather(*(protocol.done for _, protocol in made))
     measured.seconds = time.perf_counter() - begun
     return measured
+
+
+@dataclass(slots=True)
+class Paced:
+    """What an open loop saw; times in nanoseconds of the monotonic clock, by place, 0: never."""
+
+    due: list[int]
+    sent: list[int]
+    answered: list[int]
+    statuses: Counter[int] = field(default_factory=Counter)
+
+
+class _Lane(asyncio.Protocol):
+    """A connection of an open loop; `free` takes it back after each answer."""
+
+    def __init__(self, paced: Paced, free: deque[_Lane], settled: asyncio.Event) -> None:
+        self._paced = paced
+        self._free = free
+        self._settled = settled
+        self._place = 0
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._free.append(self)
+
+    def send(self, place: int, request: bytes) -> None:
+        self._place = place
+        self._paced.sent[place] = time.monotonic_ns()
+        self._transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        # Answers are one small write here; what comes after the head says nothing new.
+        if not data.startswith(b"HTTP/1.1"):
+            return
+        self._paced.answered[self._place] = time.monotonic_ns()
+        self._paced.statuses[int(data[9:12])] += 1
+        self._free.append(self)
+        self._settled.set()
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+async def pace(port: int, requests: Sequence[bytes], rate: float, lanes: int = 128) -> Paced:
+    """Send `rate` requests a second to a port on loopback, whether or not answers come.
+
+    Each goes out when it is due, unless all `lanes` connections still wait for an answer.
+    """
+    begun = time.monotonic_ns() + 20_000_000
+    due = [begun + round(place / rate * 1e9) for place in range(len(requests))]
+    paced, settled = Paced(due, [0] * len(due), [0] * len(due)), asyncio.Event()
+    free: deque[_Lane] = deque()
+    loop = asyncio.get_running_loop()
+    made = [
+        await loop.create_connection(lambda: _Lane(paced, free, settled), "127.0.0.1", port)
+        for _ in range(lanes)
+    ]
+    for place, request in enumerate(requests):
+        await asyncio.sleep(max(due[place] - time.monotonic_ns(), 0) / 1e9)
+        while not free:
+            await _next(settled)
+        free.popleft().send(place, request)
+    while len(free) < lanes:
+        await _next(settled)
+    for _, lane in made:
+        lane.close()
+    return paced
+
+
+async def _next(settled: asyncio.Event) -> None:
+    settled.clear()
+    await settled.wait()
