@@ -252,6 +252,7 @@ async def test_no_more_is_leased_than_gets_its_turn_in_time(
     scene = Scene([], lambda *_: httpx.Response(500))
     await scene.batch(rate=rate, limit=limit)
     assert [(claim["limit"], claim["lease_s"]) for claim in scene.claims] == [(leased, LEASE_S)]
+    assert [claim["platforms"] for claim in scene.claims] == [["runware"]]
 
 
 @pytest.mark.parametrize("status", [429, 503])
