@@ -86,6 +86,8 @@ def submit(
         platform or RUNWARE, results, tags_of(tag), object_of(metadata, "--metadata"), strict
     )
     follow = _Follow(watch, timeout, as_json)
+    if run and not resume:
+        fail("Say which task has that run: --resume TASK --run RUN.", USAGE)
     if file:
         alone = (model, assignments, idempotency_key, task_id, resume, run)
         if any(alone):

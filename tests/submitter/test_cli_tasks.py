@@ -200,6 +200,7 @@ ODD: Sequence[tuple[str, ...]] = (
     ("submit", MODEL, "--file", "-"),
     ("submit", "--file", "-", "--resume", "x"),
     ("submit", "--file", "nowhere.jsonl"),
+    ("submit", MODEL, "--run", "vid_a"),
     ("submit", MODEL, "--platform", "elsewhere"),
     ("validate", MODEL, "--file", "-"),
     ("validate", "--platform", "elsewhere", MODEL),
