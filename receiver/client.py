@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.costs import Cost, CostSum
-from receiver.deliveries import DeadLetters, Delivery
+from receiver.deliveries import DeadLetters, Delivery, QueueCanceled
 from receiver.endpoints import (
     Endpoint,
     EndpointPatch,
@@ -263,6 +263,11 @@ class Client:
             params={} if project is None else {"project": project},
         )
         return _read(Preview, response)
+
+    async def cancel_queue(self, endpoint_id: str) -> QueueCanceled:
+        """Cancel what waits for an endpoint; `more`: call it again."""
+        response = await self._ask("POST", f"/v1/endpoints/{endpoint_id}/cancel")
+        return _read(QueueCanceled, response)
 
     async def delete_endpoint(self, endpoint_id: str) -> None:
         """Forget an endpoint; its queue is canceled."""

@@ -80,6 +80,13 @@ class Outcome:
     request_headers: Mapping[str, str] | None = None  # as sent, secrets redacted
 
 
+class QueueCanceled(BaseModel):
+    """How many waiting deliveries of an endpoint were canceled; `more`: ask again for the rest."""
+
+    canceled: int
+    more: bool
+
+
 class Attempt(BaseModel):
     """One HTTP try, as the API shows it. `duration_ms` in milliseconds."""
 

@@ -93,6 +93,7 @@ class EndpointSpec(BaseModel):
         | None
     ) = None
     signatures: Signatures = Field(default=[Signature.V1])
+    ordered: bool = False  # a task's events one after the other
 
 
 class EndpointAsked(EndpointSpec):
@@ -115,6 +116,7 @@ class EndpointPatch(BaseModel):
     concurrency: int | None = None
     schedule: list[int] | None = None
     signatures: list[Signature] | None = None
+    ordered: bool | None = None
 
     def of(self, current: EndpointSpec) -> EndpointSpec:
         """What the endpoint is after this change. Raises pydantic's ValidationError."""
@@ -189,6 +191,7 @@ class Subscription:
     event_types: tuple[str, ...]
     filters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     active: bool = True
+    ordered: bool = False
 
     def wants(self, event_type: str, facts: Mapping[str, Any]) -> bool:
         """Whether an event of this type with these facts goes to the endpoint."""

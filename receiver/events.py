@@ -41,6 +41,7 @@ class Announcement(NamedTuple):
 
     type: str
     payload: bytes
+    late: bool = False  # about what came after its task was complete: in nobody's order
 
 
 class Event(BaseModel):
@@ -62,14 +63,23 @@ def announce(task: TaskState, changes: Changes, now: int) -> list[Announcement]:
     """
     task_text = _task(task)
     told = [
-        _render(_RESULT_TYPE[result.kind], task_text, f'"result":{_result(result, True)}', now)
+        _render(
+            _RESULT_TYPE[result.kind], task_text, f'"result":{_result(result, True)}', now
+        )._replace(late=result.late)
         for result in changes.new
     ]
     if changes.completed or changes.revised:
         kind = TASK_COMPLETED if changes.completed else TASK_REVISED
         listed = ",".join(_result(result, False) for result in _live(task.results.values()))
-        told.append(_render(kind, task_text, f'"results":[{listed}]', now))
+        rendered = _render(kind, task_text, f'"results":[{listed}]', now)
+        told.append(rendered._replace(late=not changes.completed))
     return told
+
+
+def is_late(payload: Mapping[str, Any]) -> bool:
+    """Whether an event that was told is about what came after its task was complete."""
+    late: bool = payload["data"].get("result", {}).get("late", False)
+    return late or payload["type"] == TASK_REVISED
 
 
 def announce_overdue(task: TaskState, now: int) -> Announcement:

@@ -25,7 +25,7 @@ from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
 from receiver.clock import DAY, MINUTE, SECOND
 from receiver.costs import By, Cost
-from receiver.deliveries import MOVES, Attempt, DeadLetters, Delivery, Failure
+from receiver.deliveries import MOVES, Attempt, DeadLetters, Delivery, Failure, QueueCanceled
 from receiver.delivery import health, policy
 from receiver.delivery.guard import UrlRefused
 from receiver.delivery.health import MOVES as BREAKER_MOVES
@@ -276,6 +276,7 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         EndpointSpec,
         Event,
         Delivery,
+        QueueCanceled,
         DeadLetters,
         ReplayAsked,
         Replayed,

@@ -27,6 +27,9 @@ def endpoints_add(
     ] = None,
     description: Annotated[str, typer.Option()] = "",
     v1a: Annotated[bool, typer.Option("--v1a", help="Sign with Ed25519 too.")] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="A task's events one after the other.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Register a downstream callback; prints its secret, once.
@@ -42,6 +45,7 @@ def endpoints_add(
         filters=dict(pairs_of(where or []).items()),
         description=description,
         signatures=["v1", "v1a"] if v1a else ["v1"],
+        ordered=ordered,
     )
 
     shown = ("id", "url", "event_types", "filters", "state", "public_key")
@@ -131,6 +135,25 @@ def endpoints_show(endpoint_id: str, as_json: Json = False) -> None:
 
     async def use(client: Client) -> None:
         show(await client.endpoint(endpoint_id), as_json)
+
+    with_client(use)
+
+
+@endpoints.command("cancel")
+def endpoints_cancel(endpoint_id: str) -> None:
+    """Cancel what waits for an endpoint; what is under way is finished.
+
+    Only by hand: an endpoint that is paused or disabled holds its queue otherwise.
+
+    reelhook endpoints cancel ep_…
+    """
+
+    async def use(client: Client) -> None:
+        canceled, more = 0, True
+        while more:
+            found = await client.cancel_queue(endpoint_id)
+            canceled, more = canceled + found.canceled, found.more
+        say(f"{canceled} deliveries to {endpoint_id} are canceled.")
 
     with_client(use)
 

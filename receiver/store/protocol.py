@@ -166,6 +166,7 @@ class Claimed:
     secrets: tuple[str, ...] = field(repr=False)
     schedule: tuple[int, ...] | None
     payload: bytes = field(repr=False)
+    lane: int | None = None  # whose order it keeps, at an ordered endpoint
     private_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -190,6 +191,15 @@ class Replay:
     event_id: str
     now: int
     endpoint_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCancel:
+    """What waits for an endpoint since before `now`, in milliseconds; at most `limit` of it."""
+
+    endpoint: str
+    now: int
+    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +303,9 @@ class Store(Protocol):
 
     async def retry(self, delivery_id: str, now: int) -> None: ...
     async def cancel(self, delivery_id: str, now: int) -> None: ...
+    async def cancel_queue(self, asked: QueueCancel) -> int:
+        """Cancel some of what waits for an endpoint, not what is under way; how many."""
+        ...
 
     async def replay(self, asked: Replay) -> Replayed:
         """Send an event again to those that want it today. Raises Conflict."""

@@ -72,6 +72,7 @@ ROUTES = [
     ("POST", "/v1/endpoints/{endpoint}/resume"),
     ("POST", "/v1/endpoints/{endpoint}/enable"),
     ("POST", "/v1/endpoints/{endpoint}/disable"),
+    ("POST", "/v1/endpoints/{endpoint}/cancel"),
     ("POST", "/v1/endpoints/{endpoint}/rotate-secret"),
     ("POST", "/v1/endpoints/preview"),
     ("GET", "/v1/events"),
@@ -765,6 +766,19 @@ async def test_a_secret_is_shown_once(api: httpx.AsyncClient) -> None:
         assert response.status_code == 200
         assert "secret" not in response.text
     assert (await added(api))["secret"] != secret
+
+
+async def test_what_waits_for_an_endpoint_is_canceled_by_hand_in_bounded_steps(
+    receiver: Assembled, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("receiver.admin.ops.endpoints.CANCEL_STEP", 1)
+    monkeypatch.setattr("receiver.admin.ops.endpoints.CANCEL_STEPS", 2)
+    path = f"/v1/endpoints/{(await added(api, ordered=True))['id']}/cancel"
+    assert (await api.post(path)).json() == {"canceled": 0, "more": False}
+    await receiver.store.record(arrival(success()))
+    assert (await api.post(path)).json() == {"canceled": 2, "more": True}
+    assert (await api.post(path)).json() == {"canceled": 0, "more": False}
+    assert (await api.post("/v1/endpoints/ep_x/cancel")).status_code == 404
 
 
 async def test_an_endpoint_is_paused_resumed_disabled_enabled_and_deleted(

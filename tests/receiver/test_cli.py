@@ -407,11 +407,20 @@ def test_an_endpoint_is_added_listed_moved_and_removed(served: Running) -> None:
                         ("enable", "enabled")):  # fmt: skip
         said = ask(served, "endpoints", verb, made["id"])
         assert (said.code, said.out, said.err) == (OK, "", f"{made['id']} is {state}.\n")
+    said = ask(served, "endpoints", "cancel", made["id"])
+    assert (said.code, said.err) == (OK, f"0 deliveries to {made['id']} are canceled.\n")
     (shown,) = ask(served, "endpoints", "show", made["id"], "--json").json
     assert "secret" not in shown
+    assert (shown["ordered"], shown["health"]["breaker"]) == (False, "closed")
     assert made["id"] in ask(served, "endpoints", "list").out
     assert ask(served, "endpoints", "remove", made["id"]).code == OK
     assert made["id"] not in ask(served, "endpoints", "list").out
+
+
+def test_an_endpoint_may_ask_for_a_tasks_order(served: Running) -> None:
+    found = ask(served, "endpoints", "add", "https://hooks.invalid/", "--ordered", "--json")
+    assert found.json[0]["ordered"] is True
+    assert ask(served, "endpoints", "cancel", "ep_x").code == NOT_FOUND
 
 
 def test_a_new_secret_is_printed_once(served: Running) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from receiver.admin.ops.asking import Desk, Principal
 from receiver.clock import SECOND
+from receiver.deliveries import QueueCanceled
 from receiver.delivery.signing import SignatureRefused, new_private_key, new_secret, own_secret
 from receiver.endpoints import (
     Endpoint,
@@ -22,9 +23,18 @@ from receiver.endpoints import (
 )
 from receiver.errors import Invalid
 from receiver.events import Event
-from receiver.store.protocol import EndpointChange, NewEndpoint, Page, Query, Rotation
+from receiver.store.protocol import (
+    EndpointChange,
+    NewEndpoint,
+    Page,
+    Query,
+    QueueCancel,
+    Rotation,
+)
 
 STEP: Final = 20  # events of a preview that are read at once; each may have a payload of a megabyte
+CANCEL_STEP: Final = 1_000  # deliveries that one transaction cancels
+CANCEL_STEPS: Final = 50  # of one request; clients wait for 10 s
 
 
 class EndpointOps(Desk):
@@ -119,6 +129,17 @@ class EndpointOps(Desk):
         await self.endpoint(who, endpoint_id)
         reason = None if state is State.ENABLED else f"{state} by hand"
         return await self.store.set_endpoint_state(endpoint_id, state, reason)
+
+    async def cancel_queue(self, who: Principal, endpoint_id: str) -> QueueCanceled:
+        """Cancel what waits for an endpoint by now, step by step: others write in between."""
+        await self.endpoint(who, endpoint_id)
+        canceled, asked = 0, QueueCancel(endpoint_id, self._clock(), CANCEL_STEP)
+        for _ in range(CANCEL_STEPS):
+            found = await self.store.cancel_queue(asked)
+            canceled += found
+            if found < CANCEL_STEP:
+                return QueueCanceled(canceled=canceled, more=False)
+        return QueueCanceled(canceled=canceled, more=True)
 
     async def delete_endpoint(self, who: Principal, endpoint_id: str) -> None:
         """Forget an endpoint and cancel its queue."""

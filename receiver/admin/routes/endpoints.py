@@ -38,6 +38,7 @@ class EndpointRoutes:
             ("PATCH", "/v1/endpoints/{id}", self._patch_endpoint),
             ("DELETE", "/v1/endpoints/{id}", self._delete_endpoint),
             ("POST", "/v1/endpoints/{id}/rotate-secret", self._rotate_secret),
+            ("POST", "/v1/endpoints/{id}/cancel", self._cancel_queue),
             ("POST", "/v1/endpoints/{id}/{move}", self._move_endpoint),
         )
 
@@ -67,6 +68,9 @@ class EndpointRoutes:
     async def _preview(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, PreviewAsked)
         return shown(await self._ops.preview(who, asked, request.query_params.get("project")))
+
+    async def _cancel_queue(self, who: Principal, request: Request) -> Response:
+        return shown(await self._ops.cancel_queue(who, request.path_params["id"]))
 
     async def _move_endpoint(self, who: Principal, request: Request) -> Response:
         state = MOVES.get(request.path_params["move"])

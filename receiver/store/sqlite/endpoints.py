@@ -73,7 +73,7 @@ class Directory:
         """Read all endpoints that are not deleted."""
         rows = connection.execute(
             "SELECT id, project, state, url, event_types, filters, headers, rate_limit,"
-            " concurrency, schedule, secrets, signatures, private_keys"
+            " concurrency, schedule, secrets, signatures, private_keys, ordered"
             " FROM endpoints WHERE deleted_at IS NULL ORDER BY id"
         ).fetchall()
         self.subscriptions = [_subscription(row) for row in rows]
@@ -82,7 +82,7 @@ class Directory:
 
 def _subscription(row: Sequence[Any]) -> Subscription:
     filters = {name: as_patterns(wanted) for name, wanted in json_of(row[5]).items()}
-    return Subscription(row[0], row[1], tuple(json_of(row[4])), filters)
+    return Subscription(row[0], row[1], tuple(json_of(row[4])), filters, ordered=bool(row[13]))
 
 
 def _target(row: Sequence[Any], seal: Seal) -> Target:
@@ -120,6 +120,7 @@ _SPEC: Final = (
     "concurrency",
     "schedule",
     "signatures",
+    "ordered",
 )
 
 
@@ -255,4 +256,5 @@ class Endpoints:
             spec.concurrency,
             None if spec.schedule is None else dumps(spec.schedule),
             dumps(spec.signatures),
+            spec.ordered,
         )

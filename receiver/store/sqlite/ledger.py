@@ -7,7 +7,7 @@ and `receiver.tasks`; here it is loaded and stored, a whole batch with one state
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from receiver.platforms.items import Kind
 from receiver.platforms.reading import dumps
 from receiver.recording import MOST_ORPHANS, MOST_STRANGERS, NextId, Plan, Recorder, Room
 from receiver.results import ResultState
+from receiver.store.sqlite.lanes import queue
 from receiver.store.writer import Transaction
 from receiver.tasks import DEADLINE, GIVE_UP, SubmitState, TaskState, give_up
 from receiver.tokens import Source
@@ -109,6 +110,11 @@ class Ledger:
         self.write(tx, recorder.plan, loaded, now)
         return len(due)
 
+    @property
+    def ordered(self) -> Set[int]:
+        """The endpoints that keep the order of a task's events."""
+        return {found.endpoint for found in self._subscriptions() if found.ordered}
+
     def write(self, tx: Transaction, plan: Plan, loaded: Loaded, now: int) -> None:
         """Store a plan."""
         for task in plan.created:
@@ -116,7 +122,7 @@ class Ledger:
         _insert_tasks(tx.connection, plan, loaded.numbers, now)
         _insert_callbacks(tx.connection, plan, loaded.numbers)
         _insert_results(tx.connection, plan, loaded.numbers)
-        if _insert_events(tx.connection, plan, loaded.numbers):
+        if _insert_events(tx.connection, plan, loaded.numbers, self.ordered):
             tx.work = True
         tx.changed_tasks.update(plan.created, plan.touched)
 
@@ -342,7 +348,9 @@ def _result_row(result: ResultState) -> tuple[Any, ...]:
     )
 
 
-def _insert_events(connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int]) -> bool:
+def _insert_events(
+    connection: sqlite3.Connection, plan: Plan, numbers: dict[str, int], ordered: Set[int]
+) -> bool:
     connection.executemany(
         "INSERT INTO events (id, type, task_n, project, created_at, payload)"
         " VALUES (?, ?, ?, ?, ?, ?)",
@@ -359,13 +367,9 @@ def _insert_events(connection: sqlite3.Connection, plan: Plan, numbers: dict[str
         ],
     )
     due = [
-        (row.id, endpoint, row.created_at, row.created_at)
+        (row.id, endpoint, row.created_at, None if row.announcement.late else numbers[row.task_id])
         for row in plan.events
         for endpoint in row.endpoints
     ]
-    connection.executemany(
-        "INSERT INTO deliveries (event_id, endpoint_id, state, next_attempt_at, created_at)"
-        " VALUES (?, ?, 'pending', ?, ?)",
-        due,
-    )
+    queue(connection, due, ordered)
     return bool(due)

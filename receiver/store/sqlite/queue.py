@@ -19,12 +19,15 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
 from receiver.store.commits import Notice
-from receiver.store.protocol import Claimed, Settled
+from receiver.store.protocol import Claimed, QueueCancel, Settled
 from receiver.store.seal import Seal
 from receiver.store.sqlite import health
 from receiver.store.sqlite.endpoints import Directory, StateChange, Target
+from receiver.store.sqlite.lanes import Lane, let_next_go
 from receiver.store.sqlite.secrets import without_headers
 from receiver.store.writer import Transaction
+
+Leased = tuple[int, int, int, int | None]  # event, attempts, those when the schedule began, lane
 
 KEPT_BODY: Final = 4_096  # bytes of an endpoint's answer that an attempt keeps
 
@@ -62,7 +65,7 @@ class Queue:
     def _claim(self, connection: sqlite3.Connection, ask: Ask) -> list[Claimed]:
         targets = self._in_turn(self._directory.targets)
         busy, short = _busy(connection), health.short_of(connection)
-        taken: list[tuple[Target, tuple[int, int, int]]] = []
+        taken: list[tuple[Target, Leased]] = []
         probed: dict[int, Health] = {}
         for target in targets:
             fares = short.get(target.id, WELL)
@@ -125,21 +128,19 @@ def _busy(connection: sqlite3.Connection) -> dict[int, int]:
     )
 
 
-def _lease(
-    connection: sqlite3.Connection, endpoint: int, ask: Ask, room: int
-) -> list[tuple[int, int, int]]:
+def _lease(connection: sqlite3.Connection, endpoint: int, ask: Ask, room: int) -> list[Leased]:
     return connection.execute(
         "UPDATE deliveries SET state = 'sending', attempts = attempts + 1, lease_until = ?,"
         " next_attempt_at = NULL WHERE endpoint_id = ? AND event_id IN ("
         "SELECT event_id FROM deliveries INDEXED BY deliveries_due WHERE endpoint_id = ?"
         " AND state = 'pending' AND next_attempt_at <= ? ORDER BY next_attempt_at LIMIT ?)"
-        " RETURNING event_id, attempts, round",
+        " RETURNING event_id, attempts, round, lane",
         (ask.lease_until, endpoint, endpoint, ask.now, room),
     ).fetchall()
 
 
 def _with_payloads(
-    connection: sqlite3.Connection, taken: list[tuple[Target, tuple[int, int, int]]], now: int
+    connection: sqlite3.Connection, taken: list[tuple[Target, Leased]], now: int
 ) -> list[Claimed]:
     events = sorted({row[0] for _, row in taken})
     marks = ",".join("?" * len(events))
@@ -158,8 +159,9 @@ def _with_payloads(
             schedule=target.schedule,
             payload=payloads[event],
             private_keys=target.private_keys_at(now),
+            lane=lane,
         )
-        for target, (event, attempts, began) in taken
+        for target, (event, attempts, began, lane) in taken
     ]
 
 
@@ -181,6 +183,15 @@ def _settle(connection: sqlite3.Connection, news: Sequence[Settled], seal: Seal)
     )
     endpoints = {settled.claimed.endpoint_id for settled in news}
     _cancel_orphans(connection, endpoints, news[-1].now)
+    let_next_go(connection, _lanes_moved(news), news[-1].now)
+
+
+def _lanes_moved(news: Sequence[Settled]) -> set[Lane]:
+    return {
+        (settled.claimed.endpoint_id, settled.claimed.lane)
+        for settled in news
+        if settled.claimed.lane is not None and settled.state is not State.PENDING
+    }
 
 
 def _attempt_row(settled: Settled, seal: Seal) -> tuple[Any, ...]:
@@ -283,7 +294,7 @@ def begin_rounds(
     """Begin the schedule anew for what is settled of these (event, endpoint); how many were."""
     return connection.executemany(
         "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, round = attempts,"
-        " settled_at = NULL WHERE event_id = ? AND endpoint_id = ?"
+        " lane = NULL, settled_at = NULL WHERE event_id = ? AND endpoint_id = ?"
         " AND state IN ('succeeded', 'dead', 'canceled')"
         " AND EXISTS (SELECT 1 FROM endpoints WHERE id = endpoint_id AND deleted_at IS NULL)",
         [(now, *delivery) for delivery in deliveries],
@@ -293,13 +304,34 @@ def begin_rounds(
 def cancel(tx: Transaction, asked: ByHand) -> None:
     """Drop a pending delivery from its queue."""
     event, endpoint = ids.parse_delivery(asked.delivery)
-    changed = tx.connection.execute(
+    lanes = tx.connection.execute(
         "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
-        " WHERE event_id = ? AND endpoint_id = ? AND state = 'pending'",
+        " WHERE event_id = ? AND endpoint_id = ? AND state = 'pending' RETURNING lane",
         (asked.now, event, endpoint),
-    )
-    if not changed.rowcount:
+    ).fetchall()
+    if not lanes:
         _refuse(tx.connection, event, endpoint, "canceled")
+    _after_cancel(tx, endpoint, lanes, asked.now)
+
+
+def cancel_queue(tx: Transaction, asked: QueueCancel) -> int:
+    """Drop some of what waits for an endpoint since before somebody asked; how many."""
+    endpoint = ids.parse(ids.ENDPOINT, asked.endpoint)
+    lanes = tx.connection.execute(
+        "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
+        " WHERE endpoint_id = ? AND event_id IN ("
+        "SELECT event_id FROM deliveries INDEXED BY deliveries_due WHERE endpoint_id = ?"
+        " AND state = 'pending' AND created_at <= ? LIMIT ?) RETURNING lane",
+        (asked.now, endpoint, endpoint, asked.now, asked.limit),
+    ).fetchall()
+    _after_cancel(tx, endpoint, lanes, asked.now)
+    return len(lanes)
+
+
+def _after_cancel(tx: Transaction, endpoint: int, lanes: Sequence[Any], now: int) -> None:
+    ended = {(endpoint, lane) for (lane,) in lanes if lane is not None}
+    let_next_go(tx.connection, ended, now)
+    tx.work = tx.work or bool(ended)
 
 
 def _refuse(connection: sqlite3.Connection, event: int, endpoint: int, verb: str) -> None:

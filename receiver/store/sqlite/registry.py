@@ -12,9 +12,11 @@ from typing import Final
 
 from receiver.clock import SECOND
 from receiver.errors import Conflict, NotFound
+from receiver.events import is_late
 from receiver.expectations import SAMPLES, expect
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import Registration, TaskChange
+from receiver.store.sqlite.lanes import queue
 from receiver.store.sqlite.ledger import Ledger, load
 from receiver.store.sqlite.reconcile import begin_polling
 from receiver.store.sqlite.rows import json_of, task_key
@@ -80,19 +82,16 @@ class Registry:
         loaded = load(tx.connection, {asked.id})
         recorder, task = self._ledger.recorder(loaded), loaded.tasks[asked.id]
         told = tx.connection.execute(
-            "SELECT id, payload FROM events WHERE task_n = ?", (loaded.numbers[asked.id],)
+            "SELECT id, payload FROM events WHERE task_n = ? ORDER BY id",
+            (loaded.numbers[asked.id],),
         ).fetchall()
         due = [
-            (event, endpoint, asked.now, asked.now)
-            for event, payload in told
-            for endpoint in recorder.wanting(task, json_of(payload))
+            (event, endpoint, asked.now, None if is_late(fact) else loaded.numbers[asked.id])
+            for event, fact in [(event, json_of(payload)) for event, payload in told]
+            for endpoint in recorder.wanting(task, fact)
             if endpoint < event
         ]
-        tx.connection.executemany(
-            "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, next_attempt_at,"
-            " created_at) VALUES (?, ?, 'pending', ?, ?)",
-            due,
-        )
+        queue(tx.connection, due, self._ledger.ordered)
         tx.work = tx.work or bool(due)
 
     def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:

@@ -162,6 +162,7 @@ def endpoint_of(row: Row, seal: Seal) -> Endpoint:
         concurrency=row["concurrency"],
         schedule=json_of(row["schedule"]),
         signatures=json_of(row["signatures"]),
+        ordered=bool(row["ordered"]),
         public_key=row["public_key"],
         overlap_until=_moment(overlap_of(row["secrets"])),
         health=health_shown(row),

@@ -33,6 +33,7 @@ from receiver.store.protocol import (
     Prune,
     PruneStep,
     Query,
+    QueueCancel,
     Registration,
     Reprocessing,
     Rotation,
@@ -126,6 +127,7 @@ class SqliteStore(Repairs):
         self._claim, self._settle = work.claim, work.settle
         self._release = each(queue.release_lapsed)
         self._retry, self._cancel = each(queue.retry), each(queue.cancel)
+        self._cancel_queue = each(queue.cancel_queue)
         self._make_repairs(lambda: self._directory.subscriptions, self._next_id)
         self._prune = each(prune.prune)
         self._ready = each(lambda tx, _: self._probe(tx.connection))
@@ -426,6 +428,10 @@ class SqliteStore(Repairs):
     async def cancel(self, delivery_id: str, now: int) -> None:
         """Drop a pending delivery."""
         await self._writer.call(self._cancel, queue.ByHand(delivery_id, now))
+
+    async def cancel_queue(self, asked: QueueCancel) -> int:
+        """Cancel some of what waits for an endpoint."""
+        return await self._writer.call(self._cancel_queue, asked)
 
     async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
         """Lease due deliveries."""
