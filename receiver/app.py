@@ -25,7 +25,7 @@ from receiver.delivery.guard import Guard
 from receiver.delivery.policy import SCHEDULE
 from receiver.delivery.sender import Sender
 from receiver.delivery.worker import Journal as AttemptJournal
-from receiver.delivery.worker import Worker, lease_of
+from receiver.delivery.worker import Worker, check_lease, lease_of
 from receiver.errors import StoreUnavailable
 from receiver.ingest import Ingest
 from receiver.ingest import Journal as RequestJournal
@@ -67,6 +67,7 @@ def build(
 ) -> Service:
     """The service over an open store and sender. Nothing runs before its lifespan starts.
 
+    Raises CannotStart when the sender may take longer than a delivery is leased for.
     `clock` is a steady one; `wall` is what the system says, jumps included.
     """
     tokens = TokenBox(listed(settings.signing_keys))
@@ -86,6 +87,8 @@ def build(
         wall=wall,
         random_bytes=secrets.token_bytes,
     )
+    lease = lease_of(settings.delivery_deadline)
+    check_lease(lease, sender.deadline_s)
     worker = Worker(
         store,
         sender,
@@ -94,7 +97,7 @@ def build(
         jitter=random.random,
         journal=_attempt_journal(log),
         schedule=settings.schedule or SCHEDULE,
-        lease=lease_of(settings.delivery_deadline),
+        lease=lease,
     )
     ingest = Ingest(
         store.record,

@@ -110,6 +110,11 @@ class Sender:
         self._pooled: dict[str, ClientSession] = {}
         self._stack = AsyncExitStack()
 
+    @property
+    def deadline_s(self) -> float:
+        """Seconds that an attempt may take, from the lookup of its name to its last byte."""
+        return self._deadline_s
+
     async def __aenter__(self) -> Self:
         self._resolver = self._given_resolver or self._own_resolver()
         for scheme in self._guards:

@@ -17,7 +17,7 @@ from receiver.deliveries import Outcome
 from receiver.delivery.health import longest_pause
 from receiver.delivery.policy import SCHEDULE, decide
 from receiver.delivery.signing import sign
-from receiver.errors import StoreUnavailable
+from receiver.errors import CannotStart, StoreUnavailable
 from receiver.store.protocol import Claimed, Settled, Store
 
 IN_FLIGHT: Final = 256
@@ -33,6 +33,23 @@ def lease_of(deadline_s: float) -> int:
 
 
 LEASE: Final = lease_of(20.0)
+
+
+def check_lease(lease: int, deadline_s: float) -> None:
+    """Raises CannotStart for a lease that an attempt could outlive: it would be made twice at once.
+
+    `lease` is in milliseconds, `deadline_s` what the sender grants an attempt.
+    """
+    least = lease_of(deadline_s)
+    if lease < least:
+        raise CannotStart(
+            f"A delivery is leased for {lease / SECOND:g} s, but an attempt may take"
+            f" {deadline_s:g} s and its commit {COMMIT / SECOND:g} s more: lease it for at least"
+            f" {least / SECOND:g} s, or give the sender the deadline that is set"
+            " (REELHOOK_DELIVERY_DEADLINE).",
+            lease_ms=lease,
+            least_ms=least,
+        )
 
 
 class Sends(Protocol):

@@ -9,10 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from receiver.app import build
 from receiver.clock import DAY, MINUTE
+from receiver.delivery.guard import Guard
+from receiver.delivery.sender import Sender
+from receiver.errors import CannotStart
+from receiver.settings import Settings
 from receiver.store.protocol import Query
-from tests.doubles import ADMIN_TOKEN, LIMIT_S, Assembled, assembled, consuming, reaching
+from tests.doubles import (
+    ADMIN_TOKEN,
+    ENVIRON,
+    LIMIT_S,
+    PUBLIC_URL,
+    Assembled,
+    assembled,
+    consuming,
+    reaching,
+)
 from tests.make import TASK, arrival, endpoint, registration, success
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +46,22 @@ async def until(condition: Any) -> None:
             if condition():
                 return
             await asyncio.sleep(0)
+
+
+async def test_a_sender_that_may_outlive_the_lease_does_not_start(receiver: Assembled) -> None:
+    guard = Guard([])
+    settings = Settings.read({**ENVIRON, "REELHOOK_DELIVERY_DEADLINE": "5"})
+    with pytest.raises(CannotStart, match="leased for 20 s"):
+        build(
+            settings,
+            store=receiver.store,
+            sender=Sender(guard, deadline_s=6),
+            guard=guard,
+            clock=receiver.clock,
+            wall=receiver.clock,
+            log=structlog.get_logger(),
+            public_url=PUBLIC_URL,
+        )
 
 
 async def test_the_probes_say_which_receiver_it_is(receiver: Assembled) -> None:

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from receiver import ids
-from receiver.clock import MINUTE, SECOND
-from receiver.deliveries import Delivery, Failure, Outcome
+from receiver.clock import MINUTE, SECOND, from_datetime
+from receiver.deliveries import Delivery, Failure, Outcome, State
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.delivery.signing import new_secret, verify
-from receiver.delivery.worker import LEASE, Worker, lease_of
+from receiver.delivery.worker import LEASE, Worker, check_lease, lease_of
+from receiver.endpoints import Breaker
 from receiver.endpoints import State as EndpointState
-from receiver.errors import StoreUnavailable
+from receiver.errors import CannotStart, StoreUnavailable
 from receiver.store.protocol import Query, Settled
 from receiver.store.sqlite import SqliteStore
 from receiver.store.writer import Transaction
@@ -165,6 +166,54 @@ async def test_a_410_disables_the_endpoint(bench: Bench) -> None:
     assert await bench.deliver(worker) == 0
 
 
+async def test_a_dead_endpoint_costs_a_probe_now_and_then_and_no_delivery_an_attempt(
+    bench: Bench,
+) -> None:
+    bench.sender.outcomes = [sent(None, Failure.CONNECT)]
+    await due(bench, 20, concurrency=10, schedule=[0, 10, 10, 10])
+    worker = bench.worker()
+    assert [await bench.deliver(worker), await bench.deliver(worker)] == [10, 10]
+    begun = []
+    for _ in range(10):
+        bench.clock.advance(12 * SECOND)  # whatever the jitter, everything is due
+        begun.append(await bench.deliver(worker))
+    assert begun[:2] == [10, 1]  # at the second round of failures the breaker opens
+    assert set(begun[2:]) <= {0, 1}
+    (shown,) = (await bench.store.endpoints(Query())).data
+    assert shown.health.breaker is Breaker.OPEN
+    waiting = (await bench.store.deliveries(Query(state=State.PENDING))).data
+    assert sum(delivery.attempts for delivery in waiting) == len(bench.sender.calls)
+    assert len(waiting) == 20  # nothing died of the outage
+
+
+async def test_a_delivery_dies_with_its_schedule_however_long_its_endpoint_is_away(
+    bench: Bench,
+) -> None:
+    bench.sender.outcomes = [sent(500)]
+    await due(bench, 30, concurrency=10, schedule=[0, 1, 1])
+    worker = bench.worker()
+    for _ in range(400):
+        await bench.deliver(worker)
+        bench.clock.advance(SECOND)
+    found = (await bench.store.deliveries(Query())).data
+    assert {(delivery.state, delivery.attempts) for delivery in found} == {("dead", 3)}
+    assert len(bench.sender.calls) == 90
+
+
+async def test_the_pause_lasts_until_a_breaker_lets_a_probe_through(bench: Bench) -> None:
+    bench.sender.outcomes = [sent(500)]
+    await due(bench, 12, concurrency=10, schedule=[0, 10, 10])
+    worker = bench.worker()
+    for _ in range(3):
+        await bench.deliver(worker)
+        bench.clock.advance(10 * SECOND)
+    (shown,) = (await bench.store.endpoints(Query())).data
+    assert shown.health.held_until is not None
+    bench.clock.now = from_datetime(shown.health.held_until) - 3 * SECOND
+    assert await bench.deliver(worker) == 0
+    assert await worker._pause() == 3.0
+
+
 async def test_no_more_is_claimed_than_can_be_sent_at_once(bench: Bench) -> None:
     await due(bench, 5, concurrency=100)
     stuck = asyncio.Event()
@@ -202,6 +251,14 @@ async def test_a_lease_outlives_the_deadline(bench: Bench, deadline_s: float) ->
     assert await bench.deliver(heir) == 0
     bench.clock.advance(lease_of(deadline_s))
     assert await bench.deliver(heir) == 1
+
+
+@pytest.mark.parametrize("deadline_s", [0.25, 20.0, 300.0])
+def test_a_lease_that_an_attempt_could_outlive_is_refused(deadline_s: float) -> None:
+    check_lease(lease_of(deadline_s), deadline_s)
+    with pytest.raises(CannotStart, match="REELHOOK_DELIVERY_DEADLINE") as caught:
+        check_lease(lease_of(deadline_s) - 1, deadline_s)
+    assert caught.value.evidence["least_ms"] == lease_of(deadline_s)
 
 
 class Forgetful(ScriptedSender):
