@@ -29,11 +29,14 @@ from receiver.delivery.worker import Worker, check_lease, lease_of
 from receiver.errors import StoreUnavailable
 from receiver.ingest import Ingest
 from receiver.ingest import Journal as RequestJournal
+from receiver.jobs import Jobs
+from receiver.jobs import Journal as JobJournal
 from receiver.journal import PROBES, Journaled, internal_error
 from receiver.keeping import Keep
 from receiver.limits import FailureLimit
 from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
+from receiver.repair import Job, JobState
 from receiver.retention import LOOK, Retention
 from receiver.settings import Settings, listed
 from receiver.store.protocol import Settled, Store
@@ -52,6 +55,7 @@ class Service:
     ops: Ops
     worker: Worker
     retention: Retention
+    jobs: Jobs
 
 
 def build(
@@ -99,6 +103,7 @@ def build(
         schedule=settings.schedule or SCHEDULE,
         lease=lease,
     )
+    jobs = Jobs(store, clock=clock, journal=_job_journal(log))
     ingest = Ingest(
         store.record,
         store.admit,
@@ -117,15 +122,21 @@ def build(
     app = Starlette(
         routes=routes,
         exception_handlers=dict(EXCEPTION_HANDLERS),
-        lifespan=_lifespan(store, ops, worker, retention, clock, log),
+        lifespan=_lifespan(store, ops, worker, retention, jobs, clock, log),
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
-    return Service(app, ingest, ops, worker, retention)
+    return Service(app, ingest, ops, worker, retention, jobs)
 
 
 def _lifespan(
-    store: Store, ops: Ops, worker: Worker, retention: Retention, clock: Clock, log: Log
+    store: Store,
+    ops: Ops,
+    worker: Worker,
+    retention: Retention,
+    jobs: Jobs,
+    clock: Clock,
+    log: Log,
 ) -> Lifespan[Starlette]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -135,6 +146,7 @@ def _lifespan(
                 _supervised("deadlines", lambda: _watch_deadlines(store, clock, log), log)
             ),
             asyncio.create_task(_supervised("retention", lambda: _prune(retention, log), log)),
+            asyncio.create_task(_supervised("jobs", lambda: _work(jobs, log), log)),
         ]
         try:
             yield
@@ -175,6 +187,29 @@ async def _prune(retention: Retention, log: Log) -> None:
     except StoreUnavailable as error:
         log.warning("retention", error=str(error))
         await asyncio.sleep(LOOK)
+
+
+async def _work(jobs: Jobs, log: Log) -> None:
+    try:
+        await jobs.run()
+    except StoreUnavailable as error:
+        log.debug("jobs", error=str(error))  # the store itself says so, once
+
+
+def _job_journal(log: Log) -> JobJournal:
+    def journal(job: Job) -> None:
+        write = log.error if job.state is JobState.FAILED else log.info
+        write(
+            "job",
+            job=job.id,
+            kind=job.kind.value,
+            state=job.state.value,
+            done=job.done,
+            total=job.total,
+            note=job.note,
+        )
+
+    return journal
 
 
 def _probes(store: Store, worker: Worker) -> list[Route]:

@@ -27,7 +27,7 @@ from receiver.endpoints import (
 from receiver.errors import ReelhookError
 from receiver.events import Event
 from receiver.keeping import PruneAsked, Pruned
-from receiver.repair import ReplayAsked, Replayed
+from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
 from receiver.results import Result
 from receiver.shown import redact
 from receiver.tasks import (
@@ -51,19 +51,23 @@ __all__ = [
     "Cost",
     "CostSum",
     "Costs",
+    "Counted",
     "DeadLetters",
     "Delivery",
     "Endpoint",
     "EndpointPatch",
     "EndpointSpec",
     "Event",
+    "Job",
     "Listing",
     "Preview",
     "PreviewAsked",
     "Pruned",
+    "RecoverAsked",
     "RegisteredTask",
     "Replayed",
     "Result",
+    "RetryAsked",
     "RotateAsked",
     "Source",
     "SubmitState",
@@ -326,6 +330,36 @@ class Client:
             timeout=TIMEOUT + wait,
         )
         return _read(Delivery, response)
+
+    async def retry_deliveries(self, asked: RetryAsked, *, key: str | None = None) -> Job | Counted:
+        """Send all deliveries of a list again, as a job; with `dry_run`, only count them."""
+        return await self._repair("/v1/deliveries/retry", asked, asked.dry_run, key)
+
+    async def recover(
+        self, endpoint_id: str, asked: RecoverAsked, *, key: str | None = None
+    ) -> Job | Counted:
+        """Send an endpoint what it did not get, as a job; with `dry_run`, only count it."""
+        return await self._repair(f"/v1/endpoints/{endpoint_id}/recover", asked, asked.dry_run, key)
+
+    async def _repair(
+        self, path: str, asked: BaseModel, dry_run: bool, key: str | None
+    ) -> Job | Counted:
+        headers = {} if key is None else {"idempotency-key": key}
+        content = asked.model_dump_json(exclude_none=True)
+        response = await self._ask("POST", path, content=content, headers=headers)
+        return _read(Counted, response) if dry_run else _read(Job, response)
+
+    async def jobs(self, **filters: Any) -> Listing[Job]:
+        """One page of jobs."""
+        return await self._list(Job, "/v1/jobs", filters)
+
+    async def job(self, job_id: str) -> Job:
+        """One job, and how far it is."""
+        return _read(Job, await self._ask("GET", f"/v1/jobs/{job_id}"))
+
+    async def cancel_job(self, job_id: str) -> Job:
+        """Let a job go no further."""
+        return _read(Job, await self._ask("POST", f"/v1/jobs/{job_id}/cancel"))
 
     async def deliveries(self, **filters: Any) -> Listing[Delivery]:
         """One page of deliveries."""

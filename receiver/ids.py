@@ -19,6 +19,7 @@ _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 
 CALLBACK, RESULT, EVENT, DELIVERY, ATTEMPT, ENDPOINT = "cb_", "res_", "evt_", "dlv_", "att_", "ep_"
+JOB = "job_"
 
 
 class IdSource:

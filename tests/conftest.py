@@ -20,6 +20,7 @@ pytest.register_assert_rewrite(
             "polling_suite",
             "endpoint_suite",
             "repair_suite",
+            "jobs_suite",
         )
     ],
 )

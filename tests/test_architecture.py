@@ -90,6 +90,7 @@ DRAWING: Final = """\
 3 flows
     receiver.deadlines
     receiver.retention
+    receiver.jobs
     receiver.ingest             starlette
     receiver.delivery.worker
     receiver.admin.ops.*

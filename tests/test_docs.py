@@ -36,7 +36,16 @@ from receiver.events import TYPES, Event
 from receiver.keeping import PruneAsked, Pruned
 from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
-from receiver.repair import ReplayAsked, Replayed
+from receiver.repair import (
+    JOB_MOVES,
+    Counted,
+    Job,
+    RecoverAsked,
+    Repair,
+    ReplayAsked,
+    Replayed,
+    RetryAsked,
+)
 from receiver.results import Result
 from receiver.settings import Settings
 from receiver.store.protocol import Query
@@ -280,6 +289,11 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         DeadLetters,
         ReplayAsked,
         Replayed,
+        RetryAsked,
+        RecoverAsked,
+        Repair,
+        Counted,
+        Job,
         Attempt,
         PruneAsked,
         Pruned,
@@ -367,6 +381,11 @@ def test_the_page_of_states_has_the_bounds_that_are_used() -> None:
     assert f"for {health.LONG_FAILURE // DAY} days without" in text
     assert said(text, health.FAILING)
     assert said(text, policy.GONE)
+
+
+def test_the_drawing_of_jobs_is_the_table() -> None:
+    moves = {(start.value, end.value, move.value) for (start, move), end in JOB_MOVES.items()}
+    assert drawn("jobs") == moves
 
 
 def test_the_drawing_of_tasks_is_what_can_happen() -> None:

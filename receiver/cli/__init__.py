@@ -22,7 +22,7 @@ from receiver.cli.output import (
     spec_of,
     with_client,
 )
-from receiver.cli.repair import deliveries, endpoints, events
+from receiver.cli.repair import deliveries, endpoints, events, jobs
 from receiver.cli.upkeep import prune
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ for _name, _group in (
     ("deliveries", deliveries),
     ("callbacks", callbacks),
     ("events", events),
+    ("jobs", jobs),
 ):
     app.add_typer(_group, name=_name)
 app.command()(costs)

@@ -225,16 +225,3 @@ def deliveries_show(delivery_id: str, as_json: Json = False) -> None:
             table(attempts, False, columns, "No attempt yet.")
 
     with_client(use)
-
-
-@deliveries.command("retry")
-def deliveries_retry(delivery_id: str, as_json: Json = False) -> None:
-    """Send a settled delivery again, succeeded ones too.
-
-    reelhook deliveries retry dlv_…
-    """
-
-    async def use(client: Client) -> None:
-        show(await client.move_delivery(delivery_id, "retry"), as_json, ("id", "state"))
-
-    with_client(use)

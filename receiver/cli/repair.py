@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,27 +11,39 @@ from receiver.cli.ledger import events
 from receiver.cli.outbound import deliveries, endpoints
 from receiver.cli.output import (
     FAILED,
+    OK,
     TIMED_OUT,
+    USAGE,
     Json,
     Limit,
     fail,
     moment_of,
     say,
     show,
+    spec_of,
     table,
     with_client,
 )
 
 # The groups of commands with those of this module.
-__all__ = ["deliveries", "endpoints", "events"]
+__all__ = ["deliveries", "endpoints", "events", "jobs"]
 
 if TYPE_CHECKING:
-    from receiver.client import Client
+    from collections.abc import Awaitable, Callable
+
+    from receiver.client import Client, Counted, Job
+
+jobs = typer.Typer(no_args_is_help=True, help="What is sent again in bulk, and how far it is.")
 
 Since = Annotated[
     str | None, typer.Option("--since", help="2h, 30m, 7d ago; or 2026-11-20, or with a time; UTC.")
 ]
 Until = Annotated[str | None, typer.Option("--until", help="Likewise; not included.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, send nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before sending.")]
+AtMost = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Send so many at most, the oldest first.")
+]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Of this endpoint alone.")]
 
 
@@ -97,5 +110,156 @@ def events_replay(
 
     async def use(client: Client) -> None:
         show(await client.replay(event_id, endpoint=endpoint), as_json)
+
+    with_client(use)
+
+
+@deliveries.command("retry")
+def deliveries_retry(
+    delivery_id: Annotated[str | None, typer.Argument(help="One; or all of the options.")] = None,
+    state: Annotated[str | None, typer.Option(help="dead, canceled or succeeded.")] = None,
+    endpoint: Endpoint = None,
+    task: Annotated[str | None, typer.Option()] = None,
+    event_type: Annotated[str | None, typer.Option("--event-type")] = None,
+    since: Since = None,
+    until: Until = None,
+    limit: AtMost = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Send a settled delivery again, succeeded ones too; or all of a list, as a job.
+
+    reelhook deliveries retry dlv_…
+    reelhook deliveries retry --state dead --endpoint ep_… --since 2h
+    """
+    filters = {
+        "state": state,
+        "endpoint": endpoint,
+        "task": task,
+        "event_type": event_type,
+        "since": moment_of(since),
+        "until": moment_of(until),
+        "limit": limit,
+    }
+    given = {name: value for name, value in filters.items() if value is not None}
+    if (delivery_id is None) == (not given):
+        fail("Name one delivery, or say which with options such as --state dead.", USAGE)
+    if delivery_id is not None:
+        _retry_one(delivery_id, as_json)
+        return
+    from receiver.client import RetryAsked
+
+    asked = spec_of(RetryAsked, **given)
+
+    async def ask(client: Client, dry: bool) -> Job | Counted:
+        return await client.retry_deliveries(asked.model_copy(update={"dry_run": dry}))
+
+    _in_bulk(ask, dry_run, yes, as_json)
+
+
+def _retry_one(delivery_id: str, as_json: bool) -> None:
+    async def use(client: Client) -> None:
+        show(await client.move_delivery(delivery_id, "retry"), as_json, ("id", "state"))
+
+    with_client(use)
+
+
+@endpoints.command("recover")
+def endpoints_recover(
+    endpoint_id: str,
+    since: Annotated[str, typer.Option("--since", help="2h, 30m, 7d ago; or a time, in UTC.")],
+    until: Until = None,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Also what it wants today and was not meant for it.")
+    ] = False,
+    limit: AtMost = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Send an endpoint all that it did not get of the events since then, as a job.
+
+    reelhook endpoints recover ep_… --since 2h
+    """
+    from receiver.client import RecoverAsked
+
+    asked = spec_of(
+        RecoverAsked,
+        since=moment_of(since),
+        until=moment_of(until),
+        missing=missing,
+        limit=limit,
+    )
+
+    async def ask(client: Client, dry: bool) -> Job | Counted:
+        return await client.recover(endpoint_id, asked.model_copy(update={"dry_run": dry}))
+
+    _in_bulk(ask, dry_run, yes, as_json)
+
+
+def _in_bulk(
+    ask: Callable[[Client, bool], Awaitable[Job | Counted]], dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    async def use(client: Client) -> None:
+        if dry_run:
+            show(await ask(client, True), as_json)
+            return
+        if not yes:
+            _confirm(await ask(client, True))
+        job = await ask(client, False)
+        show(job, as_json, ("id", "state", "total"))
+        if not as_json:
+            say(f"See how far it is: reelhook jobs show {job.model_dump()['id']}")
+
+    with_client(use)
+
+
+def _confirm(counted: Job | Counted) -> None:
+    found = counted.model_dump()
+    if not found["count"] and found["complete"]:
+        fail("There is nothing to send.", OK)
+    more = "" if found["complete"] else "more than "
+    if sys.stdin.isatty():
+        typer.confirm(f"Send {more}{found['count']:,} deliveries again?", abort=True, err=True)
+
+
+@jobs.command("list")
+def jobs_list(limit: Limit = 50, as_json: Json = False) -> None:
+    """List jobs, the newest first.
+
+    reelhook jobs list
+    """
+    columns = ("id", "kind", "state", "done", "total", "created_at", "note")
+
+    async def use(client: Client) -> None:
+        page = await client.jobs(limit=limit)
+        table(page.data, as_json, columns, "No jobs. `reelhook deliveries retry` makes one.")
+
+    with_client(use)
+
+
+@jobs.command("show")
+def jobs_show(job_id: str, as_json: Json = False) -> None:
+    """Show a job, and how far it is.
+
+    reelhook jobs show job_…
+    """
+
+    async def use(client: Client) -> None:
+        show(await client.job(job_id), as_json)
+
+    with_client(use)
+
+
+@jobs.command("cancel")
+def jobs_cancel(job_id: str, as_json: Json = False) -> None:
+    """Let a job go no further; what it sent again goes on.
+
+    reelhook jobs cancel job_…
+    """
+
+    async def use(client: Client) -> None:
+        show(await client.cancel_job(job_id), as_json, ("id", "state", "done", "total"))
 
     with_client(use)

@@ -18,7 +18,7 @@ from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
 from receiver.keeping import Bounds
-from receiver.repair import Replayed
+from receiver.repair import Counted, Job, Repair, Replayed
 from receiver.results import Result
 from receiver.tasks import SubmitState, Task, TaskSpec
 
@@ -203,6 +203,24 @@ class QueueCancel:
 
 
 @dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to do. `key`: that of the request, which asked for it once. `now` in milliseconds."""
+
+    repair: Repair
+    now: int
+    total: int | None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStep:
+    """A job after a step, and how many deliveries that sent again."""
+
+    job: Job
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """A step through what is too old. `place` is where the last step stopped, () the beginning."""
 
@@ -313,6 +331,32 @@ class Store(Protocol):
 
     async def test_endpoint(self, endpoint_id: str, now: int) -> str:
         """Queue an `endpoint.test` for one endpoint; the delivery's id. Raises Conflict if held."""
+        ...
+
+    async def count_repair(self, repair: Repair) -> Counted:
+        """How many deliveries a job would send again; of missing ones, within a few seconds."""
+        ...
+
+    async def add_job(self, new: NewJob) -> tuple[Job, bool]:
+        """Queue a job, unless the same one is there; whether it is new. Raises Conflict."""
+        ...
+
+    async def job(self, job_id: str) -> Job: ...
+    async def jobs(self, query: Query) -> Page[Job]: ...
+    async def next_job(self, now: int) -> str | None:
+        """The open job whose turn it is; None: none can go on now."""
+        ...
+
+    async def advance_job(self, job_id: str, now: int) -> JobStep:
+        """Send a few more again, in one transaction with how far the job is."""
+        ...
+
+    async def cancel_job(self, job_id: str, now: int) -> Job:
+        """Go no further. Raises Conflict for a job that is over."""
+        ...
+
+    async def fail_job(self, job_id: str, now: int, why: str) -> Job:
+        """End a job that met a defect. Raises Conflict for one that is over."""
         ...
 
     async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:

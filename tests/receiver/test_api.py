@@ -44,6 +44,7 @@ ABSENT = {
     "endpoint": ids.ENDPOINT + ids.encode(1),
     "event": ids.EVENT + ids.encode(1),
     "delivery": ids.delivery_id(1, 1),
+    "job": ids.JOB + ids.encode(1),
 }
 ROUTES = [
     ("GET", "/v1/tasks"),
@@ -68,6 +69,7 @@ ROUTES = [
     ("PATCH", "/v1/endpoints/{endpoint}"),
     ("DELETE", "/v1/endpoints/{endpoint}"),
     ("POST", "/v1/endpoints/{endpoint}/test"),
+    ("POST", "/v1/endpoints/{endpoint}/recover"),
     ("POST", "/v1/endpoints/{endpoint}/pause"),
     ("POST", "/v1/endpoints/{endpoint}/resume"),
     ("POST", "/v1/endpoints/{endpoint}/enable"),
@@ -82,9 +84,13 @@ ROUTES = [
     ("GET", "/v1/deliveries/dead"),
     ("GET", "/v1/deliveries/{delivery}"),
     ("POST", "/v1/deliveries/{delivery}/retry"),
+    ("POST", "/v1/deliveries/retry"),
+    ("GET", "/v1/jobs"),
+    ("GET", "/v1/jobs/{job}"),
+    ("POST", "/v1/jobs/{job}/cancel"),
     ("POST", "/v1/deliveries/{delivery}/cancel"),
 ]
-LISTS = ["/v1/tasks", "/v1/callbacks", "/v1/endpoints", "/v1/events", "/v1/deliveries"]
+LISTS = ["/v1/tasks", "/v1/callbacks", "/v1/endpoints", "/v1/events", "/v1/deliveries", "/v1/jobs"]
 URL = "https://example.com/hook"
 TOKEN = TokenBox([KEY]).mint(claims(expected=2))
 

@@ -113,3 +113,86 @@ async def test_a_stop_waits_for_no_test(receiver: Assembled) -> None:
         await until(lambda: watch._waiting)
         watch.wake_all()
         assert (await asked)["state"] == "pending"
+
+
+async def test_dead_letters_are_counted_then_sent_again_as_a_job(receiver: Assembled) -> None:
+    await queued(receiver.store, 3)
+    await die(receiver.store)
+    receiver.clock.advance(1)
+    counted = await post(receiver, "/v1/deliveries/retry", state="dead")
+    assert counted == {"dry_run": True, "count": 3, "complete": True}
+    assert (await get(receiver, "/v1/jobs"))["data"] == []
+    job = await post(receiver, "/v1/deliveries/retry", 202, dry_run=False)
+    assert (job["kind"], job["state"], job["total"], job["done"]) == ("retry", "queued", 3, 0)
+    step = await receiver.service.jobs.tick()
+    assert (step and step.taken) == 3
+    shown = await get(receiver, f"/v1/jobs/{job['id']}")
+    assert (shown["state"], shown["done"]) == ("done", 3)
+    assert shown["asked"]["states"] == ["dead"]
+    assert (await get(receiver, "/v1/jobs"))["data"] == [shown]
+    assert len(await claim(receiver.store, receiver.clock())) == 3
+    over = await post(receiver, f"/v1/jobs/{job['id']}/cancel", 409)
+    assert over["state"] == "done"
+    (line,) = [line for line in receiver.log if line["event"] == "job"]
+    assert (line["state"], line["done"], line["log_level"]) == ("done", 3, "info")
+
+
+async def test_a_double_click_gets_the_same_job(receiver: Assembled) -> None:
+    async def ask(key: str, **body: Any) -> tuple[int, Any]:
+        response = await receiver.client.post(
+            "/v1/deliveries/retry",
+            json={"dry_run": False, **body},
+            headers={"idempotency-key": key},
+        )
+        return response.status_code, response.json()
+
+    first = await ask("k")
+    second = await ask("k")
+    assert (first[0], second[0]) == (202, 200)
+    assert first[1]["id"] == second[1]["id"]
+    status, refused = await ask("k", limit=3)
+    assert (status, refused["code"]) == (409, "conflict")
+    for odd in ("", "x" * 256, "\x7f"):
+        assert (await ask(odd))[0] == 422
+    canceled = await post(receiver, f"/v1/jobs/{first[1]['id']}/cancel")
+    assert canceled["state"] == "canceled"
+    assert (await ask("k"))[1]["state"] == "canceled"  # it was that very request
+
+
+async def test_an_endpoint_recovers_what_it_did_not_get(receiver: Assembled) -> None:
+    added = await queued(receiver.store, 2)
+    await die(receiver.store)
+    path = f"/v1/endpoints/{added.id}/recover"
+    since = "2026-09-21T00:00:00Z"
+    receiver.clock.advance(1)
+    assert (await post(receiver, path, since=since))["count"] == 2
+    job = await post(receiver, path, 202, since=since, missing=True, dry_run=False)
+    assert (job["kind"], job["project"], job["total"]) == ("recover", "default", 2)
+    await receiver.service.jobs.tick()
+    assert (await get(receiver, f"/v1/jobs/{job['id']}"))["state"] == "done"
+    assert (await post(receiver, path, 422))["code"] == "invalid"
+    assert (await post(receiver, path, 422, since="0001-01-01T00:00:00Z"))["parameter"] == "since"
+    await post(receiver, "/v1/endpoints/ep_0000000000001/recover", 404, since=since)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"state": "pending"},
+        {"state": "sending"},
+        {"limit": 0},
+        {"since": "yesterday"},
+        {"until": "9999-12-31T00:00:00Z"},
+        {"everything": True},
+        {"dry_run": "perhaps"},
+    ],
+)
+async def test_a_bulk_that_makes_no_sense_is_invalid(
+    receiver: Assembled, asked: dict[str, Any]
+) -> None:
+    assert (await post(receiver, "/v1/deliveries/retry", 422, **asked))["code"] == "invalid"
+
+
+async def test_a_bulk_for_what_is_not_there_is_not_found(receiver: Assembled) -> None:
+    await post(receiver, "/v1/deliveries/retry", 404, endpoint="ep_0000000000001")
+    await post(receiver, "/v1/deliveries/retry", 404, task="x")

@@ -9,15 +9,14 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Self
 
 from receiver import ids
-from receiver.admin.ops.asking import ChecksUrls, Principal
-from receiver.admin.ops.repair import MAX_WAIT, RepairOps
+from receiver.admin.ops.asking import ChecksUrls, Principal, moment
+from receiver.admin.ops.repair import MAX_WAIT, Begun, RepairOps
 from receiver.admin.ops.watch import Watch
 from receiver.callbacks import Callback, Reprocess, Reprocessed
-from receiver.clock import SECOND, Clock, from_datetime, to_datetime, within_reason
+from receiver.clock import SECOND, Clock, from_datetime, to_datetime
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
 from receiver.keeping import Pruned
 from receiver.platforms import PLATFORMS
@@ -55,7 +54,7 @@ from receiver.tokens import (
 )
 
 # The doors above take their vocabulary from here, and never reach into the store.
-__all__ = ["Ops", "Page", "Principal", "Query", "Watch"]
+__all__ = ["Begun", "Ops", "Page", "Principal", "Query", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +114,8 @@ class Ops(RepairOps):
             spec=spec,
             project=who.choose(spec.project),
             now=now,
-            deadline_at=_moment(spec.deadline_at, "deadline_at"),
-            give_up_at=_moment(spec.give_up_at, "give_up_at"),
+            deadline_at=moment(spec.deadline_at, "deadline_at"),
+            give_up_at=moment(spec.give_up_at, "give_up_at"),
         )
         # What has no URL is not stored.
         self._mint(_Minted.asked(asked), source)
@@ -154,7 +153,7 @@ class Ops(RepairOps):
     async def claim_tasks(self, who: Principal, claim: TaskClaim) -> Sequence[ClaimedTask]:
         """Lease tasks that are due for reconcile, each with the URL for what a poll finds."""
         now = self._clock()
-        due_by, lease_until = _moment(claim.due_by, "due_by"), now + claim.lease_s * SECOND
+        due_by, lease_until = moment(claim.due_by, "due_by"), now + claim.lease_s * SECOND
         asked = TasksAsked(
             now=now,
             due_by=now if due_by is None else due_by,
@@ -177,7 +176,7 @@ class Ops(RepairOps):
         released = TasksReleased(
             ids=[_canonical(task) for task in release.tasks],
             now=self._clock(),
-            lease_until=_moment(release.lease_until, "lease_until") or 0,
+            lease_until=moment(release.lease_until, "lease_until") or 0,
             polled=release.polled,
             project=who.project,
         )
@@ -295,15 +294,6 @@ def _canonical(task_id: str) -> str:
         return ids.canonical_task(task_id)
     except ValueError:
         raise Invalid(f"A task's id is a UUID, not {task_id[:60]!r}.", parameter="id") from None
-
-
-def _moment(given: datetime | None, name: str) -> int | None:
-    if given is None:
-        return None
-    try:
-        return within_reason(from_datetime(given))
-    except (ValueError, OverflowError):
-        raise Invalid(f"{name} is not a time from 1970 to 2200.", parameter=name) from None
 
 
 def _check_task(spec: TaskSpec) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
-from receiver.clock import Clock
-from receiver.errors import Forbidden, NotFound
+from receiver.clock import Clock, from_datetime, within_reason
+from receiver.errors import Forbidden, Invalid, NotFound
 from receiver.store.protocol import Query, Store
 from receiver.tokens import DEFAULT_PROJECT
 
@@ -37,6 +38,16 @@ class Principal:
         if query.project not in (None, self.project):
             raise Forbidden(f"This token belongs to the project {self.project!r}.")
         return replace(query, project=self.project)
+
+
+def moment(given: datetime | None, name: str) -> int | None:
+    """A given time in milliseconds. Raises Invalid for one that no clock can mean."""
+    if given is None:
+        return None
+    try:
+        return within_reason(from_datetime(given))
+    except (ValueError, OverflowError):
+        raise Invalid(f"{name} is not a time from 1970 to 2200.", parameter=name) from None
 
 
 class ChecksUrls(Protocol):

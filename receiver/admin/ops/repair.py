@@ -4,18 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from receiver.admin.ops.asking import Principal
+from receiver.admin.ops.asking import Principal, moment
 from receiver.admin.ops.deliveries import DeliveryOps
 from receiver.admin.ops.endpoints import EndpointOps
 from receiver.admin.ops.watch import Watch
-from receiver.deliveries import Delivery
-from receiver.repair import ReplayAsked, Replayed
-from receiver.store.protocol import Replay
+from receiver.clock import to_datetime
+from receiver.deliveries import Delivery, State
+from receiver.repair import (
+    Counted,
+    Job,
+    JobKind,
+    RecoverAsked,
+    Repair,
+    ReplayAsked,
+    Replayed,
+    RetryAsked,
+)
+from receiver.store.protocol import NewJob, Page, Query, Replay
 
 MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
 LOOK: Final = 0.05  # seconds between two looks, however much is delivered meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A job that somebody asked for; not `new`: it was there already."""
+
+    job: Job
+    new: bool
 
 
 class RepairOps(EndpointOps, DeliveryOps):
@@ -50,3 +70,65 @@ class RepairOps(EndpointOps, DeliveryOps):
                 await moved.wait()
                 moved.clear()
                 await asyncio.sleep(LOOK)
+
+    async def retry_all(
+        self, who: Principal, asked: RetryAsked, key: str | None
+    ) -> Counted | Begun:
+        """Send all deliveries of a list again, as a job; or count them."""
+        if asked.endpoint is not None:
+            await self.endpoint(who, asked.endpoint)
+        repair = Repair(
+            kind=JobKind.RETRY,
+            states=[asked.state],
+            project=who.within(Query(project=asked.project)).project,
+            endpoint=asked.endpoint,
+            task=asked.task,
+            event_type=asked.event_type,
+            since=_time(asked.since, "since"),
+            until=_time(asked.until, "until"),
+            limit=asked.limit,
+        )
+        return await self._begin(repair, key, dry_run=asked.dry_run)
+
+    async def recover(
+        self, who: Principal, endpoint_id: str, asked: RecoverAsked, key: str | None
+    ) -> Counted | Begun:
+        """Send an endpoint what it did not get of a time's events, as a job; or count it."""
+        repair = Repair(
+            kind=JobKind.RECOVER,
+            states=[State.DEAD, State.CANCELED],
+            project=(await self.endpoint(who, endpoint_id)).project,
+            endpoint=endpoint_id,
+            since=_time(asked.since, "since"),
+            until=_time(asked.until, "until"),
+            missing=asked.missing,
+            limit=asked.limit,
+        )
+        return await self._begin(repair, key, dry_run=asked.dry_run)
+
+    async def _begin(self, repair: Repair, key: str | None, *, dry_run: bool) -> Counted | Begun:
+        counted = await self.store.count_repair(repair)
+        if dry_run:
+            return counted
+        total = counted.count if counted.complete else None
+        return Begun(*await self.store.add_job(NewJob(repair, self._clock(), total, key)))
+
+    async def jobs(self, who: Principal, query: Query) -> Page[Job]:
+        """A page of jobs."""
+        return await self.store.jobs(who.within(query))
+
+    async def job(self, who: Principal, job_id: str) -> Job:
+        """One job."""
+        job = await self.store.job(job_id)
+        who.see(job.project or "")
+        return job
+
+    async def cancel_job(self, who: Principal, job_id: str) -> Job:
+        """Go no further; what was sent again goes on."""
+        await self.job(who, job_id)
+        return await self.store.cancel_job(job_id, self._clock())
+
+
+def _time(given: datetime | None, name: str) -> datetime | None:
+    found = moment(given, name)
+    return None if found is None else to_datetime(found)

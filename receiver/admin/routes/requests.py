@@ -28,6 +28,7 @@ from receiver.tokens import Source
 M = TypeVar("M", bound=BaseModel)
 
 MAX_LIMIT: Final = 200
+MAX_KEY: Final = 255  # characters of an Idempotency-Key, as Stripe takes them
 
 Handler = Callable[[Principal, Request], Awaitable[Response]]
 Row = tuple[str, str, Handler]  # method, path, handler
@@ -143,6 +144,14 @@ def seconds_of(request: Request) -> float:
         return max(_FINITE.validate_python(text), 0.0)
     except ValidationError:
         raise Invalid("wait must be seconds, such as 25.", parameter="wait") from None
+
+
+def key_of(request: Request) -> str | None:
+    """The request's `Idempotency-Key`. Raises Invalid for one that nobody would make."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+        raise Invalid(f"An Idempotency-Key has 1 to {MAX_KEY} printable ASCII characters.")
+    return key
 
 
 def one_of(kind: type[Source], text: str, name: str) -> Source:

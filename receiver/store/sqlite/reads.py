@@ -18,6 +18,7 @@ from receiver.deliveries import DeadLetters, Delivery
 from receiver.endpoints import Endpoint
 from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
+from receiver.repair import Job
 from receiver.results import Result
 from receiver.store.faults import Fault, judge
 from receiver.store.protocol import CostPage, Page, Query
@@ -30,6 +31,7 @@ from receiver.store.sqlite.rows import (
     delivery_of,
     endpoint_of,
     event_of,
+    job_of,
     kept_of,
     result_of,
     task_key,
@@ -116,6 +118,18 @@ class Reads:
                 if judge(error) is Fault.JOB:
                     raise
                 raise StoreUnavailable(f"The database could not be read: {error}.") from error
+
+    async def rows(self, sql: str, values: Iterable[Any] = ()) -> Sequence[Row]:
+        """What a statement of another module of this room finds."""
+        return await self._all_rows(sql, values)
+
+    async def jobs(self, query: Query) -> Page[Job]:
+        """Jobs, the newest first."""
+        where = Where()
+        where.same("project", query.project)
+        where.older(("id",), query)
+        rows = await self._all_rows(*where.list("SELECT * FROM jobs", ("id",), query))
+        return _page(rows, query, job_of, "id")
 
     async def _one_row(self, what: str, sql: str, values: Iterable[Any]) -> Row:
         rows = await self._all_rows(sql, values)

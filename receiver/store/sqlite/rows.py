@@ -15,6 +15,7 @@ from receiver.endpoints import Endpoint
 from receiver.errors import NotFound
 from receiver.events import Event
 from receiver.platforms.reading import dollars
+from receiver.repair import Job, Repair
 from receiver.results import Result
 from receiver.shown import readable
 from receiver.store.seal import Seal
@@ -214,4 +215,21 @@ def attempt_of(row: Row) -> Attempt:
         request_headers=json_of(row["request_headers"]),
         response_body=row["response_body"].decode("utf-8", "replace"),
         response_truncated=bool(row["truncated"]),
+    )
+
+
+def job_of(row: Row) -> Job:
+    """A job out of its row."""
+    return Job(
+        id=ids.JOB + ids.encode(row["id"]),
+        kind=row["kind"],
+        state=row["state"],
+        project=row["project"],
+        asked=Repair.model_validate_json(row["asked"]),
+        total=row["total"],
+        done=row["done"],
+        note=row["note"],
+        created_at=to_datetime(row["created_at"]),
+        started_at=_moment(row["started_at"]),
+        finished_at=_moment(row["finished_at"]),
     )

@@ -467,7 +467,7 @@ def _canonical(task_id: str) -> str:
 
 
 def _newest_id(connection: sqlite3.Connection) -> int:
-    tables = ("callbacks", "events", "endpoints")
+    tables = ("callbacks", "events", "endpoints", "jobs")
     newest = [connection.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in tables]
     return max(number or 0 for number in newest)
 

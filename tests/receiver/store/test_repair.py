@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from receiver.clock import SECOND
 from receiver.store.migrate import migrate
 from receiver.store.protocol import Query, Store
-from receiver.store.sqlite import SqliteStore, dead
+from receiver.store.sqlite import SqliteStore, dead, jobs, repairs
 from tests.doubles import Dice, FakeClock
+from tests.receiver.store.jobs_suite import JobsSuite, begin, repair
 from tests.receiver.store.repair_suite import RepairSuite
 from tests.receiver.store.suite import Opener
 
@@ -27,6 +29,34 @@ class TestSqliteRepair(RepairSuite):
             return await SqliteStore.open(tmp_path / "db", clock=clock, entropy=dice.bits)
 
         return open_it
+
+
+class TestSqliteJobs(JobsSuite):
+    """The behaviour that every store has."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path, clock: FakeClock) -> Opener:
+        dice = Dice()
+
+        async def open_it() -> Store:
+            return await SqliteStore.open(tmp_path / "db", clock=clock, entropy=dice.bits)
+
+        return open_it
+
+    def count_no_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(repairs, "COUNTING", 0)
+
+    async def test_of_jobs_that_are_over_the_latest_are_kept(
+        self, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jobs, "KEPT", 2)
+        made = []
+        for number in range(5):
+            made.append((await begin(store, repair(limit=number + 1))).id)
+            if number != 1:
+                await store.advance_job(made[-1], clock.advance(SECOND))
+        kept = [job.id for job in (await store.jobs(Query())).data]
+        assert kept == [made[4], made[3], made[1]]  # the last of them is still open
 
 
 def test_a_million_dead_letters_are_counted_off_an_index_and_not_sorted(tmp_path: Path) -> None:
