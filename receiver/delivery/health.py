@@ -137,6 +137,16 @@ def follow(health: Health, seen: Seen) -> Health:
     return _held(_struck(_throttled(after, seen), seen), seen)
 
 
+def is_well(health: Health) -> bool:
+    """Whether a success changes nothing but when the last one was."""
+    return (
+        health.failures == 0
+        and health.width is None
+        and health.held_until is None
+        and health.breaker is Breaker.CLOSED
+    )
+
+
 def disabling(health: Health, now: int) -> str | None:
     """A reason to disable the endpoint: it failed for too long without a success in between."""
     since = health.failing_since

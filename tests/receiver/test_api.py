@@ -18,6 +18,7 @@ from receiver.admin.api import MAX_BODY
 from receiver.admin.ops import Principal
 from receiver.clock import DAY
 from receiver.deliveries import State
+from receiver.store.protocol import QueueCancel
 from receiver.store.writer import Transaction
 from receiver.tasks import TaskClaim
 from receiver.tokens import TokenBox, webhook_url
@@ -785,6 +786,26 @@ async def test_what_waits_for_an_endpoint_is_canceled_by_hand_in_bounded_steps(
     assert (await api.post(path)).json() == {"canceled": 2, "more": True}
     assert (await api.post(path)).json() == {"canceled": 0, "more": False}
     assert (await api.post("/v1/endpoints/ep_x/cancel")).status_code == 404
+
+
+async def test_deleting_an_endpoint_cancels_a_long_queue_step_by_step(
+    receiver: Assembled, api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    cancel_queue = receiver.store.cancel_queue
+
+    async def counted(asked: QueueCancel) -> int:
+        steps.append(await cancel_queue(asked))
+        return steps[-1]
+
+    monkeypatch.setattr("receiver.admin.ops.endpoints.CANCEL_STEP", 1)
+    monkeypatch.setattr(receiver.store, "cancel_queue", counted)
+    made = await added(api)
+    await receiver.store.record(arrival(success()))
+    assert (await api.delete(f"/v1/endpoints/{made['id']}")).status_code == 204
+    assert steps == [1, 1, 0]
+    found = (await api.get("/v1/deliveries")).json()["data"]
+    assert [one["state"] for one in found] == ["canceled", "canceled"]
 
 
 async def test_an_endpoint_is_paused_resumed_disabled_enabled_and_deleted(

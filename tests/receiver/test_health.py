@@ -26,6 +26,7 @@ from receiver.delivery.health import (
     Seen,
     disabling,
     follow,
+    is_well,
     longest_pause,
     probe,
     reset,
@@ -312,6 +313,22 @@ def test_enabling_by_hand_forgets_the_failures_and_begins_gently(health: Health)
     fresh = reset(health)
     assert fresh == Health(width=1, last_failure_at=health.last_failure_at)
     assert reset(after(WELL, sent(204))) == Health(last_success_at=START)
+
+
+def test_of_successes_in_a_row_the_last_one_says_it_all_where_all_is_well() -> None:
+    well = after(WELL, sent(204))
+    assert is_well(well)
+    assert after(after(well, sent(204), 9), sent(204), now=START + 9) == after(
+        well, sent(204), now=START + 9
+    )
+
+
+@pytest.mark.parametrize(
+    "health", [opened(), probing(), after(WELL, sent(500)), after(WELL, sent(429)), Health(width=2),
+               Health(held_until=START)]
+)  # fmt: skip
+def test_what_a_success_changes_is_not_well(health: Health) -> None:
+    assert not is_well(health)
 
 
 # Whatever happens

@@ -144,4 +144,7 @@ class EndpointOps(Desk):
     async def delete_endpoint(self, who: Principal, endpoint_id: str) -> None:
         """Forget an endpoint and cancel its queue."""
         await self.endpoint(who, endpoint_id)
-        await self.store.delete_endpoint(endpoint_id, self._clock())
+        asked = QueueCancel(endpoint_id, self._clock(), CANCEL_STEP)
+        while await self.store.cancel_queue(asked) == CANCEL_STEP:
+            pass  # step by step: a long queue in one transaction would hold up everybody
+        await self.store.delete_endpoint(endpoint_id, asked.now)

@@ -13,7 +13,17 @@ from datetime import datetime
 from typing import Any, Final
 
 from receiver.clock import to_datetime
-from receiver.delivery.health import WELL, Health, Seen, disabling, follow, reset, width_of
+from receiver.delivery.health import (
+    WELL,
+    Health,
+    Seen,
+    disabling,
+    follow,
+    is_well,
+    reset,
+    width_of,
+)
+from receiver.delivery.policy import succeeded
 from receiver.endpoints import Breaker, EndpointHealth
 from receiver.endpoints import State as EndpointState
 from receiver.store.protocol import Settled
@@ -89,19 +99,26 @@ def begin_anew(connection: sqlite3.Connection, endpoint: int) -> None:
 
 def note(connection: sqlite3.Connection, news: Sequence[Settled]) -> dict[int, str]:
     """Let each attempt's endpoint fare better or worse; the endpoints to disable, and why."""
-    found = _found(connection, {settled.claimed.endpoint_id for settled in news})
-    healths = {number: one.health for number, one in found.items()}
-    disabled: dict[int, str] = {}
+    told: dict[int, list[Settled]] = {}
     for settled in news:
-        number = settled.claimed.endpoint_id
-        if number not in found:
-            continue  # deleted meanwhile
-        healths[number] = follow(healths[number], _seen(settled, found[number]))
-        reason = settled.disable or disabling(healths[number], settled.now)
-        if reason is not None and not found[number].is_disabled:
-            disabled.setdefault(number, reason)
+        told.setdefault(settled.claimed.endpoint_id, []).append(settled)
+    found, healths, disabled = _found(connection, told), dict[int, Health](), dict[int, str]()
+    for number, one in found.items():  # who was deleted meanwhile is not among them
+        healths[number], reason = _fare(one, told[number])
+        if reason is not None and not one.is_disabled:
+            disabled[number] = reason
     keep(connection, healths)
     return disabled
+
+
+def _fare(found: Found, told: Sequence[Settled]) -> tuple[Health, str | None]:
+    health, reason = found.health, None
+    if is_well(health) and all(succeeded(settled.outcome) for settled in told):
+        told = told[-1:]  # the others change nothing more, and each costs as much as its rows
+    for settled in told:
+        health = follow(health, _seen(settled, found))
+        reason = reason or settled.disable or disabling(health, settled.now)
+    return health, reason
 
 
 def _seen(settled: Settled, found: Found) -> Seen:
