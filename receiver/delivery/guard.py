@@ -99,6 +99,10 @@ class HostUnreadable(UrlRefused):
     """The host can't be a name or an address, however it is looked up."""
 
 
+class HostRefused(UrlRefused):
+    """The host is one that deliveries must not reach; the message is for those who may allow it."""
+
+
 class ConnectionBlocked(OSError):
     """What the hooks raise, since aiohttp passes on nothing but OSError; carries `blocked`."""
 
@@ -147,7 +151,7 @@ class Guard:
         host, port = _dialled(url)
         if self._ourselves.has_origin(URL(url)):
             own = OwnAddress(f"{scheme}://{host}:{port}")
-            raise UrlRefused(f"{host} can't be delivered to: {own}") from own
+            raise HostRefused(f"{host} can't be delivered to: {own}") from own
         guard = self.for_plain_http() if scheme == "http" else self
         guard.check_host(host, port)
 
@@ -163,7 +167,7 @@ class Guard:
         own = [refusal for refusal in blocked if isinstance(refusal, OwnAddress)]
         if own or (blocked and len(blocked) == len(addresses)):
             first = (own or blocked)[0]
-            raise UrlRefused(f"{host} can't be delivered to: {first}") from first
+            raise HostRefused(f"{host} can't be delivered to: {first}") from first
 
     def _refusal(self, address: str, port: int) -> BlockedAddress | None:
         try:

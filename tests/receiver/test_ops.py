@@ -14,13 +14,14 @@ from receiver import ids
 from receiver.admin.ops import Ops, Principal, Watch
 from receiver.callbacks import Reprocess
 from receiver.deliveries import State
+from receiver.delivery.guard import UrlRefused
 from receiver.endpoints import EndpointPatch, EndpointSpec, PreviewAsked, RotateAsked
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, NotFound
 from receiver.store.protocol import Query
 from receiver.tasks import TaskClaim, TaskPatch, TaskSpec
 from receiver.tokens import Source
-from tests.doubles import Assembled, assembled
+from tests.doubles import PUBLIC_URL, Assembled, assembled
 from tests.make import OTHER, TASK, arrival, failure, settled, success, uuid, wrapped
 from tests.receiver.store.suite import claim
 
@@ -54,6 +55,29 @@ async def things(receiver: Assembled) -> dict[str, str]:
         "event": ids.EVENT + ids.encode(claimed.event_id),
         "delivery": ids.delivery_id(claimed.event_id, claimed.endpoint_id),
     }
+
+
+async def test_a_project_is_not_told_what_is_behind_the_receiver(receiver: Assembled) -> None:
+    ops = receiver.service.ops
+    made = await ops.add_endpoint(OWNER, EndpointSpec(url=URL), None)
+    for url, why in (
+        ("https://10.1.2.3/", "REELHOOK_ALLOW_NETWORKS"),
+        ("https://169.254.169.254/", "metadata"),
+        ("https://localhost/", "127.0.0.1"),
+        (PUBLIC_URL, "this receiver itself"),
+    ):
+        told = set()
+        for who in (ADMIN, OWNER):
+            with pytest.raises(UrlRefused) as added:
+                await ops.add_endpoint(who, EndpointSpec(url=url), "film")
+            with pytest.raises(UrlRefused) as changed:
+                await ops.change_endpoint(who, made.id, EndpointPatch(url=url))
+            assert str(added.value) == str(changed.value)
+            assert (why in str(added.value)) == (who is ADMIN)
+            told.add(str(added.value))
+        assert "This host can't be delivered to; ask whoever runs the receiver." in told
+    with pytest.raises(UrlRefused, match="user name"):
+        await ops.add_endpoint(OWNER, EndpointSpec(url="https://a:b@example.com/"), None)
 
 
 def asked_by(

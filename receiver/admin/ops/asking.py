@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from receiver.clock import Clock, from_datetime, within_reason
+from receiver.delivery.guard import HostRefused
 from receiver.errors import Forbidden, Invalid, NotFound
 from receiver.store.protocol import Query, Store
 from receiver.tokens import DEFAULT_PROJECT
@@ -71,3 +72,14 @@ class Desk:
         self._guard = guard
         self._clock = clock
         self._random = random_bytes
+
+    def _check_url(self, who: Principal, url: str) -> None:
+        """Raises UrlRefused, to a project without what it says of the network behind us."""
+        try:
+            self._guard.check_url(url)
+        except HostRefused:
+            if who.project is None:
+                raise
+            raise HostRefused(
+                "This host can't be delivered to; ask whoever runs the receiver."
+            ) from None

@@ -44,7 +44,7 @@ class EndpointOps(Desk):
         self, who: Principal, spec: EndpointSpec, project: str | None
     ) -> Endpoint:
         """Register a downstream callback. The answer alone carries the secret."""
-        self._guard.check_url(spec.url)
+        self._check_url(who, spec.url)
         check(spec)
         secret = self._secret(spec.secret if isinstance(spec, EndpointAsked) else None)
         project = who.choose(project)
@@ -83,7 +83,7 @@ class EndpointOps(Desk):
         """Change what the patch names; a new URL is used from the next attempt."""
         current = await self.endpoint(who, endpoint_id)
         spec = patch.of(current)
-        self._guard.check_url(spec.url)
+        self._check_url(who, spec.url)
         check(spec)
         change = EndpointChange(endpoint_id, patch, self._private_key())
         return await self.store.change_endpoint(change)
