@@ -1,7 +1,7 @@
 """Every way to write an address inside × every door × every way there: no canary is ever hit.
 
-security.md §3.4 is the list of spellings (`BYPASSES`, `ODD_URLS`). A door brings URLs to where the
-worker would send to them; a way is how a URL leads inside. A new door is one line in `DOORS`.
+`BYPASSES` and `ODD_URLS` list the spellings. A door brings URLs to where the worker would send to
+them, and has it send; a way is how a URL leads inside. A new door is one line in `DOORS`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ class Names(AbstractResolver):
 class Stage:
     """A whole receiver, its names, the canaries, and the consumer at the allowed address."""
 
+    door: Door
     receiver: Assembled
     names: Names
     birds: Canaries
@@ -88,11 +89,15 @@ class Stage:
         urls = [f"{way}://{host}:{port}/" for host in BYPASSES for way in ("http", "https")]
         return urls + [odd.format(port=port) for odd in ODD_URLS]
 
-    async def tell(self) -> None:
-        """One event for every endpoint, and all its deliveries sent."""
+    async def record(self) -> None:
+        """One event for every endpoint."""
         self.events += 1
         of = uuid(self.events)
         await self.receiver.store.record(arrival_of(of, success(self.events), expected=2))
+
+    async def tell(self) -> None:
+        """Something for every endpoint, as the door has it, and all of it sent."""
+        await self.door.tell(self)
         while await self.receiver.service.worker.tick():
             await self.receiver.service.worker.drain()
 
@@ -103,7 +108,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, allow: Sequence[str] = (ALLOWED,)) -> AsyncIterator[Stage]:
+async def stage(
+    folder: Path, door: Door, allow: Sequence[str] = (ALLOWED,)
+) -> AsyncIterator[Stage]:
     locations: list[str] = []
     names = Names()
     networks = ",".join(allow)
@@ -112,7 +119,9 @@ async def stage(folder: Path, allow: Sequence[str] = (ALLOWED,)) -> AsyncIterato
         assembled_over(folder, names, {"REELHOOK_ALLOW_NETWORKS": networks}) as receiver,
     ):
         names.answers["good.example"] = [[]]
-        yield Stage(receiver, names, birds, locations)
+        here = Stage(door, receiver, names, birds, locations)
+        await here.record()  # there is something to replay before there are endpoints
+        yield here
 
 
 def consumer(locations: list[str]) -> Handler:
@@ -135,10 +144,17 @@ def consumer(locations: list[str]) -> Handler:
     return handle
 
 
-# Doors: each brings a URL to an endpoint, whose id it gives; None when the URL is refused
+# Doors
 
 
-Door = Callable[[Stage, str], Awaitable[str | None]]
+@dataclass(frozen=True)
+class Door:
+    """`open` brings a URL to an endpoint and gives its id, None when the URL is refused; `tell` is
+    why something is sent there; `left` is what a delivery is after its first attempt failed."""
+
+    open: Callable[[Stage, str], Awaitable[str | None]]
+    tell: Callable[[Stage], Awaitable[None]]
+    left: str = "pending"
 
 
 async def create(here: Stage, url: str) -> str | None:
@@ -156,8 +172,8 @@ async def update(here: Stage, url: str) -> str | None:
     return changed
 
 
-async def deliver(here: Stage, url: str) -> str | None:
-    """Past the API: what was registered while other rules held."""
+async def past_the_api(here: Stage, url: str) -> str | None:
+    """What was registered while other rules held."""
     made = await here.receiver.store.add_endpoint(endpoint_of(secret=SECRET, url=url))
     return made.id
 
@@ -171,15 +187,34 @@ def _accepted(answer: httpx.Response) -> str | None:
     return str(found["id"])
 
 
-DOORS: dict[str, Door] = {"create": create, "update": update, "deliver": deliver}
+async def try_each_out(here: Stage) -> None:
+    for made in here.asked:
+        answer = await here.receiver.client.post(f"/v1/endpoints/{made}/test")
+        assert answer.status_code == 201
 
 
-# Ways: each opens all endpoints through a door, sends, and looks at what became of it
+async def replay_the_first(here: Stage) -> None:
+    events = (await here.receiver.store.events(Query(event_type="result.succeeded"))).data
+    here.receiver.clock.advance(MINUTE)  # what still waits is left alone: it is due by then
+    answer = await here.receiver.client.post(f"/v1/events/{events[-1].id}/replay", json={})
+    assert answer.status_code == 200
 
 
-async def direct(here: Stage, door: Door) -> None:
+DOORS = {
+    "create": Door(create, Stage.record),
+    "update": Door(update, Stage.record),
+    "deliver": Door(past_the_api, Stage.record),
+    "test": Door(past_the_api, try_each_out, left="dead"),  # a test is tried once
+    "replay": Door(past_the_api, replay_the_first),
+}
+
+
+# Ways: each opens all endpoints through the door, has it send, and looks at what became of it
+
+
+async def direct(here: Stage) -> None:
     for url in here.inside:
-        if (made := await door(here, url)) is not None:
+        if (made := await here.door.open(here, url)) is not None:
             here.asked[made] = url
     for address in here.birds.addresses:  # names lead to each of the canaries in turn
         here.names.others = [address]
@@ -187,11 +222,11 @@ async def direct(here: Stage, door: Door) -> None:
         await all_refused(here)
 
 
-async def redirected(here: Stage, door: Door) -> None:
+async def redirected(here: Stage) -> None:
     here.locations.extend(here.inside)
     for number, url in enumerate(here.inside):
         status = STATUSES[number % len(STATUSES)]
-        made = await door(here, f"http://{ALLOWED}:{here.birds.port}/{number}/{status}")
+        made = await here.door.open(here, f"http://{ALLOWED}:{here.birds.port}/{number}/{status}")
         assert made is not None
         here.asked[made] = url
     here.names.others = ["127.0.0.1"]
@@ -199,8 +234,8 @@ async def redirected(here: Stage, door: Door) -> None:
     await all_refused(here, {"redirect"}, opened=len(here.inside))
 
 
-async def rebinding(here: Stage, door: Door) -> None:
-    opened = await _open_names(here, door, lambda inside: [[ALLOWED], [inside]])
+async def rebinding(here: Stage) -> None:
+    opened = await _open_names(here, lambda inside: [[ALLOWED], [inside]])
     await here.tell()
     for made in here.asked:
         assert (await here.last(made)).state == "succeeded"
@@ -208,19 +243,19 @@ async def rebinding(here: Stage, door: Door) -> None:
     await all_refused(here, {"blocked_address"}, opened=opened)
 
 
-async def failing_first(here: Stage, door: Door) -> None:
+async def failing_first(here: Stage) -> None:
     """The lookup that failed at registration or at first decides nothing (GitLab, H1 632101)."""
-    opened = await _open_names(here, door, lambda inside: [[], [inside]])
+    opened = await _open_names(here, lambda inside: [[], [inside]])
     await here.tell()
     await all_refused(here, {"dns"}, opened=opened)
     await here.tell()
     await all_refused(here, {"blocked_address"}, opened=opened)
 
 
-async def mixed(here: Stage, door: Door) -> None:
-    opened = await _open_names(here, door, lambda inside: [[ALLOWED, inside]])
-    opened += await _open_names(here, door, lambda inside: [[inside, ALLOWED]])
-    opened += await _open_names(here, door, lambda inside: [["8.8.8.8", inside, ALLOWED]])
+async def mixed(here: Stage) -> None:
+    opened = await _open_names(here, lambda inside: [[ALLOWED, inside]])
+    opened += await _open_names(here, lambda inside: [[inside, ALLOWED]])
+    opened += await _open_names(here, lambda inside: [["8.8.8.8", inside, ALLOWED]])
     await here.tell()
     await all_refused(here, {"blocked_address"}, opened=opened)
 
@@ -234,13 +269,13 @@ WAYS = {
 }
 
 
-async def _open_names(here: Stage, door: Door, answers: Callable[[str], list[list[str]]]) -> int:
+async def _open_names(here: Stage, answers: Callable[[str], list[list[str]]]) -> int:
     """An endpoint for each address inside, at a name of its own; how many."""
     targets = [*here.birds.addresses, *(host.strip("[]") for host in BYPASSES)]
     for target in targets:
         name = f"n{len(here.names.answers)}.example"
         here.names.answers[name] = answers(target)
-        made = await door(here, f"http://{name}:{here.birds.port}/")
+        made = await here.door.open(here, f"http://{name}:{here.birds.port}/")
         assert made is not None
         here.asked[made] = target
     return len(targets)
@@ -252,14 +287,14 @@ async def all_refused(here: Stage, ends: set[str] = REFUSED, opened: int | None 
     assert opened is None or len(here.asked) == opened
     for made, inside in here.asked.items():
         delivery = await here.last(made)
-        assert (delivery.state, delivery.last_error in ends) == ("pending", True), inside
+        assert (delivery.state, delivery.last_error in ends) == (here.door.left, True), inside
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("door", DOORS)
 async def test_no_way_through_any_door_leads_inside(tmp_path: Path, door: str, way: str) -> None:
-    async with stage(tmp_path) as here:
-        await WAYS[way](here, DOORS[door])
+    async with stage(tmp_path, DOORS[door]) as here:
+        await WAYS[way](here)
         assert here.birds.hits == {}
 
 
@@ -267,10 +302,10 @@ async def test_no_way_through_any_door_leads_inside(tmp_path: Path, door: str, w
 async def test_only_names_that_have_to_be_looked_up_are_registered(
     tmp_path: Path, door: str
 ) -> None:
-    async with stage(tmp_path) as here:
+    async with stage(tmp_path, DOORS[door]) as here:
         names = {"a.127.0.0.1.nip.io", "localtest.me"}
         for url in here.inside:
-            accepted = await DOORS[door](here, url) is not None
+            accepted = await here.door.open(here, url) is not None
             assert accepted == (_host(url) in names), url
         assert here.names.asked == []  # a lookup would tell strangers what is in our DNS
 
@@ -280,7 +315,7 @@ def _host(url: str) -> str:
 
 
 async def test_what_is_blocked_is_tried_again_and_dies_of_it(tmp_path: Path) -> None:
-    async with stage(tmp_path) as here:
+    async with stage(tmp_path, DOORS["create"]) as here:
         here.names.others = ["127.0.0.1"]
         spec = {"url": f"https://localtest.me:{here.birds.port}/", "schedule": [0, 1, 1]}
         made = (await here.receiver.client.post("/v1/endpoints", json=spec)).json()["id"]
@@ -301,31 +336,35 @@ async def test_what_is_blocked_is_tried_again_and_dies_of_it(tmp_path: Path) -> 
 # Controls: the same doors and ways do reach a canary that is allowed
 
 
-async def opened_to_all(here: Stage, door: Door, url: str) -> None:
-    made = await door(here, url)
+async def opened_to_all(here: Stage, url: str) -> None:
+    made = await here.door.open(here, url)
     assert made is not None, url
+    here.asked = {made: url}
     await here.tell()
 
 
 @pytest.mark.parametrize("door", DOORS)
 async def test_control_the_canaries_sing_when_they_may(tmp_path: Path, door: str) -> None:
-    async with stage(tmp_path, allow=EVERYTHING_INSIDE) as here:
+    async with stage(tmp_path, DOORS[door], allow=EVERYTHING_INSIDE) as here:
         port = here.birds.port
         for number, address in enumerate(here.birds.addresses):
             shown = f"[{address}]" if ":" in address else address
-            await opened_to_all(here, DOORS[door], f"http://{shown}:{port}/")
+            await opened_to_all(here, f"http://{shown}:{port}/")
             assert here.birds.hits[address]
             direct_hits = here.birds.hits.copy()
             name = f"n{number}.example"
             here.names.answers[name] = [[ALLOWED], [address]]
-            await opened_to_all(here, DOORS[door], f"http://{name}:{port}/")
+            await opened_to_all(here, f"http://{name}:{port}/")
             await here.tell()
             assert here.birds.hits[address] > direct_hits[address]
         assert set(here.birds.hits) == set(here.birds.addresses)
 
 
 async def test_control_who_follows_redirects_is_led_inside(tmp_path: Path) -> None:
-    async with stage(tmp_path) as here, httpx.AsyncClient(follow_redirects=True) as client:
+    async with (
+        stage(tmp_path, DOORS["create"]) as here,
+        httpx.AsyncClient(follow_redirects=True) as client,
+    ):
         here.locations.append(f"http://127.0.0.1:{here.birds.port}/")
         for status in STATUSES:
             with pytest.raises(httpx.RemoteProtocolError):  # a canary says nothing
