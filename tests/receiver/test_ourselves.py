@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 EVERYTHING: list[Network] = [ip_network("0.0.0.0/0"), ip_network("::/0")]
 LOOPBACK = "127.0.0.0/8,::1/128"
 UNUSED = "203.0.113.77"  # TEST-NET-3: no machine has it
+NOWAY = "255.255.255.255"  # the kernel lets nobody connect there who did not ask to broadcast
 
 
 def guard_of(ourselves: Ourselves) -> Guard:
@@ -94,7 +95,11 @@ def blocked(bound: tuple[str, int], address: str, port: int) -> bool:
     [
         ("127.0.0.1", ["127.0.0.1", "::ffff:127.0.0.1", "0.0.0.0"], ["127.0.0.2", "::1", UNUSED]),
         ("::1", ["::1", "::", "0:0::1"], ["127.0.0.1", UNUSED, "2001:db8::1"]),
-        ("0.0.0.0", ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::ffff:127.0.0.1"], ["::1", UNUSED]),
+        (
+            "0.0.0.0",
+            ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::ffff:127.0.0.1"],
+            ["::1", UNUSED, NOWAY],
+        ),
         ("::", ["127.0.0.1", "0.0.0.0", "::1", "::"], [UNUSED, "2001:db8::1"]),
         (UNUSED, [UNUSED], ["127.0.0.1", "203.0.113.78", "0.0.0.0"]),
     ],
