@@ -62,7 +62,7 @@ class Plan:
     alterations: tuple[str, ...] = ()
 
 
-SHORT: Final = Plan(events=2_000, deadline=2.0, outage=3.0, limit=100)
+SHORT: Final = Plan(events=500, deadline=1.5, outage=8.0, limit=100)
 LONG: Final = Plan(events=20_000, deadline=2.0, outage=8.0, limit=3_000)
 
 

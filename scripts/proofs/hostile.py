@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from email.utils import formatdate
@@ -27,9 +27,10 @@ from typing import Final
 from scripts.proofs.harness import run
 
 FAULTY: Final = 0.3  # of the tries of an event
+RARELY: Final = 0.004  # of them: asks for time, in which its endpoint gets nothing at all
 POISONED: Final = 0.01  # of the events: an endpoint never takes them
 TAME: Final = 4  # from this try on it behaves
-ASKS_FOR: Final = 4.0  # seconds of Retry-After
+ASKS_FOR: Final = 3.0  # seconds of Retry-After
 OUTAGE: Final = "outage"  # the endpoint that takes nothing at first
 DRIP: Final = 0.2  # seconds between two bytes
 
@@ -67,15 +68,19 @@ def is_poisoned(seed: int, endpoint: str, event: str) -> bool:
 def fate_of(seed: int, endpoint: str, event: str, number: int, *, down: bool) -> str:
     """What happens to the number-th try, from 1."""
     if is_poisoned(seed, endpoint, event):
-        return "error"
+        return REFUSED
     if not down and number >= TAME:
         return WELL
     drawn = draw(seed, endpoint, event, number)
-    share = 1.0 if down else FAULTY
-    if drawn >= share:
-        return WELL
-    fates = OUTAGES if down else tuple(FATES)
-    return fates[int(drawn / share * len(fates))]
+    if down:
+        return _pick(OUTAGES, drawn)
+    if drawn < RARELY:
+        return _pick(ASKING, drawn / RARELY)
+    return _pick(USUAL, (drawn - RARELY) / (FAULTY - RARELY)) if drawn < FAULTY else WELL
+
+
+def _pick(fates: Sequence[str], drawn: float) -> str:
+    return fates[int(drawn * len(fates))]
 
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -87,6 +92,10 @@ async def _well(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 async def _error(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 500 X\r\nContent-Length: 5\r\n\r\nsorry")
+
+
+async def _refused(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 422 X\r\nContent-Length: 5\r\n\r\nnever")
 
 
 async def _busy(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -151,7 +160,9 @@ async def _pour(writer: asyncio.StreamWriter, head: bytes, drop: bytes, pause: f
 
 
 WELL: Final = "well"
+REFUSED: Final = "refused"  # what it never takes; it says so, since it is there
 FATES: Final[Mapping[str, Answer]] = {
+    REFUSED: _refused,
     "error": _error,
     "busy": _busy,
     "away": _away,
@@ -166,8 +177,9 @@ FATES: Final[Mapping[str, Answer]] = {
     "endless hints": _hints,
 }
 TAKEN: Final = frozenset({WELL, "drip", "bomb"})  # a whole head with a 2xx
-ASKING: Final = frozenset({"busy", "away"})
-OUTAGES: Final = ("error", "hang", "reset", "away")
+ASKING: Final = ("busy", "away")
+USUAL: Final = tuple(fate for fate in FATES if fate not in (*ASKING, REFUSED))
+OUTAGES: Final = ("error", "hang", "reset", "busy", "away")
 
 
 class Hostile:
