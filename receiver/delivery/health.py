@@ -58,9 +58,9 @@ class Health:
     strikes: int = 0  # those of them that speak against the endpoint, not against one event
     failing_since: int | None = None  # the first attempt of that row
     held_until: int | None = None  # nothing is sent before
+    refused_at: int | None = None  # when the attempt began whose answer asked for that
     pause: int = 0  # before the last probe
     width: int | None = None  # at most so many at once; None: as many as were set
-    grown: int = 0  # successes since the width last changed
     throttled_at: int | None = None
     last_success_at: int | None = None
     last_failure_at: int | None = None
@@ -159,9 +159,11 @@ def _after_success(health: Health, seen: Seen) -> Health:
         failures=0,
         strikes=0,
         failing_since=None,
-        held_until=None if (health.held_until or 0) <= seen.now else health.held_until,
         last_success_at=seen.now,
     )
+    if health.refused_at is not None and seen.started_at >= health.refused_at:
+        # Whoever took what was sent after that meant one delivery, which waits in any case.
+        after = replace(after, held_until=None, refused_at=None)
     return _widened(after, seen) if after.breaker is Breaker.CLOSED else _answered(after)
 
 
@@ -170,7 +172,7 @@ def _answered(health: Health) -> Health:
         return health
     # What was held is due at once: it goes one by one at first.
     after = MOVES[health.breaker, Move.ANSWER]
-    return replace(health, breaker=after, held_until=None, pause=0, width=1, grown=0)
+    return replace(health, breaker=after, held_until=None, refused_at=None, pause=0, width=1)
 
 
 def _struck(health: Health, seen: Seen) -> Health:
@@ -199,18 +201,17 @@ def _throttled(health: Health, seen: Seen) -> Health:
     if not throttles(seen.outcome) or not _is_news(health, seen):
         return health
     width = max(width_of(replace(health, breaker=Breaker.CLOSED), seen.concurrency) // 2, 1)
-    return replace(health, width=width, grown=0, throttled_at=seen.now)
+    return replace(health, width=width, throttled_at=seen.now)
 
 
 def _widened(health: Health, seen: Seen) -> Health:
-    # One more after as many successes as go out at once: additive increase, as TCP does it.
+    # Additive increase. One a success and not one a round: who fails one attempt in ten would be
+    # kept at four at once for ever, so that a few slow answers stop all the others.
     if health.width is None or not _is_news(health, seen):
         return health
-    if health.grown + 1 < health.width:
-        return replace(health, grown=health.grown + 1)
     if health.width + 1 >= seen.concurrency:
-        return replace(health, width=None, grown=0, throttled_at=None)
-    return replace(health, width=health.width + 1, grown=0)
+        return replace(health, width=None, throttled_at=None)
+    return replace(health, width=health.width + 1)
 
 
 def _is_news(health: Health, seen: Seen) -> bool:
@@ -221,4 +222,5 @@ def _held(health: Health, seen: Seen) -> Health:
     asked = hold_of(seen.outcome, seen.now)
     if not asked:
         return health
-    return replace(health, held_until=max(health.held_until or 0, seen.now + asked))
+    until = max(health.held_until or 0, seen.now + asked)
+    return replace(health, held_until=until, refused_at=seen.started_at)
