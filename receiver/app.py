@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,7 +20,9 @@ from receiver import deadlines, ids
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
 from receiver.admin.auth import Auth
 from receiver.admin.ops import Ops
+from receiver.alerts import Alerts
 from receiver.clock import Clock
+from receiver.deliveries import Outcome
 from receiver.delivery.guard import Guard
 from receiver.delivery.policy import SCHEDULE
 from receiver.delivery.sender import Sender
@@ -39,7 +41,7 @@ from receiver.problems import MEDIA_TYPE, problem
 from receiver.repair import Job, JobState
 from receiver.retention import LOOK, Retention
 from receiver.settings import Settings, listed
-from receiver.store.protocol import Settled, Store
+from receiver.store.protocol import Alert, Settled, Store
 from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
@@ -56,6 +58,7 @@ class Service:
     worker: Worker
     retention: Retention
     jobs: Jobs
+    alerts: Alerts
 
 
 def build(
@@ -104,6 +107,7 @@ def build(
         lease=lease,
     )
     jobs = Jobs(store, clock=clock, journal=_job_journal(log))
+    alerts = Alerts(store, sender, settings.alert_url, clock=clock, journal=AlertJournal(log))
     ingest = Ingest(
         store.record,
         store.admit,
@@ -122,11 +126,11 @@ def build(
     app = Starlette(
         routes=routes,
         exception_handlers=dict(EXCEPTION_HANDLERS),
-        lifespan=_lifespan(store, ops, worker, retention, jobs, clock, log),
+        lifespan=_lifespan(store, ops, worker, retention, jobs, alerts, clock, log),
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
-    return Service(app, ingest, ops, worker, retention, jobs)
+    return Service(app, ingest, ops, worker, retention, jobs, alerts)
 
 
 def _lifespan(
@@ -135,6 +139,7 @@ def _lifespan(
     worker: Worker,
     retention: Retention,
     jobs: Jobs,
+    alerts: Alerts,
     clock: Clock,
     log: Log,
 ) -> Lifespan[Starlette]:
@@ -147,6 +152,7 @@ def _lifespan(
             ),
             asyncio.create_task(_supervised("retention", lambda: _prune(retention, log), log)),
             asyncio.create_task(_supervised("jobs", lambda: _work(jobs, log), log)),
+            asyncio.create_task(_supervised("alerts", lambda: _tell(alerts, log), log)),
         ]
         try:
             yield
@@ -194,6 +200,43 @@ async def _work(jobs: Jobs, log: Log) -> None:
         await jobs.run()
     except StoreUnavailable as error:
         log.debug("jobs", error=str(error))  # the store itself says so, once
+
+
+async def _tell(alerts: Alerts, log: Log) -> None:
+    while True:
+        try:
+            await alerts.tick()
+        except StoreUnavailable as error:
+            log.debug("alerts", error=str(error))  # the store itself says so, once
+        await asyncio.sleep(TICK)
+
+
+class AlertJournal:
+    """Writes what operational events tell, without what is a consumer's own: its task."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def tell(self, payload: Mapping[str, Any]) -> None:
+        """One line for each."""
+        endpoint, delivery = payload["data"]["endpoint"], payload["data"].get("delivery")
+        about = {"endpoint": endpoint["id"], "host": endpoint["host"]}
+        if delivery is None:
+            self._log.error("endpoint disabled", reason=endpoint["reason"], **about)
+            return
+        names = ("event_type", "attempts", "last_error", "last_status")
+        facts = {name: delivery[name] for name in names}
+        self._log.error("delivery exhausted", delivery=delivery["id"], **facts, **about)
+
+    def give_up(self, alerts: Sequence[Alert], outcome: Outcome) -> None:
+        """The URL itself is a credential, so it is not said."""
+        self._log.error(
+            "alerts not sent to REELHOOK_ALERT_URL",
+            count=len(alerts),
+            first=alerts[0].id,
+            status=outcome.status,
+            failure=outcome.failure and outcome.failure.value,
+        )
 
 
 def _job_journal(log: Log) -> JobJournal:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from receiver.errors import Invalid
-from receiver.events import TYPES, Event
+from receiver.events import ENDPOINT_TEST, OPERATIONAL, TYPES, Event
 from receiver.platforms import PARSERS
 from receiver.tasks import Status
 
@@ -214,7 +214,17 @@ def facts_in(payload: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1_024)
 def _wants_type(patterns: tuple[str, ...], event_type: str) -> bool:
-    return any(matches(pattern, event_type) for pattern in patterns)
+    return any(reaches(pattern, event_type) for pattern in patterns)
+
+
+def reaches(pattern: str, event_type: str) -> bool:
+    """Whether a pattern of `event_types` lets a type through.
+
+    What the receiver tells of itself is for those who named it: `*` means results and tasks.
+    """
+    if event_type in OPERATIONAL and (pattern.startswith("*") or event_type == ENDPOINT_TEST):
+        return False
+    return matches(pattern, event_type)
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -281,8 +291,8 @@ def _check_pattern(parameter: str, pattern: str) -> None:
             f"{pattern!r} is no pattern: write a value, with `*` at an end as a wildcard.",
             parameter=parameter,
         )
-    known = KNOWN.get(parameter)
-    if known is not None and not any(matches(pattern, text) for text in known):
+    known, fits = KNOWN.get(parameter), reaches if parameter == "event_types" else matches
+    if known is not None and not any(fits(pattern, text) for text in known):
         raise Invalid(
             f"{pattern!r} matches nothing there is: {', '.join(known)}.", parameter=parameter
         )

@@ -26,14 +26,20 @@ TASK_COMPLETED: Final = "task.completed"
 TASK_REVISED: Final = "task.revised"
 TASK_OVERDUE: Final = "task.overdue"
 ENDPOINT_TEST: Final = "endpoint.test"
+ENDPOINT_DISABLED: Final = "endpoint.disabled"
+DELIVERY_EXHAUSTED: Final = "delivery.exhausted"
 TYPES: Final = (
     RESULT_SUCCEEDED,
     RESULT_FAILED,
     TASK_COMPLETED,
     TASK_REVISED,
     TASK_OVERDUE,
+    ENDPOINT_DISABLED,
+    DELIVERY_EXHAUSTED,
     ENDPOINT_TEST,
 )
+# What the receiver tells of itself, and not of a task.
+OPERATIONAL: Final = frozenset({ENDPOINT_DISABLED, DELIVERY_EXHAUSTED, ENDPOINT_TEST})
 
 
 class Announcement(NamedTuple):
@@ -91,6 +97,36 @@ def announce_test(endpoint: str, project: str, description: str, now: int) -> An
     """An event that only tries an endpoint out; it is told to that one alone."""
     about = {"id": endpoint, "project": project, "description": description}
     return _about(ENDPOINT_TEST, {"endpoint": about}, now)
+
+
+def announce_disabled(endpoint: Mapping[str, Any], now: int) -> Announcement:
+    """The receiver stopped sending to an endpoint; `reason` says why."""
+    return _about(ENDPOINT_DISABLED, {"endpoint": endpoint}, now)
+
+
+def announce_exhausted(
+    task: Mapping[str, Any] | None,
+    endpoint: Mapping[str, Any],
+    delivery: Mapping[str, Any],
+    now: int,
+) -> Announcement:
+    """A delivery died. `task`, as its event told of it, is what filters look at."""
+    about = {} if task is None else {"task": task}
+    return _about(DELIVERY_EXHAUSTED, {**about, "endpoint": endpoint, "delivery": delivery}, now)
+
+
+def sentence(payload: Mapping[str, Any]) -> str:
+    """An operational event in words for a person."""
+    endpoint, delivery = payload["data"]["endpoint"], payload["data"].get("delivery")
+    where = f"endpoint {endpoint['id']} ({endpoint['host']}, project {endpoint['project']})"
+    if delivery is None:
+        return f"Reelhook disabled {where}: {endpoint['reason']}. Its queue is held."
+    status = delivery["last_status"]
+    cause = delivery["last_error"] if status is None else f"status {status}"
+    return (
+        f"Reelhook gave up on {delivery['id']} ({delivery['event_type']}) for {where} after"
+        f" {delivery['attempts']} attempts: {cause}."
+    )
 
 
 def _about(kind: str, data: Mapping[str, Any], now: int) -> Announcement:

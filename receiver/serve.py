@@ -15,10 +15,10 @@ from typing import Final, NoReturn, TextIO
 
 from receiver.app import FrontDoor, Service, build
 from receiver.clock import SteadyClock, wall_clock
-from receiver.delivery.guard import Guard
+from receiver.delivery.guard import Guard, UrlRefused
 from receiver.delivery.ourselves import Ourselves
 from receiver.delivery.sender import Sender
-from receiver.errors import CannotStart, StoreBroken
+from receiver.errors import CannotStart, SettingsRefused, StoreBroken
 from receiver.log import Log, configure
 from receiver.server import listen, serve
 from receiver.settings import Settings, check_public_url, listed, write_local
@@ -43,6 +43,16 @@ class Listening:
     url: str
     admin_url: str
     public_url: str
+
+
+def check_alert_url(guard: Guard, url: str) -> None:
+    """Raises SettingsRefused for a URL that no alert could be sent to."""
+    if not url:
+        return
+    try:
+        guard.check_url(url)
+    except UrlRefused as error:
+        raise SettingsRefused(f"REELHOOK_ALERT_URL: {error}") from None
 
 
 def open_sockets(settings: Settings) -> Listening:
@@ -85,6 +95,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     gc.set_threshold(*GC_THRESHOLDS)
     networks, listening = settings.networks, open_sockets(settings)
     guard = Guard(networks, ourselves=_ourselves(listening))
+    check_alert_url(guard, settings.alert_url)
     sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
     store = await SqliteStore.open(
         settings.database_path,

@@ -89,6 +89,9 @@ class Settings(BaseModel):
         "",
         "PEM file of authorities that deliveries trust beside the system's.",
     )
+    alert_url: str = _secret(
+        "REELHOOK_ALERT_URL", "Where what goes wrong with deliveries is POSTed, such as a chat."
+    )
     retention_raw: Days = _env(
         "REELHOOK_RETENTION_RAW", 30, "Days that raw bodies and attempts are kept; 0: for ever."
     )

@@ -21,6 +21,7 @@ pytest.register_assert_rewrite(
             "endpoint_suite",
             "repair_suite",
             "jobs_suite",
+            "operations_suite",
         )
     ],
 )

@@ -100,7 +100,7 @@ def _around(text: bytes, found: tuple[int, int]) -> str:
 def keys_in(environ: Iterable[tuple[str, str]]) -> set[bytes]:
     """The secrets among some environment's variables."""
     held = re.compile(
-        r"(REELHOOK_(SIGNING_KEYS|ADMIN_TOKEN|STATIC_KEYS|ENCRYPTION_KEYS|SECRET)|\w+_API_KEY)"
+        r"(REELHOOK_(SIGNING_KEYS|ADMIN_TOKEN|STATIC_KEYS|ALERT_URL|ENCRYPTION_KEYS|SECRET)|\w+_API_KEY)"
     )
     return {
         entry.encode()

@@ -91,6 +91,7 @@ DRAWING: Final = """\
     receiver.deadlines
     receiver.retention
     receiver.jobs
+    receiver.alerts
     receiver.ingest             starlette
     receiver.delivery.worker
     receiver.admin.ops.*

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.costs import Cost, CostSum, Grouping
@@ -203,6 +203,14 @@ class QueueCancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Alert:
+    """An operational event that whoever runs the receiver has not heard of."""
+
+    id: str
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to do. `key`: that of the request, which asked for it once. `now` in milliseconds."""
 
@@ -331,6 +339,14 @@ class Store(Protocol):
 
     async def test_endpoint(self, endpoint_id: str, now: int) -> str:
         """Queue an `endpoint.test` for one endpoint; the delivery's id. Raises Conflict if held."""
+        ...
+
+    async def alerts(self, limit: int) -> Sequence[Alert]:
+        """Operational events that were not told yet, the oldest first."""
+        ...
+
+    async def drop_alerts(self, events: Sequence[str]) -> None:
+        """These were told, or given up."""
         ...
 
     async def count_repair(self, repair: Repair) -> Counted:

@@ -245,3 +245,35 @@ def test_an_event_about_no_task_has_nothing_to_filter_by() -> None:
 
 def test_one_value_is_a_list_of_one() -> None:
     assert as_patterns("a") == as_patterns(["a"]) == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reached"),
+    [
+        ("*", {"result.succeeded", "task.completed"}),
+        ("*ed", {"result.succeeded", "task.completed"}),
+        ("*.exhausted", set()),
+        ("delivery.exhausted", {"delivery.exhausted"}),
+        ("delivery.*", {"delivery.exhausted"}),
+        ("e*", {"endpoint.disabled"}),
+        ("endpoint.test", set()),
+    ],
+)
+def test_what_the_receiver_tells_of_itself_is_for_those_who_named_it(
+    pattern: str, reached: set[str]
+) -> None:
+    kinds = (
+        "result.succeeded",
+        "task.completed",
+        "endpoint.disabled",
+        "delivery.exhausted",
+        "endpoint.test",
+    )
+    wants = Subscription(1, "default", (pattern,)).wants
+    assert {kind for kind in kinds if wants(kind, {})} == reached
+    spec = EndpointSpec(url="https://example.com", event_types=[pattern])
+    if reached:
+        check(spec)
+    else:
+        with pytest.raises(Invalid, match="matches nothing"):
+            check(spec)

@@ -17,7 +17,7 @@ from receiver.endpoints import Subscription
 from receiver.errors import Conflict, NotFound
 from receiver.repair import JOB_MOVES, Job, JobMove, JobState
 from receiver.store.protocol import JobStep, NewJob
-from receiver.store.sqlite.replays import is_alive
+from receiver.store.sqlite.entries import is_alive
 from receiver.store.sqlite.rows import job_of
 from receiver.store.sqlite.walk import Walk
 from receiver.store.writer import Transaction

@@ -18,12 +18,12 @@ from receiver.delivery.health import WELL, Health, probe, room
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
-from receiver.store.commits import Notice
 from receiver.store.protocol import Claimed, QueueCancel, Settled
 from receiver.store.seal import Seal
 from receiver.store.sqlite import health
 from receiver.store.sqlite.endpoints import Directory, StateChange, Target
 from receiver.store.sqlite.lanes import Lane, let_next_go
+from receiver.store.sqlite.operations import Operations
 from receiver.store.sqlite.secrets import without_headers
 from receiver.store.writer import Transaction
 
@@ -49,10 +49,10 @@ class Queue:
         directory: Directory,
         set_state: Callable[[Transaction, StateChange], object],
         seal: Seal,
-        notice: Notice,
+        operations: Operations,
     ) -> None:
         self._seal = seal
-        self._notice = notice
+        self._operations = operations
         self._directory = directory
         self._set_state = set_state
         self._turn = 0
@@ -82,20 +82,14 @@ class Queue:
 
     def settle(self, tx: Transaction, news: Sequence[Settled]) -> Sequence[None]:
         """Keep each attempt as a row, move its delivery, disable what asked to be left alone."""
+        dying = self._operations.dying(tx.connection, news)
         _settle(tx.connection, news, self._seal)
         for endpoint, reason in health.note(tx.connection, news).items():
-            self._disable(tx, endpoint, reason)
+            self._set_state(tx, StateChange(endpoint, EndpointState.DISABLED, reason))
+            self._operations.tell_disabled(tx, endpoint, reason, news[-1].now)
+        self._operations.tell_exhausted(tx, dying, news[-1].now)
         tx.work = True  # a place became free
         return [None] * len(news)
-
-    def _disable(self, tx: Transaction, endpoint: int, reason: str) -> None:
-        # Nobody may be looking: whoever runs the receiver has to hear that a queue is held.
-        def tell() -> None:
-            name = ids.ENDPOINT + ids.encode(endpoint)
-            self._notice("endpoint disabled", endpoint=name, reason=reason)
-
-        self._set_state(tx, StateChange(endpoint, EndpointState.DISABLED, reason))
-        tx.after_commit.append(tell)
 
     def _in_turn(self, targets: Sequence[Target]) -> list[Target]:
         # Another endpoint comes first each time, so a scarce limit is shared.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -11,8 +12,9 @@ from receiver.deliveries import DeadLetters
 from receiver.endpoints import Subscription
 from receiver.errors import NotFound
 from receiver.repair import Counted, Job, Repair, Replayed
-from receiver.store.protocol import JobStep, NewJob, Page, Query, Replay
+from receiver.store.protocol import Alert, JobStep, NewJob, Page, Query, Replay
 from receiver.store.sqlite.jobs import Jobs
+from receiver.store.sqlite.operations import drop_alerts
 from receiver.store.sqlite.reads import Reads
 from receiver.store.sqlite.replays import Replays
 from receiver.store.sqlite.rows import job_of
@@ -38,11 +40,25 @@ class Repairs:
         replays, jobs = Replays(subscriptions, next_id), Jobs(subscriptions, next_id)
         self._replay, self._test = each(replays.replay), each(replays.test)
         self._add_job, self._advance_job = each(jobs.add), each(jobs.advance)
+        self._drop_alerts = each(drop_alerts)
         self._cancel_job, self._fail_job = each(jobs.cancel), each(jobs.fail)
 
     async def dead_letters(self, query: Query) -> Page[DeadLetters]:
         """Dead deliveries by endpoint and cause."""
         return await self._reads.dead_letters(query)
+
+    async def alerts(self, limit: int) -> Sequence[Alert]:
+        """Operational events that were not told yet."""
+        rows = await self._reads.rows(
+            "SELECT e.id, e.payload FROM alerts a JOIN events e ON e.id = a.event_id"
+            " ORDER BY e.id LIMIT ?",
+            (limit,),
+        )
+        return [Alert(ids.EVENT + ids.encode(row[0]), json.loads(row[1])) for row in rows]
+
+    async def drop_alerts(self, events: Sequence[str]) -> None:
+        """These were told, or given up."""
+        await self._writer.call(self._drop_alerts, events)
 
     async def replay(self, asked: Replay) -> Replayed:
         """Send an event again to those that want it today."""

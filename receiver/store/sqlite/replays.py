@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from receiver import ids
 from receiver.endpoints import State, Subscription
@@ -12,6 +12,7 @@ from receiver.errors import Conflict, NotFound
 from receiver.events import ENDPOINT_TEST, announce_test
 from receiver.repair import Replayed
 from receiver.store.protocol import Replay
+from receiver.store.sqlite.entries import add_deliveries, add_event, is_alive
 from receiver.store.sqlite.queue import begin_rounds
 from receiver.store.sqlite.wanting import FACTS, wanting
 from receiver.store.writer import Transaction
@@ -91,38 +92,3 @@ class Replays:
         add_deliveries(tx.connection, event, [endpoint], now, round_=-ONCE)
         tx.work = True
         return ids.delivery_id(event, endpoint)
-
-
-def add_event(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:
-    """Keep an event: its id, type, the number of its task, project, time and payload."""
-    connection.execute(
-        "INSERT INTO events (id, type, task_n, project, created_at, payload)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
-        row,
-    )
-
-
-def add_deliveries(
-    connection: sqlite3.Connection,
-    event: int,
-    endpoints: Iterable[int],
-    now: int,
-    *,
-    round_: int = 0,
-) -> set[int]:
-    """Queue an event for these endpoints; those that had no delivery of it before."""
-    return {
-        endpoint
-        for endpoint in endpoints
-        if connection.execute(
-            "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, round,"
-            " next_attempt_at, created_at) VALUES (?, ?, 'pending', ?, ?, ?)",
-            (event, endpoint, round_, now, now),
-        ).rowcount
-    }
-
-
-def is_alive(connection: sqlite3.Connection, endpoint: int) -> bool:
-    """Whether an endpoint is there in this very transaction, whatever was known before it."""
-    query = "SELECT 1 FROM endpoints WHERE id = ? AND deleted_at IS NULL"
-    return connection.execute(query, (endpoint,)).fetchone() is not None

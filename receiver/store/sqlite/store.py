@@ -46,6 +46,7 @@ from receiver.store.protocol import (
 from receiver.store.seal import Seal
 from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
+from receiver.store.sqlite.operations import Operations
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
 from receiver.store.sqlite.repairs import Repairs
@@ -108,7 +109,8 @@ class SqliteStore(Repairs):
         kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
         known = registry.Registry(kept, self._next_id)
         ends = Endpoints(self._directory, self._next_id, self._seal)
-        work = queue.Queue(self._directory, ends.set_state, self._seal, self._notice)
+        tells = Operations(lambda: self._directory.subscriptions, self._next_id)
+        work = queue.Queue(self._directory, ends.set_state, self._seal, tells)
         again = Reprocess(kept, lambda: self._directory.subscriptions, self._next_id)
         self._reprocess, self._delete_callback = each(again.reprocess), each(delete_callback)
         self._record, self._register = kept.record, each(known.register)

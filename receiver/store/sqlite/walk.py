@@ -20,8 +20,8 @@ from receiver.endpoints import State as EndpointState
 from receiver.endpoints import Subscription
 from receiver.ids import ENTROPY_BITS
 from receiver.repair import Job, JobKind, Repair
+from receiver.store.sqlite.entries import add_deliveries
 from receiver.store.sqlite.queue import begin_rounds
-from receiver.store.sqlite.replays import add_deliveries
 from receiver.store.sqlite.rows import task_key
 from receiver.store.sqlite.wanting import FACTS, wanting
 from receiver.store.sqlite.where import Where

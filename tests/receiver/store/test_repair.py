@@ -14,6 +14,7 @@ from receiver.store.protocol import Query, Store
 from receiver.store.sqlite import SqliteStore, dead, jobs, repairs
 from tests.doubles import Dice, FakeClock
 from tests.receiver.store.jobs_suite import JobsSuite, begin, repair
+from tests.receiver.store.operations_suite import OperationsSuite
 from tests.receiver.store.repair_suite import RepairSuite
 from tests.receiver.store.suite import Opener
 
@@ -57,6 +58,19 @@ class TestSqliteJobs(JobsSuite):
                 await store.advance_job(made[-1], clock.advance(SECOND))
         kept = [job.id for job in (await store.jobs(Query())).data]
         assert kept == [made[4], made[3], made[1]]  # the last of them is still open
+
+
+class TestSqliteOperations(OperationsSuite):
+    """The behaviour that every store has."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path, clock: FakeClock) -> Opener:
+        dice = Dice()
+
+        async def open_it() -> Store:
+            return await SqliteStore.open(tmp_path / "db", clock=clock, entropy=dice.bits)
+
+        return open_it
 
 
 def test_a_million_dead_letters_are_counted_off_an_index_and_not_sorted(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Floor 2, edges: an event and its deliveries, made one by one. sqlite3 only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+
+def add_event(connection: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+    """Keep an event: its id, type, the number of its task, project, time and payload."""
+    connection.execute(
+        "INSERT INTO events (id, type, task_n, project, created_at, payload)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        row,
+    )
+
+
+def add_deliveries(
+    connection: sqlite3.Connection,
+    event: int,
+    endpoints: Iterable[int],
+    now: int,
+    *,
+    round_: int = 0,
+) -> set[int]:
+    """Queue an event for these endpoints; those that had no delivery of it before."""
+    return {
+        endpoint
+        for endpoint in endpoints
+        if connection.execute(
+            "INSERT OR IGNORE INTO deliveries (event_id, endpoint_id, state, round,"
+            " next_attempt_at, created_at) VALUES (?, ?, 'pending', ?, ?, ?)",
+            (event, endpoint, round_, now, now),
+        ).rowcount
+    }
+
+
+def is_alive(connection: sqlite3.Connection, endpoint: int) -> bool:
+    """Whether an endpoint is there in this very transaction, whatever was known before it."""
+    query = "SELECT 1 FROM endpoints WHERE id = ? AND deleted_at IS NULL"
+    return connection.execute(query, (endpoint,)).fetchone() is not None
