@@ -7,6 +7,7 @@ import json
 import httpx
 import pytest
 
+from submitter.platforms.answers import bytes_of, object_of
 from submitter.platforms.nanogpt import NanoGPT
 from submitter.platforms.protocol import Platform
 from submitter.platforms.runware import Runware
@@ -135,3 +136,13 @@ class TestNanoGPTFlat(PlatformSuite):
     """NanoGPT, as its OpenAPI file has it."""
 
     script = FlatNanoGPTScript()
+
+
+@pytest.mark.parametrize("key", ["", "k", "id", "a-key-of-32-characters-or-more-01"])
+def test_a_key_is_struck_out_of_an_answer_and_a_stand_in_for_one_is_not(key: str) -> None:
+    said = {"task": "kid", "note": f"you are {key}"}
+    answer = httpx.Response(200, json=said)
+    is_secret = len(key) > 2
+    assert (object_of(answer, key) == said) is not is_secret
+    assert (bytes_of(answer, key) == answer.content) is not is_secret
+    assert not is_secret or key not in str(object_of(answer, key))
