@@ -1,7 +1,7 @@
 """Floor 2, edges: dead letters by endpoint and cause, as SQL. stdlib only; no SQL is run here.
 
 The groups are read off an index that holds dead letters alone, in its order: nothing is sorted but
-the groups themselves, so that a million dead letters are counted in a fraction of a second.
+the groups themselves, so that a million dead letters are counted in about a second.
 """
 
 from __future__ import annotations
