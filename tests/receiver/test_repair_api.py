@@ -55,7 +55,7 @@ async def post(receiver: Assembled, path: str, status: int = 200, **body: Any) -
 async def test_an_event_is_replayed_under_its_id(receiver: Assembled) -> None:
     added = await queued(receiver.store)
     await die(receiver.store)
-    (event,) = (await get(receiver, "/v1/events"))["data"]
+    (event,) = (await get(receiver, "/v1/events", event_type="result.succeeded"))["data"]
     found = await post(receiver, f"/v1/events/{event['id']}/replay")
     assert (found["event_id"], found["created"], found["retried"]) == (event["id"], 0, 1)
     (claimed,) = await claim(receiver.store, receiver.clock())
@@ -67,7 +67,7 @@ async def test_an_event_is_replayed_under_its_id(receiver: Assembled) -> None:
 async def test_a_replay_is_refused_with_what_is_wrong(receiver: Assembled) -> None:
     await queued(receiver.store)
     other = await receiver.store.add_endpoint(endpoint(event_types=["task.*"]))
-    (event,) = (await get(receiver, "/v1/events"))["data"]
+    (event,) = (await get(receiver, "/v1/events", event_type="result.succeeded"))["data"]
     path = f"/v1/events/{event['id']}/replay"
     assert (await post(receiver, path, 409, endpoint=other.id))["code"] == "conflict"
     assert (await post(receiver, path, 404, endpoint="ep_0000000000001"))["code"] == "not_found"

@@ -185,6 +185,26 @@ class JobsSuite:
         assert (job.state, job.done) == (JobState.DONE, 6)
         assert set(attempts.values()) == {1}
 
+    @pytest.mark.parametrize("state", [State.DEAD, State.SUCCEEDED])
+    async def test_who_waits_for_one_endpoint_sends_nothing_twice_to_another(
+        self, store: Store, clock: FakeClock, state: State
+    ) -> None:
+        """The job looks through all of it again and again meanwhile."""
+        held, busy = await queued(store, 3), await queued(store, 3)
+        for claimed in await claim(store):
+            await store.settle(settled(claimed, state))
+        await store.set_endpoint_state(held.id, EndpointState.PAUSED, None)
+        job = await begin(store, repair(states=[state]))
+        sent: list[str] = []
+        for _ in range(10):
+            now = clock.advance(MINUTE)
+            await store.advance_job(job.id, now)
+            for claimed in await claim(store, now):
+                sent.append(ids.ENDPOINT + ids.encode(claimed.endpoint_id))
+                await store.settle(settled(claimed, state, now=now))
+        assert sent == [busy.id] * 3
+        assert (await store.job(job.id)).state is JobState.RUNNING
+
     async def test_a_canceled_job_goes_no_further(self, store: Store, clock: FakeClock) -> None:
         await queued(store, 10, concurrency=2)
         for _ in range(5):
@@ -383,6 +403,8 @@ class JobsSuite:
         counted = await store.count_repair(asked)
         assert (counted.count, counted.complete) == (3, True)  # 4, 6 and 8 minutes
         assert (await store.count_repair(recovery(added.id, missing=True, limit=2))).count == 2
+        early = recovery(added.id, missing=True, until=to_datetime(START + 6 * MINUTE))
+        assert (await store.count_repair(early)).count == 2  # 2 and 4 minutes
         job = await begin(store, asked, clock())
         await store.record(
             arrival_of(uuid(9), success(9), expected=2, received_at=clock(), tags={"team": "film"})
