@@ -33,6 +33,7 @@ _DYING: Final = (
     " FROM deliveries d JOIN events e ON e.id = d.event_id LEFT JOIN tasks t ON t.n = e.task_n"
     " WHERE d.event_id = ? AND d.endpoint_id = ? AND d.attempts = ? AND d.state = 'sending'"
 )
+_DEAD: Final = "SELECT 1 FROM deliveries WHERE event_id = ? AND endpoint_id = ? AND state = 'dead'"
 _ENDPOINT: Final = (
     "SELECT project, url, description FROM endpoints WHERE id = ? AND deleted_at IS NULL"
 )
@@ -42,6 +43,7 @@ _ENDPOINT: Final = (
 class Dying:
     """An attempt that is about to be a delivery's last, and what is told of the delivery."""
 
+    event: int
     endpoint: int
     delivery: Mapping[str, Any]
     task: Mapping[str, Any] | None
@@ -74,10 +76,11 @@ class Operations:
         return found
 
     def tell_exhausted(self, tx: Transaction, dying: Sequence[Dying], now: int) -> None:
-        """Record `delivery.exhausted` for each."""
+        """Record `delivery.exhausted` for each that is dead: a 2xx that came late may spare it."""
         for one in dying:
+            place = (one.event, one.endpoint)
             about = _about(tx.connection, one.endpoint)
-            if about is not None:
+            if about is not None and tx.connection.execute(_DEAD, place).fetchone():
                 told = announce_exhausted(one.task, about, one.delivery, now)
                 self._record(tx, told, about["project"], now)
 
@@ -118,7 +121,7 @@ def _dying(settled: Settled, row: Sequence[Any]) -> Dying:
         "last_status": outcome.status,
         "last_detail": outcome.detail,
     }
-    return Dying(claimed.endpoint_id, delivery, json_of(task))
+    return Dying(claimed.event_id, claimed.endpoint_id, delivery, json_of(task))
 
 
 def _about(connection: sqlite3.Connection, endpoint: int) -> dict[str, Any] | None:

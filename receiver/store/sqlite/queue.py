@@ -159,33 +159,62 @@ def _with_payloads(
     ]
 
 
+# The 2xx of an attempt whose lease had lapsed, if the next attempt has not begun.
+_ARRIVE_LATE: Final = (
+    "UPDATE deliveries SET state = 'succeeded', next_attempt_at = NULL, settled_at = ?1,"
+    " last_error = NULL, last_status = ?5, first_succeeded_at = coalesce(first_succeeded_at, ?1)"
+    " WHERE event_id = ?2 AND endpoint_id = ?3 AND state = 'pending' AND round < ?4"
+    " AND EXISTS (SELECT 1 FROM attempts WHERE event_id = ?2 AND endpoint_id = ?3 AND number = ?4"
+    " AND error = 'lease_lapsed')"
+)
+# If that had begun, it is the last one, however it ends: `state` is where it stands then.
+_SPARE: Final = (
+    "UPDATE deliveries SET state = 'succeeded', next_attempt_at = NULL, lease_until = NULL,"
+    " settled_at = ?1, last_error = NULL, last_status = good.status,"
+    " first_succeeded_at = coalesce(first_succeeded_at, ?1)"
+    " FROM (SELECT number, status FROM attempts WHERE event_id = ?2 AND endpoint_id = ?3"
+    " AND error IS NULL ORDER BY number DESC LIMIT 1) AS good"
+    " WHERE event_id = ?2 AND endpoint_id = ?3 AND attempts = ?4 AND state = '{state}'"
+    " AND good.number > round"
+)
+_SPARE_FAILED: Final = _SPARE.format(state="sending")
+_SPARE_LAPSED: Final = _SPARE.format(state="pending")
+
+
 def _settle(connection: sqlite3.Connection, news: Sequence[Settled], seal: Seal) -> None:
+    good = [one for one in news if one.state is State.SUCCEEDED]
+    bad = [one for one in news if one.state is not State.SUCCEEDED]
+    connection.executemany(_ARRIVE_LATE, [(*_place_of(one), one.outcome.status) for one in good])
     connection.executemany(
         "INSERT OR REPLACE INTO attempts (event_id, endpoint_id, number, at, duration_ms, status,"
         " error, detail, request_headers, response_body, truncated)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [_attempt_row(settled, seal) for settled in news],
     )
+    connection.executemany(_SPARE_FAILED, [_place_of(one) for one in bad])
     connection.executemany(
         "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
         " last_error = ?, last_status = ?,"
         " first_succeeded_at = coalesce(first_succeeded_at, ?)"
-        " WHERE event_id = ? AND endpoint_id = ? AND attempts = ?"
-        " AND (state = 'sending' OR (state = 'pending' AND last_error = 'lease_lapsed'"
-        " AND ? = 'succeeded'))",
+        " WHERE event_id = ? AND endpoint_id = ? AND attempts = ? AND state = 'sending'",
         [_move_row(settled) for settled in news],
     )
     endpoints = {settled.claimed.endpoint_id for settled in news}
     _cancel_orphans(connection, endpoints, news[-1].now)
-    let_next_go(connection, _lanes_moved(news), news[-1].now)
+    let_next_go(connection, _lanes_of(news), news[-1].now)
 
 
-def _lanes_moved(news: Sequence[Settled]) -> set[Lane]:
+def _lanes_of(news: Sequence[Settled]) -> set[Lane]:
     return {
         (settled.claimed.endpoint_id, settled.claimed.lane)
         for settled in news
-        if settled.claimed.lane is not None and settled.state is not State.PENDING
+        if settled.claimed.lane is not None
     }
+
+
+def _place_of(settled: Settled) -> tuple[int, int, int, int]:
+    claimed = settled.claimed
+    return settled.now, claimed.event_id, claimed.endpoint_id, claimed.attempt
 
 
 def _attempt_row(settled: Settled, seal: Seal) -> tuple[Any, ...]:
@@ -219,7 +248,6 @@ def _move_row(settled: Settled) -> tuple[Any, ...]:
         claimed.event_id,
         claimed.endpoint_id,
         claimed.attempt,
-        settled.state,
     )
 
 
@@ -239,10 +267,13 @@ def release_lapsed(tx: Transaction, now: int) -> int:
     rows = tx.connection.execute(
         "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, last_error = ?,"
         " last_status = NULL, lease_until = NULL WHERE state = 'sending' AND lease_until <= ?"
-        " RETURNING event_id, endpoint_id, attempts",
+        " RETURNING event_id, endpoint_id, attempts, lane",
         (now, Failure.LEASE_LAPSED, now),
     ).fetchall()
-    _note_lapsed(tx.connection, rows, now)
+    lost = [row[:3] for row in rows]
+    _note_lapsed(tx.connection, lost, now)
+    tx.connection.executemany(_SPARE_LAPSED, [(now, *row) for row in lost])
+    let_next_go(tx.connection, {row[1::2] for row in rows if row[3] is not None}, now)
     _cancel_orphans(tx.connection, {row[1] for row in rows}, now)
     tx.work = tx.work or bool(rows)
     return len(rows)
