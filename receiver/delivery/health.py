@@ -180,14 +180,15 @@ def _struck(health: Health, seen: Seen) -> Health:
         case Breaker.CLOSED if _strikes_out(health, seen.now):
             return _paused(health, Move.STRIKE_OUT, FIRST_PAUSE, seen)
         case Breaker.HALF_OPEN:
-            return _paused(health, Move.FAIL, 2 * health.pause, seen)
+            # Its hold was the probe's own.
+            return _paused(replace(health, held_until=None), Move.FAIL, 2 * health.pause, seen)
     return health  # open: an attempt that began before says nothing new
 
 
 def _paused(health: Health, move: Move, pause: int, seen: Seen) -> Health:
     pause = min(pause, seen.longest)
-    after = MOVES[health.breaker, move]
-    return replace(health, breaker=after, pause=pause, held_until=seen.now + pause)
+    until = max(health.held_until or 0, seen.now + pause)  # a Retry-After may be longer
+    return replace(health, breaker=MOVES[health.breaker, move], pause=pause, held_until=until)
 
 
 def _strikes_out(health: Health, now: int) -> bool:

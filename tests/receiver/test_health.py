@@ -302,6 +302,15 @@ def test_a_shorter_hold_does_not_cut_a_longer_one() -> None:
     assert health.held_until == START + MINUTE
 
 
+def test_nor_does_a_breaker_that_opens() -> None:
+    held = after(ready_to_open(), asking(503, "3600"), now=START + BRIEFLY)
+    assert (held.breaker, held.held_until) == (Breaker.OPEN, START + BRIEFLY + HOUR)
+    almost = replace(WELL, strikes=STRIKES - 2, failing_since=START - BRIEFLY)
+    asked = after(almost, asking(429, "3600"))
+    opened_then = after(asked, sent(500))
+    assert (opened_then.breaker, opened_then.held_until) == (Breaker.OPEN, START + HOUR)
+
+
 def test_a_probe_that_is_asked_to_wait_longer_than_the_pause_waits_for_so_long() -> None:
     assert after(probing(), asking(503, "600")).held_until == START + 10 * MINUTE
 
