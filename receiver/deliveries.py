@@ -63,6 +63,7 @@ class Failure(StrEnum):
     PROTOCOL = "protocol"
     STATUS = "status"
     BLOCKED_ADDRESS = "blocked_address"
+    SIGNING = "signing"  # a secret that is stored can't sign, so nothing was sent
     LEASE_LAPSED = "lease_lapsed"  # nobody came back to say how it ended
 
 

@@ -13,10 +13,10 @@ from typing import Final, Protocol
 
 from receiver import ids
 from receiver.clock import MINUTE, SECOND, Clock
-from receiver.deliveries import Outcome
+from receiver.deliveries import Failure, Outcome
 from receiver.delivery.health import longest_pause
 from receiver.delivery.policy import SCHEDULE, decide
-from receiver.delivery.signing import sign
+from receiver.delivery.signing import SignatureRefused, sign
 from receiver.errors import CannotStart, StoreUnavailable
 from receiver.store.protocol import Claimed, Settled, Store
 
@@ -166,9 +166,19 @@ class Worker:
     async def deliver(self, claimed: Claimed) -> None:
         """One attempt, from signing to settling."""
         started = self._clock()
+        try:
+            headers = self._headers(claimed)
+        except SignatureRefused as error:
+            detail = f"Nothing was sent: {error}. Rotate the endpoint's secret."
+            outcome = Outcome(None, Failure.SIGNING, detail, 0)
+        else:
+            outcome = await self._sender.send(claimed.url, claimed.payload, headers)
+        await self._settle(claimed, outcome, started)
+
+    def _headers(self, claimed: Claimed) -> dict[str, str]:
         event = ids.EVENT + ids.encode(claimed.event_id)
         timestamp = self._wall() // SECOND  # the consumer compares it with its own
-        headers = {
+        return {
             **claimed.headers,
             "content-type": "application/json",
             "webhook-id": event,
@@ -181,8 +191,6 @@ class Worker:
                 ed25519_keys=claimed.private_keys,
             ),
         }
-        outcome = await self._sender.send(claimed.url, claimed.payload, headers)
-        await self._settle(claimed, outcome, started)
 
     async def _settle(self, claimed: Claimed, outcome: Outcome, started: int) -> None:
         now, schedule = self._clock(), claimed.schedule or self._schedule

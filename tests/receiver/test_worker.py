@@ -136,6 +136,17 @@ async def test_a_failure_follows_the_schedule_with_the_same_id_and_body(bench: B
     assert (await bench.delivery()).state == "succeeded"
 
 
+async def test_a_secret_that_can_not_sign_fails_the_attempt_and_says_so(bench: Bench) -> None:
+    await bench.store.add_endpoint(endpoint(event_types=["result.*"], secret="whsec_?"))
+    await bench.store.record(arrival_of(uuid(0), success(0), expected=2))
+    assert await bench.deliver(bench.worker()) == 1
+    assert bench.sender.calls == []
+    delivery = await bench.delivery()
+    (attempt,) = delivery.attempt_log or []
+    assert (delivery.state, attempt.error, attempt.status) == ("pending", "signing", None)
+    assert "Rotate" in (attempt.detail or "")
+
+
 async def test_after_the_last_failure_a_delivery_is_dead(bench: Bench) -> None:
     bench.sender.outcomes = [sent(500)]
     await due(bench)
