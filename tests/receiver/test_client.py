@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from receiver.client import ApiRefused, Client, Unreachable
+from receiver.client import (
+    ApiRefused,
+    Client,
+    Counted,
+    Job,
+    RecoverAsked,
+    RetryAsked,
+    Unreachable,
+)
 from receiver.endpoints import EndpointPatch, EndpointSpec, PreviewAsked, RotateAsked
 from receiver.problems import problem
 from receiver.tasks import SubmitState, TaskPatch, TaskSpec
 from receiver.tokens import Source
 from tests.doubles import ADMIN_TOKEN, Assembled, assembled
 from tests.make import OTHER, TASK, arrival, success, uuid
+from tests.receiver.store.repair_suite import die
 from tests.receiver.store.suite import claim
 
 URL = "https://example.com/hook"
@@ -130,6 +140,29 @@ async def test_callbacks_events_and_deliveries_are_read(
     with pytest.raises(ApiRefused) as caught:
         await client.move_delivery(delivery.id, "cancel")
     assert caught.value.status == 409
+
+
+async def test_what_failed_is_seen_and_sent_again(receiver: Assembled, client: Client) -> None:
+    added = await client.add_endpoint(EndpointSpec(url=URL, event_types=["result.*"]))
+    await receiver.store.record(arrival(success()))
+    await die(receiver.store)
+    (group,) = (await client.dead_letters(endpoint=added.id, since=None)).data
+    assert (group.count, group.status) == (1, 500)
+    receiver.clock.advance(1)
+    counted = await client.retry_deliveries(RetryAsked())
+    assert isinstance(counted, Counted)
+    assert (counted.count, counted.complete) == (1, True)
+    since = datetime(2026, 9, 21, tzinfo=UTC)
+    job = await client.recover(added.id, RecoverAsked(since=since, dry_run=False), key="k")
+    assert isinstance(job, Job)
+    assert await client.recover(added.id, RecoverAsked(since=since, dry_run=False), key="k") == job
+    assert (await client.jobs(limit=1)).data == [await client.job(job.id)] == [job]
+    assert (await client.cancel_job(job.id)).state == "canceled"
+    event = (await receiver.store.delivery(group.example)).event_id
+    assert (await client.replay(event, endpoint=added.id)).retried == 1
+    tried = await client.test_endpoint(added.id)
+    assert (tried.event_type, tried.state) == ("endpoint.test", "pending")
+    assert (await client.test_endpoint(added.id, wait=0.01)).attempt_log == []
 
 
 async def test_every_task_is_found_page_by_page(client: Client) -> None:

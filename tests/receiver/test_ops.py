@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 
 from receiver import ids
-from receiver.admin.ops import Ops, Principal, Watch
+from receiver.admin.ops import Begun, Ops, Principal, Watch
 from receiver.callbacks import Reprocess
+from receiver.clock import to_datetime
 from receiver.deliveries import State
 from receiver.delivery.guard import UrlRefused
 from receiver.endpoints import EndpointPatch, EndpointSpec, PreviewAsked, RotateAsked
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, Forbidden, NotFound
+from receiver.repair import Counted, RecoverAsked, ReplayAsked, RetryAsked
 from receiver.store.protocol import Query
 from receiver.tasks import TaskClaim, TaskPatch, TaskSpec
 from receiver.tokens import Source
-from tests.doubles import PUBLIC_URL, Assembled, assembled
+from tests.doubles import PUBLIC_URL, START, Assembled, assembled
 from tests.make import OTHER, TASK, arrival, failure, settled, success, uuid, wrapped
 from tests.receiver.store.suite import claim
 
@@ -230,3 +232,35 @@ async def test_tags_that_no_url_can_carry_keep_no_task_from_being_polled(
     for number, url in enumerate((claimed[TASK].webhook_url, registered.webhook_url), 1):
         answer = await receiver.client.post(url, content=wrapped(success(number)))
         assert answer.json() == {"status": "recorded", "results": 1}
+
+
+async def test_a_project_sends_again_what_is_its_own(
+    receiver: Assembled, things: dict[str, str]
+) -> None:
+    ops, since = receiver.service.ops, to_datetime(START)
+    receiver.clock.advance(1)
+    for who, count in ((OWNER, 1), (STRANGER, 0), (ADMIN, 1)):
+        counted = await ops.retry_all(who, RetryAsked(), None)
+        assert isinstance(counted, Counted)
+        assert counted.count == count
+    begun = await ops.retry_all(OWNER, RetryAsked(dry_run=False), "k")
+    assert isinstance(begun, Begun)
+    assert (begun.new, begun.job.project, begun.job.total) == (True, "film", 1)
+    every = await ops.retry_all(ADMIN, RetryAsked(dry_run=False), "k")
+    assert isinstance(every, Begun)
+    assert (every.new, every.job.project) == (True, None)
+    assert [job.id for job in (await ops.jobs(OWNER, Query())).data] == [begun.job.id]
+    assert len((await ops.jobs(ADMIN, Query())).data) == 2
+    for refused in (
+        ops.job(STRANGER, begun.job.id),
+        ops.cancel_job(STRANGER, begun.job.id),
+        ops.job(OWNER, every.job.id),
+        ops.retry_all(STRANGER, RetryAsked(endpoint=things["endpoint"]), None),
+        ops.recover(STRANGER, things["endpoint"], RecoverAsked(since=since), None),
+        ops.replay(STRANGER, things["event"], ReplayAsked()),
+        ops.test_endpoint(STRANGER, things["endpoint"], 0),
+    ):
+        with pytest.raises(NotFound):
+            await refused
+    with pytest.raises(Forbidden):
+        await ops.retry_all(OWNER, RetryAsked(project="music"), None)

@@ -14,9 +14,11 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from receiver.settings import write_local
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running
 from tests.make import success, uuid, wrapped
 from tests.receiver.test_cli import FAILED, NOT_FOUND, OK, TIMED_OUT, USAGE, Said, reelhook
+from tests.receiver.test_upkeep import typed
 
 pytestmark = pytest.mark.process
 
@@ -142,6 +144,23 @@ def test_an_operator_repairs_an_outage(operator: Operator, downstream: Downstrea
     replayed = ask("events", "replay", results[0]["id"], "--endpoint", added["id"], "--json").json
     assert (replayed[0]["retried"], replayed[0]["created"]) == (1, 0)
     until(lambda: downstream.got[results[0]["id"]] == 2)
+
+
+def test_what_sends_in_bulk_asks_first_at_a_terminal(
+    operator: Operator, downstream: Downstream
+) -> None:
+    added = operator.told(downstream.url, 2)
+    asked = ("endpoints", "recover", added["id"], "--since", "2h", "--missing")
+    local = {"url": operator.served.ready["url"], "admin_token": ADMIN_TOKEN}
+    write_local(operator.served.folder / "data", **local)
+    refused = typed(operator.served.folder, "n\n", *asked)
+    assert (refused.returncode, refused.stdout.strip()) == (1, "")
+    assert "Send 2 deliveries again?" in refused.stderr
+    assert operator.api("GET", "/v1/jobs")["data"] == []
+    downstream.status = 204
+    agreed = typed(operator.served.folder, "y\n", *asked, "--json")
+    assert agreed.returncode == OK, agreed.stderr
+    until(lambda: len(downstream.got) == 2)
 
 
 def test_commands_that_make_no_sense_are_usage_errors(operator: Operator) -> None:
