@@ -37,6 +37,7 @@ from tests.make import (
     uuid,
     wrapped,
 )
+from tests.receiver.store.jobs_suite import begin, repair
 from tests.receiver.store.suite import arrival_of, claim
 
 ABSENT = {
@@ -496,6 +497,7 @@ async def test_a_list_is_paged_by_the_cursor_it_gave(
     for number in range(3):
         await receiver.store.add_endpoint(endpoint(event_types=["result.*"]))
         await receiver.store.record(arrival_of(uuid(number), success(number), expected=2))
+        await begin(receiver.store, repair(limit=number + 1))
     whole = (await api.get(path)).json()
     assert whole["next_cursor"] is None
     found: list[Any] = []

@@ -44,8 +44,9 @@ class RepairRoutes:
         return _begun(await self._ops.retry_all(who, asked, key_of(request)))
 
     async def _recover(self, who: Principal, request: Request) -> Response:
-        asked = await body_of(request, RecoverAsked)
         endpoint_id, key = request.path_params["id"], key_of(request)
+        await self._ops.endpoint(who, endpoint_id)  # whatever the body lacks
+        asked = await body_of(request, RecoverAsked)
         return _begun(await self._ops.recover(who, endpoint_id, asked, key))
 
     async def _jobs(self, who: Principal, request: Request) -> Response:
