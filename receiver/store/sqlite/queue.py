@@ -181,26 +181,29 @@ _SPARE_FAILED: Final = _SPARE.format(state="sending")
 _SPARE_LAPSED: Final = _SPARE.format(state="pending")
 
 
+_MOVE: Final = (
+    "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
+    " last_error = ?, last_status = ?, first_succeeded_at = coalesce(first_succeeded_at, ?)"
+    " WHERE event_id = ? AND endpoint_id = ? AND attempts = ? AND state = 'sending'"
+)
+
+
 def _settle(connection: sqlite3.Connection, news: Sequence[Settled], seal: Seal) -> None:
     good = [one for one in news if one.state is State.SUCCEEDED]
     bad = [one for one in news if one.state is not State.SUCCEEDED]
-    connection.executemany(_ARRIVE_LATE, [(*_place_of(one), one.outcome.status) for one in good])
+    moved = connection.executemany(_MOVE, [_move_row(one) for one in good])
+    if good and moved.rowcount < len(good):  # seldom; before what lapsed is overwritten
+        late = [(*_place_of(one), one.outcome.status) for one in good]
+        connection.executemany(_ARRIVE_LATE, late)
     connection.executemany(
         "INSERT OR REPLACE INTO attempts (event_id, endpoint_id, number, at, duration_ms, status,"
         " error, detail, request_headers, response_body, truncated)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_attempt_row(settled, seal) for settled in news],
+        [_attempt_row(one, seal) for one in news],
     )
     connection.executemany(_SPARE_FAILED, [_place_of(one) for one in bad])
-    connection.executemany(
-        "UPDATE deliveries SET state = ?, next_attempt_at = ?, lease_until = NULL, settled_at = ?,"
-        " last_error = ?, last_status = ?,"
-        " first_succeeded_at = coalesce(first_succeeded_at, ?)"
-        " WHERE event_id = ? AND endpoint_id = ? AND attempts = ? AND state = 'sending'",
-        [_move_row(settled) for settled in news],
-    )
-    endpoints = {settled.claimed.endpoint_id for settled in news}
-    _cancel_orphans(connection, endpoints, news[-1].now)
+    connection.executemany(_MOVE, [_move_row(one) for one in bad])
+    _cancel_orphans(connection, {one.claimed.endpoint_id for one in news}, news[-1].now)
     let_next_go(connection, _lanes_of(news), news[-1].now)
 
 
