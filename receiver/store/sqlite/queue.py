@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from receiver import ids
-from receiver.clock import SECOND
+from receiver.clock import HOUR, SECOND
 from receiver.deliveries import Failure, State
 from receiver.delivery.health import WELL, Health, probe, room
 from receiver.endpoints import State as EndpointState
@@ -258,15 +258,29 @@ def _cancel_orphans(connection: sqlite3.Connection, endpoints: set[int], now: in
     # An attempt in flight while its endpoint was deleted must not come back.
     marks = ",".join("?" * len(endpoints))
     connection.execute(
-        "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
-        " WHERE state = 'pending' AND endpoint_id IN"
-        f" (SELECT id FROM endpoints WHERE id IN ({marks}) AND deleted_at IS NOT NULL)",
+        f"{_CANCEL} (SELECT id FROM endpoints WHERE id IN ({marks}) AND deleted_at IS NOT NULL)",
         [now, *endpoints],
     )
 
 
+_CANCEL: Final = (
+    "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
+    " WHERE state = 'pending' AND endpoint_id IN"
+)
+
+
 def release_lapsed(tx: Transaction, now: int) -> int:
     """Return what nobody settled to pending; each lost try stays visible as an attempt."""
+    return _release(tx, now, deleted_since=now - HOUR)
+
+
+def release_all(tx: Transaction, now: int) -> int:
+    """At start: whoever held a lease is gone, since one process alone opens the file."""
+    tx.connection.execute("UPDATE deliveries SET lease_until = ? WHERE state = 'sending'", (now,))
+    return _release(tx, now, deleted_since=0)
+
+
+def _release(tx: Transaction, now: int, deleted_since: int) -> int:
     rows = tx.connection.execute(
         "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, last_error = ?,"
         " last_status = NULL, lease_until = NULL WHERE state = 'sending' AND lease_until <= ?"
@@ -277,15 +291,12 @@ def release_lapsed(tx: Transaction, now: int) -> int:
     _note_lapsed(tx.connection, lost, now)
     tx.connection.executemany(_SPARE_LAPSED, [(now, *row) for row in lost])
     let_next_go(tx.connection, {row[1::2] for row in rows if row[3] is not None}, now)
-    _cancel_orphans(tx.connection, {row[1] for row in rows}, now)
+    # Also what a callback in the very batch of its endpoint's deletion was still fanned out to.
+    tx.connection.execute(
+        f"{_CANCEL} (SELECT id FROM endpoints WHERE deleted_at >= ?)", (now, deleted_since)
+    )
     tx.work = tx.work or bool(rows)
     return len(rows)
-
-
-def release_all(tx: Transaction, now: int) -> int:
-    """At start: whoever held a lease is gone, since one process alone opens the file."""
-    tx.connection.execute("UPDATE deliveries SET lease_until = ? WHERE state = 'sending'", (now,))
-    return release_lapsed(tx, now)
 
 
 def _note_lapsed(connection: sqlite3.Connection, rows: Sequence[Any], now: int) -> None:

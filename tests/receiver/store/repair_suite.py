@@ -274,3 +274,13 @@ class RepairSuite:
         assert found[1].deliveries == []
         assert isinstance(found[2], NotFound)
         assert (await store.delivery(dead.id)).state is State.DEAD
+
+    async def test_a_callback_beside_the_deletion_of_its_endpoint_waits_for_nobody(
+        self, store: Store
+    ) -> None:
+        added = await store.add_endpoint(endpoint(event_types=["result.*"]))
+        await asyncio.gather(
+            store.delete_endpoint(added.id, START), store.record(arrival(success(1)))
+        )
+        await store.release_lapsed(START + SECOND)
+        assert [one.state for one in await all_deliveries(store)] in ([], [State.CANCELED])
