@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import ids
-from receiver.events import TYPES, Announcement, announce, announce_overdue
+from receiver.events import (
+    OPERATIONAL,
+    TYPES,
+    Announcement,
+    announce,
+    announce_disabled,
+    announce_exhausted,
+    announce_overdue,
+    announce_test,
+)
 from receiver.platforms.reading import dollars, dumps
 from receiver.tasks import TaskState, absorb, give_up
 from receiver.tokens import Source
@@ -125,7 +134,14 @@ def test_an_overdue_task_is_told_with_the_task_alone() -> None:
 def test_every_type_that_is_told_is_a_known_one() -> None:
     state = task(1)
     told = [*tell(state, success()), *tell(state, failure()), announce_overdue(state, NOW)]
-    assert {one.type for one in told} == set(TYPES)
+    about = {"id": "ep_1", "state": "disabled"}
+    operational = [
+        announce_test("ep_1", "default", "", NOW),
+        announce_disabled(about, NOW),
+        announce_exhausted(None, about, {"id": "dlv_1"}, NOW),
+    ]
+    assert {one.type for one in operational} == OPERATIONAL
+    assert {one.type for one in (*told, *operational)} == set(TYPES)
 
 
 @pytest.mark.parametrize(("micros", "shown"), [(None, None), (0, 0.0), (471_500, 0.4715)])
