@@ -291,6 +291,7 @@ def _release(tx: Transaction, now: int, deleted_since: int) -> int:
     _note_lapsed(tx.connection, lost, now)
     tx.connection.executemany(_SPARE_LAPSED, [(now, *row) for row in lost])
     let_next_go(tx.connection, {row[1::2] for row in rows if row[3] is not None}, now)
+    _cancel_orphans(tx.connection, {row[1] for row in rows}, now)
     # Also what a callback in the very batch of its endpoint's deletion was still fanned out to.
     tx.connection.execute(
         f"{_CANCEL} (SELECT id FROM endpoints WHERE deleted_at >= ?)", (now, deleted_since)

@@ -284,3 +284,12 @@ class RepairSuite:
         )
         await store.release_lapsed(START + SECOND)
         assert [one.state for one in await all_deliveries(store)] in ([], [State.CANCELED])
+
+    async def test_an_attempt_that_lapses_long_after_the_deletion_comes_back_to_nobody(
+        self, store: Store
+    ) -> None:
+        added = await queued(store)
+        assert len(await claim(store)) == 1
+        await store.delete_endpoint(added.id, START)
+        await store.release_lapsed(START + 120 * MINUTE)
+        assert [one.state for one in await all_deliveries(store)] == [State.CANCELED]
