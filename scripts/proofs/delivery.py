@@ -63,7 +63,7 @@ class Plan:
 
 
 SHORT: Final = Plan(events=500, deadline=1.5, outage=8.0, limit=100)
-LONG: Final = Plan(events=20_000, deadline=2.0, outage=8.0, limit=3_000)
+LONG: Final = Plan(events=20_000, deadline=2.0, outage=8.0, limit=10_000)
 
 
 @dataclass(slots=True)
