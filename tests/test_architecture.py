@@ -29,6 +29,7 @@ DRAWING: Final = """\
     receiver.clock
     receiver.ids
     receiver.problems
+    receiver.access
     receiver.refusals
     receiver.shown
     receiver.platforms.*        pydantic_core

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import Row, query_of
+from receiver.admin.routes.requests import query_of
+from receiver.admin.routes.rows import Listed, Row
+from receiver.deliveries import DeadLetters, Delivery
+from receiver.events import Event
 
 
 class DeliveryRoutes:
@@ -20,38 +23,97 @@ class DeliveryRoutes:
         self._ops = ops
 
     def table(self) -> Sequence[Row]:
-        """(method, path, handler) of every route."""
+        """Every route."""
+        return (*self._of_events(), *self._of_deliveries(), *self._moves())
+
+    def _of_events(self) -> Sequence[Row]:
         return (
-            ("GET", "/v1/events", self._events),
-            ("GET", "/v1/events/{id}", self._event),
-            ("GET", "/v1/deliveries", self._deliveries),
-            ("GET", "/v1/deliveries/dead", self._dead_letters),
-            ("GET", "/v1/deliveries/{id}", self._delivery),
-            ("POST", "/v1/deliveries/{id}/{move}", self._move_delivery),
+            Row(
+                "GET",
+                "/v1/events",
+                self._events,
+                READERS,
+                "List events",
+                query="event_type task project since until",
+                answers={200: Listed[Event]},
+            ),
+            Row(
+                "GET",
+                "/v1/events/{id}",
+                self._event,
+                READERS,
+                "One event with its payload",
+                answers={200: Event},
+            ),
+        )
+
+    def _of_deliveries(self) -> Sequence[Row]:
+        return (
+            Row(
+                "GET",
+                "/v1/deliveries",
+                self._deliveries,
+                READERS,
+                "List deliveries",
+                query="state endpoint task event_type project since until",
+                answers={200: Listed[Delivery]},
+            ),
+            Row(
+                "GET",
+                "/v1/deliveries/dead",
+                self._dead_letters,
+                READERS,
+                "Dead letters by endpoint and cause",
+                query="endpoint project since until",
+                answers={200: Listed[DeadLetters]},
+            ),
+            Row(
+                "GET",
+                "/v1/deliveries/{id}",
+                self._delivery,
+                READERS,
+                "One delivery with its attempts",
+                answers={200: Delivery},
+            ),
+        )
+
+    def _moves(self) -> Sequence[Row]:
+        return (
+            Row(
+                "POST",
+                "/v1/deliveries/{id}/retry",
+                self._retry,
+                ADMINS,
+                "Send a settled delivery again",
+                answers={200: Delivery},
+            ),
+            Row(
+                "POST",
+                "/v1/deliveries/{id}/cancel",
+                self._cancel,
+                ADMINS,
+                "Drop a waiting delivery",
+                answers={200: Delivery},
+            ),
         )
 
     async def _events(self, who: Principal, request: Request) -> Response:
-        names = "event_type task project since until"
-        return listed(await self._ops.events(who, query_of(request, names)))
+        return listed(await self._ops.events(who, query_of(request)))
 
     async def _event(self, who: Principal, request: Request) -> Response:
         return shown(await self._ops.event(who, request.path_params["id"]))
 
     async def _deliveries(self, who: Principal, request: Request) -> Response:
-        names = "state endpoint task event_type project since until"
-        return listed(await self._ops.deliveries(who, query_of(request, names)))
+        return listed(await self._ops.deliveries(who, query_of(request)))
 
     async def _dead_letters(self, who: Principal, request: Request) -> Response:
-        names = "endpoint project since until"
-        return listed(await self._ops.dead_letters(who, query_of(request, names)))
+        return listed(await self._ops.dead_letters(who, query_of(request)))
 
     async def _delivery(self, who: Principal, request: Request) -> Response:
         return shown(await self._ops.delivery(who, request.path_params["id"]))
 
-    async def _move_delivery(self, who: Principal, request: Request) -> Response:
-        move = {"retry": self._ops.retry, "cancel": self._ops.cancel}.get(
-            request.path_params["move"]
-        )
-        if move is None:
-            raise HTTPException(404)
-        return shown(await move(who, request.path_params["id"]))
+    async def _retry(self, who: Principal, request: Request) -> Response:
+        return shown(await self._ops.retry(who, request.path_params["id"]))
+
+    async def _cancel(self, who: Principal, request: Request) -> Response:
+        return shown(await self._ops.cancel(who, request.path_params["id"]))

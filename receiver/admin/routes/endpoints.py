@@ -5,20 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import Row, body_of, query_of
-from receiver.endpoints import EndpointAsked, EndpointPatch, PreviewAsked, RotateAsked, State
+from receiver.admin.routes.requests import body_of, query_of
+from receiver.admin.routes.rows import Handler, Listed, Row
+from receiver.deliveries import QueueCanceled
+from receiver.endpoints import (
+    Endpoint,
+    EndpointAsked,
+    EndpointPatch,
+    Preview,
+    PreviewAsked,
+    RotateAsked,
+    State,
+)
 
-MOVES: Final[Mapping[str, State]] = {
-    "pause": State.PAUSED,
-    "disable": State.DISABLED,
-    "resume": State.ENABLED,
-    "enable": State.ENABLED,
+# What each move makes of an endpoint, and what it is for.
+MOVES: Final[Mapping[str, tuple[State, str]]] = {
+    "pause": (State.PAUSED, "Hold an endpoint's queue"),
+    "disable": (State.DISABLED, "Hold an endpoint's queue for long"),
+    "resume": (State.ENABLED, "Send what waits again"),
+    "enable": (State.ENABLED, "Send what waits again"),
 }
 
 
@@ -29,21 +40,107 @@ class EndpointRoutes:
         self._ops = ops
 
     def table(self) -> Sequence[Row]:
-        """(method, path, handler) of every route."""
+        """Every route."""
+        return (*self._reading(), *self._changing(), *self._operating(), *self._moving())
+
+    def _reading(self) -> Sequence[Row]:
         return (
-            ("GET", "/v1/endpoints", self._endpoints),
-            ("POST", "/v1/endpoints", self._add_endpoint),
-            ("POST", "/v1/endpoints/preview", self._preview),
-            ("GET", "/v1/endpoints/{id}", self._endpoint),
-            ("PATCH", "/v1/endpoints/{id}", self._patch_endpoint),
-            ("DELETE", "/v1/endpoints/{id}", self._delete_endpoint),
-            ("POST", "/v1/endpoints/{id}/rotate-secret", self._rotate_secret),
-            ("POST", "/v1/endpoints/{id}/cancel", self._cancel_queue),
-            ("POST", "/v1/endpoints/{id}/{move}", self._move_endpoint),
+            Row(
+                "GET",
+                "/v1/endpoints",
+                self._endpoints,
+                READERS,
+                "List endpoints",
+                query="project",
+                answers={200: Listed[Endpoint]},
+            ),
+            Row(
+                "GET",
+                "/v1/endpoints/{id}",
+                self._endpoint,
+                READERS,
+                "One endpoint and how it fares",
+                answers={200: Endpoint},
+            ),
+            Row(
+                "POST",
+                "/v1/endpoints/preview",
+                self._preview,
+                READERS,
+                "Which of the latest events an endpoint would have got",
+                query="project",
+                body=PreviewAsked,
+                answers={200: Preview},
+            ),
         )
 
+    def _changing(self) -> Sequence[Row]:
+        return (
+            Row(
+                "POST",
+                "/v1/endpoints",
+                self._add_endpoint,
+                ADMINS,
+                "Register an endpoint; the answer alone has its secret",
+                query="project",
+                body=EndpointAsked,
+                answers={201: Endpoint},
+            ),
+            Row(
+                "PATCH",
+                "/v1/endpoints/{id}",
+                self._patch_endpoint,
+                ADMINS,
+                "Change an endpoint",
+                body=EndpointPatch,
+                answers={200: Endpoint},
+            ),
+            Row(
+                "DELETE",
+                "/v1/endpoints/{id}",
+                self._delete_endpoint,
+                ADMINS,
+                "Delete an endpoint and cancel what waits for it",
+                answers={204: None},
+            ),
+        )
+
+    def _operating(self) -> Sequence[Row]:
+        return (
+            Row(
+                "POST",
+                "/v1/endpoints/{id}/rotate-secret",
+                self._rotate_secret,
+                ADMINS,
+                "Make a new secret; the answer alone has it",
+                body=RotateAsked,
+                answers={200: Endpoint},
+            ),
+            Row(
+                "POST",
+                "/v1/endpoints/{id}/cancel",
+                self._cancel_queue,
+                ADMINS,
+                "Cancel what waits for an endpoint",
+                answers={200: QueueCanceled},
+            ),
+        )
+
+    def _moving(self) -> Sequence[Row]:
+        return [
+            Row(
+                "POST",
+                f"/v1/endpoints/{{id}}/{move}",
+                self._move(state),
+                ADMINS,
+                summary,
+                answers={200: Endpoint},
+            )
+            for move, (state, summary) in MOVES.items()
+        ]
+
     async def _endpoints(self, who: Principal, request: Request) -> Response:
-        return listed(await self._ops.endpoints(who, query_of(request, "project")))
+        return listed(await self._ops.endpoints(who, query_of(request)))
 
     async def _add_endpoint(self, who: Principal, request: Request) -> Response:
         spec = await body_of(request, EndpointAsked)
@@ -72,8 +169,8 @@ class EndpointRoutes:
     async def _cancel_queue(self, who: Principal, request: Request) -> Response:
         return shown(await self._ops.cancel_queue(who, request.path_params["id"]))
 
-    async def _move_endpoint(self, who: Principal, request: Request) -> Response:
-        state = MOVES.get(request.path_params["move"])
-        if state is None:
-            raise HTTPException(404)
-        return shown(await self._ops.move_endpoint(who, request.path_params["id"], state))
+    def _move(self, state: State) -> Handler:
+        async def move(who: Principal, request: Request) -> Response:
+            return shown(await self._ops.move_endpoint(who, request.path_params["id"], state))
+
+        return move

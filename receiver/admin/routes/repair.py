@@ -1,16 +1,24 @@
-"""Floor 4, doors: the routes of sending again, and of trying an endpoint out. Starlette only."""
+"""Floor 4, doors: the routes of sending again, and of trying an endpoint out. Starlette and pydantic."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from pydantic import RootModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Begun, Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import Row, body_of, key_of, query_of, seconds_of
-from receiver.repair import Counted, RecoverAsked, ReplayAsked, RetryAsked
+from receiver.admin.routes.requests import body_of, key_of, query_of, seconds_of
+from receiver.admin.routes.rows import Answer, Listed, Row
+from receiver.deliveries import Delivery
+from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
+
+
+class CountedOrBegun(RootModel[Counted | Job]):
+    """What a dry run counted, or the job that was begun under this `Idempotency-Key` before."""
 
 
 class RepairRoutes:
@@ -20,15 +28,77 @@ class RepairRoutes:
         self._ops = ops
 
     def table(self) -> Sequence[Row]:
-        """(method, path, handler) of every route; before those with a move in their path."""
+        """Every route."""
+        return (*self._sending(), *self._of_jobs())
+
+    def _sending(self) -> Sequence[Row]:
+        begun: Mapping[int, Answer] = {200: CountedOrBegun, 202: Job}
         return (
-            ("POST", "/v1/events/{id}/replay", self._replay),
-            ("POST", "/v1/endpoints/{id}/test", self._test_endpoint),
-            ("POST", "/v1/endpoints/{id}/recover", self._recover),
-            ("POST", "/v1/deliveries/retry", self._retry_all),
-            ("GET", "/v1/jobs", self._jobs),
-            ("GET", "/v1/jobs/{id}", self._job),
-            ("POST", "/v1/jobs/{id}/cancel", self._cancel_job),
+            Row(
+                "POST",
+                "/v1/events/{id}/replay",
+                self._replay,
+                ADMINS,
+                "Send an event again to those that want it today",
+                body=ReplayAsked,
+                answers={200: Replayed},
+            ),
+            Row(
+                "POST",
+                "/v1/endpoints/{id}/test",
+                self._test_endpoint,
+                ADMINS,
+                "Send an endpoint a test",
+                query="wait",
+                answers={201: Delivery},
+            ),
+            Row(
+                "POST",
+                "/v1/endpoints/{id}/recover",
+                self._recover,
+                ADMINS,
+                "Send an endpoint what it did not get, as a job",
+                body=RecoverAsked,
+                answers=begun,
+            ),
+            Row(
+                "POST",
+                "/v1/deliveries/retry",
+                self._retry_all,
+                ADMINS,
+                "Send all deliveries of a list again, as a job",
+                body=RetryAsked,
+                answers=begun,
+            ),
+        )
+
+    def _of_jobs(self) -> Sequence[Row]:
+        return (
+            Row(
+                "GET",
+                "/v1/jobs",
+                self._jobs,
+                READERS,
+                "List jobs",
+                query="project",
+                answers={200: Listed[Job]},
+            ),
+            Row(
+                "GET",
+                "/v1/jobs/{id}",
+                self._job,
+                READERS,
+                "One job",
+                answers={200: Job},
+            ),
+            Row(
+                "POST",
+                "/v1/jobs/{id}/cancel",
+                self._cancel_job,
+                ADMINS,
+                "Go no further with a job",
+                answers={200: Job},
+            ),
         )
 
     async def _replay(self, who: Principal, request: Request) -> Response:
@@ -50,7 +120,7 @@ class RepairRoutes:
         return _begun(await self._ops.recover(who, endpoint_id, asked, key))
 
     async def _jobs(self, who: Principal, request: Request) -> Response:
-        return listed(await self._ops.jobs(who, query_of(request, "project")))
+        return listed(await self._ops.jobs(who, query_of(request)))
 
     async def _job(self, who: Principal, request: Request) -> Response:
         return shown(await self._ops.job(who, request.path_params["id"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
@@ -11,10 +11,10 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, FiniteFloat, TypeAdapter, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
 
 from receiver import ids
-from receiver.admin.ops import Principal, Query
+from receiver.admin.ops import Query
+from receiver.admin.routes.rows import row_of
 from receiver.callbacks import Outcome
 from receiver.clock import from_datetime, within_reason
 from receiver.costs import Grouping
@@ -29,9 +29,6 @@ M = TypeVar("M", bound=BaseModel)
 
 MAX_LIMIT: Final = 200
 MAX_KEY: Final = 255  # characters of an Idempotency-Key, as Stripe takes them
-
-Handler = Callable[[Principal, Request], Awaitable[Response]]
-Row = tuple[str, str, Handler]  # method, path, handler
 
 
 async def body_of(request: Request, kind: type[M]) -> M:
@@ -48,12 +45,12 @@ async def body_of(request: Request, kind: type[M]) -> M:
         raise Invalid("A text in the body has half of a character (a lone surrogate).") from None
 
 
-def query_of(request: Request, names: str) -> Query:
-    given = dict(request.query_params)
-    if unknown := set(given) - {*names.split(), "limit", "cursor"}:
+def query_of(request: Request) -> Query:
+    """What a list is asked for, of what its row allows. Raises Invalid."""
+    given, known = dict(request.query_params), row_of(request).parameters
+    if unknown := set(given) - {*known}:
         raise Invalid(
-            f"There is no parameter {min(unknown)!r} here; known: cursor, limit,"
-            f" {', '.join(names.split())}.",
+            f"There is no parameter {min(unknown)!r} here; known: {', '.join(known)}.",
             parameter=min(unknown),
         )
     values: dict[str, Any] = {name: text for name, text in given.items() if text != ""}

@@ -1,0 +1,68 @@
+"""Floor 4, doors: a row of the route table, which says all of a route once. Starlette and pydantic only.
+
+The routes, who may use them, their description (`receiver.admin.openapi`) and the tests read these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.access import Scope
+from receiver.admin.ops import Principal
+
+T = TypeVar("T", bound=BaseModel)
+
+Handler = Callable[[Principal, Request], Awaitable[Response]]
+# What an answer's body is: a model's JSON, a media type that no model describes, or nothing.
+Answer = type[BaseModel] | str | None
+
+ROW: Final = "reelhook.row"  # where a request's scope has the row that it came to
+
+
+class Listed(BaseModel, Generic[T]):
+    """A page of a list, newest first; `next_cursor` is the `cursor` of the next one."""
+
+    data: list[T]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method of one path. `scopes` are those that may; any problem may be answered besides.
+
+    `query` names the parameters, divided by spaces; `receiver.admin.routes.requests` says what each
+    of them is. A list (its answer is `Listed`) has `limit` and `cursor` too.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    scopes: Set[Scope]
+    summary: str
+    query: str = ""
+    body: type[BaseModel] | None = None
+    answers: Mapping[int, Answer] = field(default_factory=dict)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a page is answered."""
+        kind = self.answers.get(200)
+        return isinstance(kind, type) and issubclass(kind, Listed)
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of all query parameters, sorted."""
+        return sorted([*self.query.split(), *(("limit", "cursor") if self.is_list else ())])
+
+
+def row_of(request: Request) -> Row:
+    """The row that a request came to."""
+    row = request.scope[ROW]
+    assert isinstance(row, Row)  # noqa: S101 - the guard before every handler puts it there
+    return row
