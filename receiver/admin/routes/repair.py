@@ -1,4 +1,4 @@
-"""Floor 4, doors: the routes of sending again, and of trying an endpoint out. Starlette and pydantic."""
+"""Floor 4, doors: sending again, and trying an endpoint out: the routes. Starlette and pydantic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Floor 4, doors: a row of the route table, which says all of a route once. Starlette and pydantic only.
+"""Floor 4, doors: a row of the route table, which says all of a route. Starlette and pydantic only.
 
 The routes, who may use them, their description (`receiver.admin.openapi`) and the tests read these.
 """
