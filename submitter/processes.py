@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import ByteReceiveStream, Process, TaskGroup
 
 from submitter.errors import SubmitterError
@@ -214,18 +215,22 @@ def _bindable(host: str, port: int) -> int:
 async def _spawn(
     argv: Sequence[str], name: str, env: Mapping[str, str] | None, *, merged: bool
 ) -> Process:
-    try:
-        return await anyio.open_process(
-            list(argv),
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT if merged else subprocess.PIPE,
-            # A Ctrl-C in the terminal reaches us alone, so that children end in our order.
-            start_new_session=True,
-        )
-    except OSError as fault:
-        reason = f"can't be started: {fault.strerror or fault}."
-        raise ChildFailed(name=name, reason=reason) from fault
+    await anyio.lowlevel.checkpoint()
+    # Shielded: canceled amid its start, a process would be left to itself, its pipes open.
+    with anyio.CancelScope(shield=True):
+        try:
+            process = await anyio.open_process(
+                list(argv),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT if merged else subprocess.PIPE,
+                # A Ctrl-C in the terminal reaches us alone, so that children end in our order.
+                start_new_session=True,
+            )
+        except OSError as fault:
+            reason = f"can't be started: {fault.strerror or fault}."
+            raise ChildFailed(name=name, reason=reason) from fault
+    return process
 
 
 async def _each_line(stream: ByteReceiveStream | None, take: OnLine) -> None:

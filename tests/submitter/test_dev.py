@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
 import socket
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import anyio
 import httpx
@@ -474,6 +476,41 @@ async def test_a_child_ends_when_its_block_is_canceled() -> None:
             scope.cancel()
             await anyio.sleep_forever()
     assert child.returncode == -signal.SIGTERM
+
+
+class Counted(subprocess.Popen[bytes]):
+    """Processes as asyncio starts them, remembered."""
+
+    started: ClassVar[list[Counted]] = []
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.started.append(self)
+
+
+@pytest.mark.anyio
+async def test_a_child_ends_however_early_its_block_is_canceled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Starting one takes some turns of the loop; after each of them somebody may end it all."""
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    monkeypatch.setattr(Counted, "started", [])
+    for turns in range(12):
+        with anyio.fail_after(LIMIT_S):
+            async with anyio.create_task_group() as group:
+                group.start_soon(_canceling, group.cancel_scope, turns)
+                async with Child.start(["sleep", "600"], name="sleep"):
+                    await anyio.sleep_forever()
+    assert 0 < len(Counted.started) < 12  # so both before and after the start, and amid it
+    assert {process.returncode for process in Counted.started} == {-signal.SIGTERM}
+    Counted.started.clear()
+    gc.collect()  # what was left open says so, and what says so fails the test
+
+
+async def _canceling(scope: anyio.CancelScope, turns: int) -> None:
+    for _ in range(turns):
+        await anyio.lowlevel.checkpoint()
+    scope.cancel()
 
 
 @pytest.mark.anyio
