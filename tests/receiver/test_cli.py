@@ -20,7 +20,15 @@ import pytest
 from receiver import __version__
 from receiver.delivery.signing import new_secret, sign
 from receiver.settings import new_key
-from tests.doubles import LIMIT_S, ROOT, Running, environment, running
+from tests.doubles import (
+    ADMIN_TOKEN,
+    LIMIT_S,
+    ROOT,
+    SIGNING_KEY,
+    Running,
+    environment,
+    running,
+)
 from tests.make import processing, success, uuid, wrapped
 
 pytestmark = pytest.mark.process
@@ -162,8 +170,9 @@ def test_a_receivers_url_that_is_none_is_exit_3(tmp_path: Path) -> None:
         ({"REELHOOK_CA_FILE": "/nowhere/ca.pem"}, "REELHOOK_CA_FILE: /nowhere/ca.pem can't"),
         ({"REELHOOK_ENCRYPTION_KEYS": "not-32-bytes"}, "REELHOOK_ENCRYPTION_KEYS"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL"),
-        ({"HOST": "192.0.2.1", "REELHOOK_PUBLIC_URL": "https://x", "REELHOOK_ADMIN_TOKEN": "a" * 32,
-          "REELHOOK_SIGNING_KEYS": "a" * 32}, "Can't listen on 192.0.2.1"),
+        ({"HOST": "192.0.2.1", "REELHOOK_PUBLIC_URL": "https://x",
+          "REELHOOK_ADMIN_TOKEN": ADMIN_TOKEN, "REELHOOK_SIGNING_KEYS": SIGNING_KEY},
+         "Can't listen on 192.0.2.1"),
         pytest.param({"PORT": "70000"}, "PORT"),
         pytest.param({"REELHOOK_PUBLIC_URL": "nonsense"}, "REELHOOK_PUBLIC_URL"),
     ],
