@@ -85,6 +85,7 @@ class World:
         finally:
             if process.returncode is None:
                 process.kill()
+                await process.wait()
 
     async def polls(self) -> dict[str, int]:
         """How many questions of each kind the platform was asked."""

@@ -122,6 +122,7 @@ async def alone(folder: Path, **environ: str) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
 
 
 async def test_without_a_key_it_idles_and_says_so_once(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sqlite3
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from itertools import count
@@ -21,8 +19,9 @@ from receiver.store.migrate import migrate
 from receiver.store.protocol import Prune, Query, Store
 from receiver.store.sqlite import SqliteStore
 from receiver.store.writer import each
-from tests.doubles import LIMIT_S, ROOT, START, Dice, FakeClock
+from tests.doubles import START, Dice, FakeClock
 from tests.make import TASK, arrival, endpoint, settled, success, uuid
+from tests.receiver.store.killing import acknowledged_before_a_kill
 from tests.receiver.store.prune_suite import PruneSuite, drop
 from tests.receiver.store.pruning import OLD_TASKS
 from tests.receiver.store.suite import Opener, arrival_of, claim
@@ -221,23 +220,7 @@ async def test_when_nothing_is_too_old_a_prune_is_a_handful_of_look_ups(
 @pytest.mark.anyio
 async def test_a_kill_in_the_middle_of_a_prune_costs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "db"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.receiver.store.pruning",
-        str(path),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    acknowledged: list[int] = []
-    async with asyncio.timeout(LIMIT_S):
-        while len(acknowledged) < 100:
-            acknowledged.append(int(await process.stdout.readline()))
-        process.send_signal(signal.SIGKILL)
-        rest = await process.stdout.read()
-        acknowledged += [int(line) for line in rest.split(b"\n")[:-1]]
-        assert await process.wait() == -signal.SIGKILL
+    acknowledged = await acknowledged_before_a_kill("pruning", path, 100)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     old = Query(limit=OLD_TASKS, until=wall_clock() - 300 * DAY)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sqlite3
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -25,6 +23,7 @@ from receiver.store.writer import Transaction
 from tests.doubles import START, Dice, FakeClock
 from tests.make import TASK, arrival, endpoint, registration, success, uuid, wrapped
 from tests.receiver.store.bench import no_room, until
+from tests.receiver.store.killing import acknowledged_before_a_kill
 from tests.receiver.store.suite import Opener, StoreSuite, arrival_of, claim, log_of, states
 
 ROOT = Path(__file__).parents[3]
@@ -245,23 +244,7 @@ async def test_a_cancelled_caller_splits_no_write(store: SqliteStore) -> None:
 
 @pytest.mark.process
 async def test_nothing_acknowledged_is_missing_after_a_kill(tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.receiver.store.acknowledging",
-        str(tmp_path / "db"),
-        cwd=ROOT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    acknowledged: list[int] = []
-    async with asyncio.timeout(LIMIT_S):
-        while len(acknowledged) < 300:
-            acknowledged.append(int(await process.stdout.readline()))
-        process.send_signal(signal.SIGKILL)
-        rest = await process.stdout.read()
-        acknowledged += [int(line) for line in rest.split(b"\n")[:-1]]
-        assert await process.wait() == -signal.SIGKILL
+    acknowledged = await acknowledged_before_a_kill("acknowledging", tmp_path / "db", 300)
     with closing(sqlite3.connect(tmp_path / "db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     async with opened(tmp_path / "db") as store:
