@@ -23,6 +23,7 @@ from receiver.platforms.reading import dumps, integer_of
 from receiver.results import ResultState, date, differs, expiry, fill, made_after, tell
 from receiver.tokens import Source
 
+PROJECT: Final = r"^[A-Za-z0-9_.-]{1,64}$"  # how a project may be called
 MOST_EXPECTED: Final = 100  # results that one task may owe
 MOST_COST: Final = 10**12  # micro-dollars of a task; sums of sums still fit into 64 bits
 DEADLINE: Final = 15 * MINUTE  # from its creation until a task is overdue, if nothing is known
@@ -349,7 +350,7 @@ class TaskSpec(BaseModel):
     platform: str = Field(pattern=r"^[a-z0-9_-]{1,32}$")
     model: str | None = Field(default=None, max_length=200)
     expected: int = Field(default=1, ge=1, le=MOST_EXPECTED)
-    project: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    project: str | None = Field(default=None, pattern=PROJECT)
     tags: dict[str, str] = Field(default_factory=dict, max_length=20)
     metadata: dict[str, Any] = Field(default_factory=dict)
     request: dict[str, Any] | None = None

@@ -299,3 +299,15 @@ async def test_preview_is_no_endpoints_id(api: httpx.AsyncClient) -> None:
     missing = ids.ENDPOINT + ids.encode(1)
     response = await api.post(f"/v1/endpoints/{missing}/preview")
     assert response.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/endpoints", "/v1/endpoints/preview"])
+@pytest.mark.parametrize("name", ["", "a b", "a\x00", "x" * 65, "ünder"])
+async def test_a_project_has_a_name_that_tasks_may_have(
+    api: httpx.AsyncClient, path: str, name: str
+) -> None:
+    spec = {"url": URL} if path == "/v1/endpoints" else {}
+    response = await api.post(path, json=spec, params={"project": name})
+    assert problem(response) == (422, "invalid", "project")
+    response = await api.post(path, json=spec, params={"project": "under-64_.x"})
+    assert response.is_success

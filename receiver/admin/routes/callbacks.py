@@ -11,7 +11,8 @@ from starlette.responses import Response
 from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import INERT, cursor_text, listed, shown
-from receiver.admin.routes.requests import body_of, cursor_of, query_of
+from receiver.admin.routes.parameters import cursor_of
+from receiver.admin.routes.requests import body_of, query_of
 from receiver.admin.routes.rows import Listed, Row
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.keeping import PruneAsked, Pruned
@@ -110,6 +111,6 @@ class CallbackRoutes:
 
     async def _prune(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, PruneAsked)
-        place = cursor_of(asked.cursor) or ()
+        place = () if asked.cursor is None else cursor_of(asked.cursor)
         pruned, place_next = await self._ops.prune(who, place, dry_run=asked.dry_run)
         return shown(pruned.model_copy(update={"next_cursor": cursor_text(place_next)}))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import body_of, query_of
+from receiver.admin.routes.requests import body_of, parameter_of, query_of
 from receiver.admin.routes.rows import Handler, Listed, Row
 from receiver.deliveries import QueueCanceled
 from receiver.endpoints import (
@@ -144,7 +144,7 @@ class EndpointRoutes:
 
     async def _add_endpoint(self, who: Principal, request: Request) -> Response:
         spec = await body_of(request, EndpointAsked)
-        endpoint = await self._ops.add_endpoint(who, spec, request.query_params.get("project"))
+        endpoint = await self._ops.add_endpoint(who, spec, parameter_of(request, "project"))
         return shown(endpoint, 201)
 
     async def _endpoint(self, who: Principal, request: Request) -> Response:
@@ -164,7 +164,7 @@ class EndpointRoutes:
 
     async def _preview(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, PreviewAsked)
-        return shown(await self._ops.preview(who, asked, request.query_params.get("project")))
+        return shown(await self._ops.preview(who, asked, parameter_of(request, "project")))
 
     async def _cancel_queue(self, who: Principal, request: Request) -> Response:
         return shown(await self._ops.cancel_queue(who, request.path_params["id"]))

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Begun, Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import body_of, key_of, query_of, seconds_of
+from receiver.admin.routes.requests import body_of, key_of, parameter_of, query_of
 from receiver.admin.routes.rows import Answer, Listed, Row
 from receiver.deliveries import Delivery
 from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
@@ -58,6 +58,7 @@ class RepairRoutes:
                 self._recover,
                 ADMINS,
                 "Send an endpoint what it did not get, as a job",
+                headers="idempotency-key",
                 body=RecoverAsked,
                 answers=begun,
             ),
@@ -67,6 +68,7 @@ class RepairRoutes:
                 self._retry_all,
                 ADMINS,
                 "Send all deliveries of a list again, as a job",
+                headers="idempotency-key",
                 body=RetryAsked,
                 answers=begun,
             ),
@@ -106,7 +108,7 @@ class RepairRoutes:
         return shown(await self._ops.replay(who, request.path_params["id"], asked))
 
     async def _test_endpoint(self, who: Principal, request: Request) -> Response:
-        endpoint_id, seconds = request.path_params["id"], seconds_of(request)
+        endpoint_id, seconds = request.path_params["id"], parameter_of(request, "wait") or 0.0
         return shown(await self._ops.test_endpoint(who, endpoint_id, seconds), 201)
 
     async def _retry_all(self, who: Principal, request: Request) -> Response:

@@ -36,8 +36,9 @@ class Listed(BaseModel, Generic[T]):
 class Row:
     """One method of one path. `scopes` are those that may; any problem may be answered besides.
 
-    `query` names the parameters, divided by spaces; `receiver.admin.routes.requests` says what each
-    of them is. A list (its answer is `Listed`) has `limit` and `cursor` too.
+    `query` and `headers` name the parameters, divided by spaces; what each of them is, says
+    `receiver.admin.routes.parameters`. A list (its answer is `Listed`) has `limit` and `cursor`
+    too.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Row:
     scopes: Set[Scope]
     summary: str
     query: str = ""
+    headers: str = ""
     body: type[BaseModel] | None = None
     answers: Mapping[int, Answer] = field(default_factory=dict)
 

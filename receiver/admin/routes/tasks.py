@@ -11,7 +11,7 @@ from starlette.responses import Response
 from receiver.access import ADMINS, LEDGER, READERS, SUBMITTERS
 from receiver.admin.ops import Ops, Page, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import body_of, one_of, query_of, revision_of, seconds_of
+from receiver.admin.routes.requests import body_of, parameter_of, query_of, revision_of
 from receiver.admin.routes.rows import Listed, Row
 from receiver.costs import Cost, CostSum
 from receiver.results import Result
@@ -82,6 +82,7 @@ class TaskRoutes:
                 LEDGER,
                 "One task, now or at its next change",
                 query="wait",
+                headers="if-none-match",
                 answers={200: Task, 304: None},
             ),
             Row(
@@ -176,7 +177,7 @@ class TaskRoutes:
 
     async def _put_task(self, who: Principal, request: Request) -> Response:
         spec = await body_of(request, TaskSpec)
-        source = one_of(Source, request.query_params.get("src", "callback"), "src")
+        source = parameter_of(request, "src") or Source.CALLBACK
         task = await self._ops.register_task(who, request.path_params["id"], spec, source)
         return shown(task, 201 if task.may_submit else 200)
 
@@ -186,7 +187,7 @@ class TaskRoutes:
 
     async def _task(self, who: Principal, request: Request) -> Response:
         known = revision_of(request)
-        task_id, wait = request.path_params["id"], seconds_of(request)
+        task_id, wait = request.path_params["id"], parameter_of(request, "wait") or 0.0
         if wait:
             task = await self._ops.wait_task(who, task_id, known, wait)
         else:
