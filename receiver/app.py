@@ -19,7 +19,9 @@ from starlette.types import Lifespan, Receive, Scope, Send
 from receiver import deadlines, ids
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
 from receiver.admin.auth import Auth
+from receiver.admin.dashboard.door import Dashboard
 from receiver.admin.ops import Ops
+from receiver.admin.sessions import Sessions
 from receiver.alerts import Alerts
 from receiver.clock import Clock
 from receiver.deliveries import Outcome
@@ -40,12 +42,14 @@ from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
 from receiver.repair import Job, JobState
 from receiver.retention import LOOK, Retention
-from receiver.settings import Settings, listed
+from receiver.sessions import SessionBox
+from receiver.settings import Settings, listed, new_key
 from receiver.store.protocol import Alert, Settled, Store
 from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
 WEBHOOKS: Final = "/webhooks/"
+LOGINS: Final = 10  # that may fail from one address in a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def build(
     routes = [
         Route("/webhooks/{platform}", ingest),
         *_probes(store, worker),
-        *Api(ops, Auth(settings.admin_token)).routes(),
+        *_doors(settings, store, ops, clock),
     ]
     app = Starlette(
         routes=routes,
@@ -131,6 +135,15 @@ def build(
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
     return Service(app, ingest, ops, worker, retention, jobs, alerts)
+
+
+def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> list[Route]:
+    sessions = Sessions(ops, SessionBox(settings.admin_token or new_key()), store.instance)
+    auth = Auth(settings.admin_token, sessions)
+    api = Api(ops, auth)
+    failures = FailureLimit(clock, LOGINS)
+    pages = Dashboard(ops, auth, sessions, api.table(), failures.note)
+    return [*api.routes(), *pages.routes()]
 
 
 def _lifespan(

@@ -29,6 +29,7 @@ from receiver.events import Event
 from receiver.keeping import PruneAsked, Pruned
 from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
 from receiver.results import Result
+from receiver.sessions import LoginLink
 from receiver.shown import redact
 from receiver.tasks import (
     ClaimedTask,
@@ -384,6 +385,10 @@ class Client:
         asked = PruneAsked(dry_run=dry_run, cursor=cursor)
         response = await self._ask("POST", "/v1/prune", content=asked.model_dump_json())
         return _read(Pruned, response)
+
+    async def login_link(self) -> LoginLink:
+        """A link that logs a browser in to the dashboard, once."""
+        return _read(LoginLink, await self._ask("POST", "/v1/login-links"))
 
     async def each_task(self, **filters: Any) -> AsyncIterator[Task]:
         """Every task of a list, page by page."""

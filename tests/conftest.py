@@ -22,6 +22,7 @@ pytest.register_assert_rewrite(
             "repair_suite",
             "jobs_suite",
             "operations_suite",
+            "logins_suite",
         )
     ],
 )

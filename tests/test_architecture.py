@@ -34,6 +34,7 @@ DRAWING: Final = """\
     receiver.shown
     receiver.platforms.*        pydantic_core
     receiver.tokens             itsdangerous
+    receiver.sessions           itsdangerous pydantic
     receiver.results            pydantic
     receiver.tasks              pydantic
     receiver.callbacks          pydantic
@@ -105,8 +106,10 @@ DRAWING: Final = """\
     submitter.blocking          anyio
 
 4 doors
+    receiver.admin.sessions     starlette
     receiver.admin.auth         starlette
     receiver.admin.routes.*     starlette pydantic pydantic_core
+    receiver.admin.dashboard.*  starlette jinja2
     receiver.admin.api          starlette
 
 5 assembly
@@ -120,6 +123,7 @@ DRAWING: Final = """\
     receiver.cli.outbound       typer
     receiver.cli.repair         typer
     receiver.cli.upkeep         typer
+    receiver.cli.login          typer
     receiver.cli                typer
     receiver.__main__
     submitter.demo              httpx

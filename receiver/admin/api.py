@@ -15,6 +15,7 @@ from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
 from receiver.admin.routes.deliveries import DeliveryRoutes
 from receiver.admin.routes.endpoints import EndpointRoutes
+from receiver.admin.routes.logins import LoginRoutes
 from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.rows import ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
@@ -39,6 +40,7 @@ class Api:
             *EndpointRoutes(self._ops).table(),
             *DeliveryRoutes(self._ops).table(),
             *RepairRoutes(self._ops).table(),
+            *LoginRoutes(self._ops).table(),
         )
 
     def routes(self) -> list[Route]:
@@ -54,7 +56,7 @@ class Api:
 
     def _guarded(self, rows: Mapping[str, Row]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            who = self._auth.principal(request)
+            who = await self._auth.principal(request)
             row = rows["GET" if request.method == "HEAD" else request.method]
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
             return await row.handler(who, request)

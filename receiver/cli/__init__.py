@@ -9,6 +9,7 @@ import typer
 
 from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, tasks
+from receiver.cli.login import login
 from receiver.cli.output import (
     FAILED,
     OK,
@@ -48,6 +49,7 @@ for _name, _group in (
     app.add_typer(_group, name=_name)
 app.command()(costs)
 app.command()(prune)
+app.command()(login)
 
 
 def main() -> None:

@@ -229,6 +229,24 @@ class JobStep:
 
 
 @dataclass(frozen=True, slots=True)
+class NewLogin:
+    """A link that logs in once: the digest of its code. Times in milliseconds."""
+
+    digest: bytes
+    now: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session that is over before its time. Times in milliseconds."""
+
+    id: str
+    now: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Prune:
     """A step through what is too old. `place` is where the last step stopped, () the beginning."""
 
@@ -397,6 +415,14 @@ class Store(Protocol):
     async def prune(self, asked: Prune) -> PruneStep:
         """Drop a little of what is too old and not at work, or count it; a bounded step."""
         ...
+
+    async def add_login(self, new: NewLogin) -> None: ...
+    async def take_login(self, digest: bytes, now: int) -> bool:
+        """Burn a login link; whether it was good."""
+        ...
+
+    async def end_session(self, ended: EndedSession) -> None: ...
+    async def is_ended(self, session_id: str) -> bool: ...
 
     async def ready(self) -> None:
         """Write and commit something. Raises StoreUnavailable when that or `admit` fails."""

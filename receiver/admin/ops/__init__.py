@@ -13,6 +13,7 @@ from typing import Self
 
 from receiver import ids
 from receiver.admin.ops.asking import ChecksUrls, Principal, moment
+from receiver.admin.ops.logins import LoginOps
 from receiver.admin.ops.repair import MAX_WAIT, Begun, RepairOps
 from receiver.admin.ops.watch import Watch
 from receiver.callbacks import Callback, Reprocess, Reprocessed
@@ -80,7 +81,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Ops(RepairOps):
+class Ops(RepairOps, LoginOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
 
     def __init__(

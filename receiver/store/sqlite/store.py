@@ -46,6 +46,7 @@ from receiver.store.protocol import (
 from receiver.store.seal import Seal
 from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
+from receiver.store.sqlite.logins import Logins
 from receiver.store.sqlite.operations import Operations
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads
@@ -70,7 +71,7 @@ PRAGMAS: Final = (
 )
 
 
-class SqliteStore(Repairs):
+class SqliteStore(Repairs, Logins):
     """Everything that is kept, in one file. Use `open`."""
 
     def __init__(
@@ -131,6 +132,7 @@ class SqliteStore(Repairs):
         self._retry, self._cancel = each(queue.retry), each(queue.cancel)
         self._cancel_queue = each(queue.cancel_queue)
         self._make_repairs(lambda: self._directory.subscriptions, self._next_id)
+        self._make_logins()
         self._prune = each(prune.prune)
         self._ready = each(lambda tx, _: self._probe(tx.connection))
 

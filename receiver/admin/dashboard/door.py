@@ -1,0 +1,202 @@
+"""Floor 4, doors: who comes into the dashboard, and its routes. Starlette only."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from receiver.admin.auth import PRINCIPAL, Auth
+from receiver.admin.dashboard.assets import Assets
+from receiver.admin.dashboard.overview import OverviewPages
+from receiver.admin.dashboard.pages import (
+    HEADERS,
+    THEME,
+    THEMES,
+    PageRow,
+    Pages,
+    Visit,
+    form_of,
+    local,
+    theme_of,
+)
+from receiver.admin.ops import Ops, Principal
+from receiver.admin.routes.rows import ROW, Row
+from receiver.admin.sessions import SAFE, Sessions
+from receiver.errors import Refusal, StoreUnavailable, Unauthenticated
+from receiver.sessions import Session
+
+MAX_FORM: Final = 256 << 10  # bytes
+A_YEAR: Final = 365 * 24 * 3_600  # seconds
+
+Note = Callable[[str], int | None]  # a failure of this address; seconds to wait, if too many
+
+
+class Dashboard:
+    """The pages for people. `failures` counts logins that failed."""
+
+    def __init__(
+        self, ops: Ops, auth: Auth, sessions: Sessions, twins: Sequence[Row], failures: Note
+    ) -> None:
+        self._ops = ops
+        self._auth = auth
+        self._sessions = sessions
+        self._failures = failures
+        self._twins = {row.path: row for row in twins if row.method == "GET"}
+        self._assets = Assets()
+        self._table = self.table()
+        self._pages = Pages(self._assets, [row.path for row in self._table if row.method == "GET"])
+
+    def table(self) -> Sequence[PageRow]:
+        """Every page and form."""
+        return (
+            *OverviewPages(self._ops).table(),
+            PageRow("POST", "/logout", self._log_out),
+            PageRow("POST", "/theme", self._set_theme),
+        )
+
+    def routes(self) -> list[Route]:
+        """Every route, the files and the login included; named paths before those with an id."""
+        paths: dict[str, dict[str, PageRow]] = {}
+        for row in sorted(self._table, key=_named_first):
+            paths.setdefault(row.path, {})[row.method] = row
+        return [
+            self._assets.route(),
+            Route("/login", self._login, methods=["GET", "POST"], max_body_size=MAX_FORM),
+            *(
+                Route(path, self._guarded(rows), methods=[*rows], max_body_size=MAX_FORM)
+                for path, rows in paths.items()
+            ),
+        ]
+
+    def _guarded(self, rows: Mapping[str, PageRow]) -> Callable[[Request], Awaitable[Response]]:
+        twins = {row.twin: self._twins[row.twin] for row in rows.values() if row.twin}
+
+        async def endpoint(request: Request) -> Response:
+            session = await self._sessions.of(request)
+            if session is None:
+                return self._turn_away(request)
+            row = rows["GET" if request.method == "HEAD" else request.method]
+            request.scope[PRINCIPAL] = session.name
+            if row.twin is not None:
+                request.scope[ROW] = twins[row.twin]  # whose filters the page takes
+            return await self._answer(self._visit(request, session, row))
+
+        return endpoint
+
+    def _visit(self, request: Request, session: Session, row: PageRow) -> Visit:
+        return Visit(
+            request,
+            Principal(session.name),
+            session,
+            self._ops.now(),
+            self._pages,
+            self._sessions,
+            row,
+        )
+
+    async def _answer(self, visit: Visit) -> Response:
+        try:
+            if visit.row.method == "POST":
+                await self._check(visit)
+            return await visit.row.handler(visit)
+        except Refusal as error:
+            return visit.show("refused.html", error.status, message=str(error), code=error.code)
+        except StoreUnavailable as error:
+            return visit.show("refused.html", 503, message=str(error), code=error.code)
+
+    async def _check(self, visit: Visit) -> None:
+        """Raises Forbidden unless a page of ours, in this session, asks for a change."""
+        self._sessions.check_origin(visit.request)
+        visit.form = form_of(await visit.request.body())
+        header = visit.request.headers.get("x-csrf-token", "")
+        self._sessions.check_csrf(visit.session, header or visit.form.get("csrf", ""))
+
+    def _turn_away(self, request: Request) -> Response:
+        is_safe = request.method in SAFE
+        back = local(_place(request)) if is_safe else "/"
+        login = "/login" if back == "/" else f"/login?{urlencode({'next': back})}"
+        if "hx-request" in request.headers:  # a part of a page must not become the login
+            return Response(status_code=401, headers={**HEADERS, "hx-redirect": login})
+        if is_safe and request.headers.get("sec-fetch-site") == "cross-site":
+            # A strict cookie does not come with a click on another site's page, such as a chat's.
+            # It does come when a page of ours leads to the same place.
+            return self._pages.answer("onward.html", place=back, theme=theme_of(request))
+        return RedirectResponse(login, 303, HEADERS)
+
+    async def _login(self, request: Request) -> Response:
+        if request.method in SAFE:
+            given = request.query_params
+            return self._ask(request, given.get("code", ""), given.get("next", "/"))
+        try:
+            self._sessions.check_origin(request)
+            form = form_of(await request.body())
+            session = await self._session_for(form)
+        except Refusal as error:
+            return self._refuse(request, error)
+        except StoreUnavailable as error:
+            return self._ask(request, status=503, problem=str(error))
+        response = RedirectResponse(local(form.get("next", "/")), 303, HEADERS)
+        self._sessions.begin(request, response, session)
+        return response
+
+    async def _session_for(self, form: Mapping[str, str]) -> Session:
+        """A session for who shows a link's code, or a token. Raises Refusal."""
+        if form.get("code"):
+            return await self._ops.log_in(form["code"])
+        try:
+            who = self._auth.known(form.get("token", "").strip())
+        except Unauthenticated:
+            raise Unauthenticated("This is not a token that opens the dashboard.") from None
+        return self._ops.begin_session(who.name)
+
+    def _refuse(self, request: Request, error: Refusal) -> Response:
+        if error.status == 401:
+            address = request.client.host if request.client else ""
+            wait = self._failures(address)
+            if wait is not None:
+                return self._ask(request, status=429, problem=f"Too many tries. Wait {wait} s.")
+        return self._ask(request, status=error.status, problem=str(error))
+
+    def _ask(
+        self,
+        request: Request,
+        code: str = "",
+        onward: str = "/",
+        status: int = 200,
+        problem: str | None = None,
+    ) -> Response:
+        return self._pages.answer(
+            "login.html",
+            status,
+            code=code,
+            onward=local(onward),
+            problem=problem,
+            theme=theme_of(request),
+        )
+
+    async def _log_out(self, visit: Visit) -> Response:
+        response = RedirectResponse("/login", 303, HEADERS)
+        await self._sessions.end(visit.request, response, visit.session)
+        return response
+
+    async def _set_theme(self, visit: Visit) -> Response:
+        response = RedirectResponse(local(visit.form.get("next", "/")), 303, HEADERS)
+        chosen = visit.form.get("theme", "")
+        response.set_cookie(
+            THEME, chosen if chosen in THEMES else "", max_age=A_YEAR, httponly=True, samesite="lax"
+        )
+        return response
+
+
+def _named_first(row: PageRow) -> list[bool]:
+    return [part.startswith("{") for part in row.path.split("/")]
+
+
+def _place(request: Request) -> str:
+    query = request.url.query
+    return f"{request.url.path}?{query}" if query else request.url.path

@@ -1,0 +1,57 @@
+"""Floor 2, edges: the SQLite store's verbs of login links and ended sessions."""
+
+from __future__ import annotations
+
+from receiver.store.protocol import EndedSession, NewLogin
+from receiver.store.sqlite.reads import Reads
+from receiver.store.writer import Transaction, Writer, each
+
+
+class Logins:
+    """A part of SqliteStore."""
+
+    _writer: Writer
+    _reads: Reads
+
+    def _make_logins(self) -> None:
+        self._add_login, self._take_login = each(_add), each(_take)
+        self._end_session = each(_end)
+
+    async def add_login(self, new: NewLogin) -> None:
+        """Keep a login link's digest."""
+        await self._writer.call(self._add_login, new)
+
+    async def take_login(self, digest: bytes, now: int) -> bool:
+        """Burn a login link."""
+        return await self._writer.call(self._take_login, (digest, now))
+
+    async def end_session(self, ended: EndedSession) -> None:
+        """Log a session out."""
+        await self._writer.call(self._end_session, ended)
+
+    async def is_ended(self, session_id: str) -> bool:
+        """Whether a session was logged out."""
+        query = "SELECT 1 FROM ended_sessions WHERE id = ?"
+        return bool(await self._reads.rows(query, (session_id,)))
+
+
+def _add(tx: Transaction, new: NewLogin) -> None:
+    tx.connection.execute("DELETE FROM login_codes WHERE expires_at <= ?", (new.now,))
+    tx.connection.execute(
+        "INSERT INTO login_codes (digest, expires_at) VALUES (?, ?)", (new.digest, new.expires_at)
+    )
+
+
+def _take(tx: Transaction, asked: tuple[bytes, int]) -> bool:
+    taken = tx.connection.execute(
+        "DELETE FROM login_codes WHERE digest = ? RETURNING expires_at", asked[:1]
+    ).fetchone()
+    return taken is not None and taken[0] > asked[1]
+
+
+def _end(tx: Transaction, ended: EndedSession) -> None:
+    tx.connection.execute("DELETE FROM ended_sessions WHERE expires_at <= ?", (ended.now,))
+    tx.connection.execute(
+        "INSERT INTO ended_sessions (id, expires_at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING",
+        (ended.id, ended.expires_at),
+    )
