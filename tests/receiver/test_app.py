@@ -90,7 +90,7 @@ async def test_a_receiver_whose_worker_stands_still_is_not_ready(receiver: Assem
 
 @pytest.mark.parametrize("path", ["/healthz/", "/readyz/", "//healthz", "/HEALTHZ"])
 async def test_a_probe_has_one_address(receiver: Assembled, path: str) -> None:
-    response = await receiver.stranger.get(path)
+    response = await receiver.stranger.get(f"http://receiver{path}")
     assert (response.status_code, "location" in response.headers) == (404, False)
 
 
