@@ -23,6 +23,7 @@ pytest.register_assert_rewrite(
             "jobs_suite",
             "operations_suite",
             "logins_suite",
+            "feed_suite",
         )
     ],
 )

@@ -40,6 +40,7 @@ DRAWING: Final = """\
     receiver.callbacks          pydantic
     receiver.events             pydantic
     receiver.endpoints          pydantic
+    receiver.feed
     receiver.deliveries         pydantic
     receiver.repair             pydantic
     receiver.keeping            pydantic

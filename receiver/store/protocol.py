@@ -17,6 +17,7 @@ from receiver.delivery.health import LONGEST_PAUSE
 from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
+from receiver.feed import Place, Told
 from receiver.keeping import Bounds
 from receiver.repair import Counted, Job, Repair, Replayed
 from receiver.results import Result
@@ -337,6 +338,14 @@ class Store(Protocol):
     async def event(self, event_id: str) -> Event: ...
     async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
         """A page of events; their payloads only when `whole`."""
+        ...
+
+    async def told(self, after: Place) -> Sequence[Told]:
+        """What the feed has behind a place, the oldest first: a page, empty only at its end."""
+        ...
+
+    async def newest_place(self) -> Place:
+        """Where the feed ends."""
         ...
 
     async def delivery(self, delivery_id: str) -> Delivery: ...

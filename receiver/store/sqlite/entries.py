@@ -36,6 +36,15 @@ def add_deliveries(
     }
 
 
+def note_resends(connection: sqlite3.Connection, events: Iterable[int], now: int) -> None:
+    """Tell the feed that these events are sent again; whoever hears it is not asked for each."""
+    connection.executemany(
+        "INSERT INTO resends (after_seq, event_id, at)"
+        " VALUES ((SELECT max(seq) FROM events), ?, ?)",
+        [(event, now) for event in events],
+    )
+
+
 def is_alive(connection: sqlite3.Connection, endpoint: int) -> bool:
     """Whether an endpoint is there in this very transaction, whatever was known before it."""
     query = "SELECT 1 FROM endpoints WHERE id = ? AND deleted_at IS NULL"

@@ -191,12 +191,10 @@ def _drop_events(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
         f"SELECT id FROM events WHERE id > :after0 AND id <= :to0 AND {_EVENT_GOES}",
         chunk.values,
     )
-    return _drop_with(
-        connection,
-        chunk,
-        going,
-        (("attempts", "event_id"), ("deliveries", "event_id"), ("events", "id")),
-    )
+    tables = (("attempts", "event_id"), ("deliveries", "event_id"), ("resends", "event_id"))
+    found = _drop_with(connection, chunk, going, (*tables, ("events", "id")))
+    del found["resends"]  # a line of the feed, and nothing of its own
+    return found
 
 
 # A task goes when nothing has happened to it since the bound, and none of its events is left: one

@@ -22,6 +22,7 @@ from receiver.store.protocol import Claimed, QueueCancel, Settled
 from receiver.store.seal import Seal
 from receiver.store.sqlite import health
 from receiver.store.sqlite.endpoints import Directory, StateChange, Target
+from receiver.store.sqlite.entries import note_resends
 from receiver.store.sqlite.lanes import Lane, let_next_go
 from receiver.store.sqlite.operations import Operations
 from receiver.store.sqlite.secrets import without_headers
@@ -325,6 +326,7 @@ def retry(tx: Transaction, asked: ByHand) -> None:
     event, endpoint = ids.parse_delivery(asked.delivery)
     if not begin_rounds(tx.connection, [(event, endpoint)], asked.now):
         _refuse(tx.connection, event, endpoint, "retried")
+    note_resends(tx.connection, [event], asked.now)
     tx.work = True
 
 

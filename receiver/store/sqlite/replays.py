@@ -12,7 +12,7 @@ from receiver.errors import Conflict, NotFound
 from receiver.events import ENDPOINT_TEST, announce_test
 from receiver.repair import Replayed
 from receiver.store.protocol import Replay
-from receiver.store.sqlite.entries import add_deliveries, add_event, is_alive
+from receiver.store.sqlite.entries import add_deliveries, add_event, is_alive, note_resends
 from receiver.store.sqlite.queue import begin_rounds
 from receiver.store.sqlite.wanting import FACTS, wanting
 from receiver.store.writer import Transaction
@@ -38,6 +38,7 @@ class Replays:
         created = add_deliveries(tx.connection, event, wanted, asked.now)
         there = [(event, endpoint) for endpoint in wanted if endpoint not in created]
         retried = begin_rounds(tx.connection, there, asked.now)
+        note_resends(tx.connection, [event], asked.now)  # listeners want it though no endpoint does
         tx.work = True
         return Replayed(
             event_id=asked.event_id,

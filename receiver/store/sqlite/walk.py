@@ -20,7 +20,7 @@ from receiver.endpoints import State as EndpointState
 from receiver.endpoints import Subscription
 from receiver.ids import ENTROPY_BITS
 from receiver.repair import Job, JobKind, Repair
-from receiver.store.sqlite.entries import add_deliveries
+from receiver.store.sqlite.entries import add_deliveries, note_resends
 from receiver.store.sqlite.queue import begin_rounds
 from receiver.store.sqlite.rows import task_key
 from receiver.store.sqlite.wanting import FACTS, wanting
@@ -119,6 +119,7 @@ class Walk:
         ).fetchall()
         taken = self._allowed([(key, key[1]) for key in found], keys[-1])
         begin_rounds(self._connection, [(event, endpoint) for event, endpoint in taken], self._now)
+        note_resends(self._connection, dict.fromkeys(event for event, _ in taken), self._now)
 
     def _take_events(self) -> None:
         keys = self._connection.execute(
@@ -136,8 +137,10 @@ class Walk:
             for event, project, *facts in self._connection.execute(sql, values).fetchall()
             if wanting(mine, project, facts)
         ]
-        for (event,) in self._allowed(found, keys[-1]):
+        taken = [event for (event,) in self._allowed(found, keys[-1])]
+        for event in taken:
             add_deliveries(self._connection, event, [endpoint], self._now)
+        note_resends(self._connection, taken, self._now)
 
     def _allowed(self, found: Sequence[tuple[Key, int]], last: Key) -> list[Key]:
         # What there is room for, in order; and the walk goes on behind it, or behind the chunk.
