@@ -21,6 +21,7 @@ from receiver.admin.api import EXCEPTION_HANDLERS, Api
 from receiver.admin.auth import Auth
 from receiver.admin.dashboard.door import Dashboard
 from receiver.admin.ops import Ops
+from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.sessions import Sessions
 from receiver.alerts import Alerts
 from receiver.clock import Clock
@@ -165,12 +166,13 @@ def _lifespan(
             ),
             asyncio.create_task(_supervised("retention", lambda: _prune(retention, log), log)),
             asyncio.create_task(_supervised("jobs", lambda: _work(jobs, log), log)),
+            asyncio.create_task(_supervised("feed", lambda: _feed(ops.feed, log), log)),
             asyncio.create_task(_supervised("alerts", lambda: _tell(alerts, log), log)),
         ]
         try:
             yield
         finally:
-            ops.watch.wake_all()
+            ops.stop_waiting()
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
@@ -213,6 +215,13 @@ async def _work(jobs: Jobs, log: Log) -> None:
         await jobs.run()
     except StoreUnavailable as error:
         log.debug("jobs", error=str(error))  # the store itself says so, once
+
+
+async def _feed(feed: Broadcaster, log: Log) -> None:
+    try:
+        await feed.run()
+    except StoreUnavailable as error:
+        log.debug("feed", error=str(error))  # the store itself says so, once
 
 
 async def _tell(alerts: Alerts, log: Log) -> None:

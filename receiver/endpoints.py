@@ -238,6 +238,12 @@ def matches(pattern: str, text: str) -> bool:
     return text.endswith(core) if starts else text.startswith(core)
 
 
+def types_like(text: str) -> list[str]:
+    """The types that one of a list's patterns, divided by commas, matches; operational ones too."""
+    patterns = text.split(",")
+    return [found for found in TYPES if any(matches(pattern, found) for pattern in patterns)]
+
+
 def _holds(name: str, wanted: Sequence[str], facts: Mapping[str, Any]) -> bool:
     group, _, key = name.partition(".")
     value = facts.get(group)

@@ -9,7 +9,8 @@
     │   ├── Unauthenticated     401
     │   ├── Forbidden           403
     │   ├── NotFound            404
-    │   └── Conflict            409
+    │   ├── Conflict            409
+    │   └── Busy                503
     ├── StoreUnavailable        nothing was written; try again (503)
     │   ├── StoreSaturated      the writer's queue is full
     │   ├── StoreFull           the disk is nearly full
@@ -109,6 +110,13 @@ class Conflict(Refusal):
 
     code = "conflict"
     status = 409
+
+
+class Busy(Refusal):
+    """As many do this as may at once; come again."""
+
+    code = "busy"
+    status = 503
 
 
 class StoreUnavailable(ReelhookError):

@@ -139,7 +139,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
 
 
 def _stop(service: Service, patience: _Patience, grace: float) -> None:
-    service.ops.watch.wake_all()
+    service.ops.stop_waiting()
     patience.end_in(grace)
 
 

@@ -110,6 +110,7 @@ DRAWING: Final = """\
     receiver.admin.sessions     starlette
     receiver.admin.auth         starlette
     receiver.admin.routes.*     starlette pydantic pydantic_core
+    receiver.admin.stream       starlette
     receiver.admin.dashboard.*  starlette jinja2
     receiver.admin.api          starlette
 

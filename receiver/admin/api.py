@@ -19,6 +19,7 @@ from receiver.admin.routes.logins import LoginRoutes
 from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.rows import ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
+from receiver.admin.stream import StreamRoutes
 
 __all__ = ["EXCEPTION_HANDLERS", "MAX_BODY", "Api"]
 
@@ -41,6 +42,7 @@ class Api:
             *DeliveryRoutes(self._ops).table(),
             *RepairRoutes(self._ops).table(),
             *LoginRoutes(self._ops).table(),
+            *StreamRoutes(self._ops).table(),
         )
 
     def routes(self) -> list[Route]:

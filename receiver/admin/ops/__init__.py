@@ -13,9 +13,11 @@ from typing import Self
 
 from receiver import ids
 from receiver.admin.ops.asking import ChecksUrls, Principal, moment
+from receiver.admin.ops.broadcast import Broadcaster
+from receiver.admin.ops.feed import FeedOps
 from receiver.admin.ops.logins import LoginOps
-from receiver.admin.ops.repair import MAX_WAIT, Begun, RepairOps
-from receiver.admin.ops.watch import Watch
+from receiver.admin.ops.repair import Begun, RepairOps
+from receiver.admin.ops.watch import MAX_WAIT, Watch
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
@@ -81,7 +83,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Ops(RepairOps, LoginOps):
+class Ops(RepairOps, LoginOps, FeedOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
 
     def __init__(
@@ -103,6 +105,12 @@ class Ops(RepairOps, LoginOps):
         self._wall = wall
         self.watch = Watch()
         store.on_change(self.watch.hear)
+        self.feed = Broadcaster(store)
+
+    def stop_waiting(self) -> None:
+        """Answer whoever waits and end whoever watches: the receiver is about to stop."""
+        self.watch.wake_all()
+        self.feed.finish()
 
     async def register_task(
         self, who: Principal, task_id: str, spec: TaskSpec, source: Source

@@ -11,7 +11,7 @@ from typing import Final
 from receiver.admin.ops.asking import Principal, moment
 from receiver.admin.ops.deliveries import DeliveryOps
 from receiver.admin.ops.endpoints import EndpointOps
-from receiver.admin.ops.watch import Watch
+from receiver.admin.ops.watch import MAX_WAIT, Watch
 from receiver.clock import to_datetime
 from receiver.deliveries import Delivery, State
 from receiver.repair import (
@@ -26,7 +26,6 @@ from receiver.repair import (
 )
 from receiver.store.protocol import NewJob, Page, Query, Replay
 
-MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
 LOOK: Final = 0.05  # seconds between two looks, however much is delivered meanwhile
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
 _DELIVERIES: Final = ""  # no task has that id
 
 

@@ -17,6 +17,7 @@ from receiver.admin.ops import Page
 from receiver.errors import Refusal, StoreUnavailable
 from receiver.problems import MEDIA_TYPE, problem
 
+RETRY_AFTER: Final = "2"  # seconds
 # Bytes that strangers sent: nothing may run them, guess what they are, or keep them on the way.
 INERT: Final[Mapping[str, str]] = {
     "x-content-type-options": "nosniff",
@@ -58,6 +59,8 @@ async def _refused(request: Request, error: Exception) -> Response:
     headers = _closing(request, error.status)
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if error.status == 503:
+        headers["retry-after"] = RETRY_AFTER
     return _problem(error.status, error.code, str(error), headers, **error.evidence)
 
 
@@ -74,7 +77,7 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _unavailable(_request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreUnavailable)  # noqa: S101
-    return _problem(503, error.code, str(error), {"retry-after": "2"})
+    return _problem(503, error.code, str(error), {"retry-after": RETRY_AFTER})
 
 
 async def _http(request: Request, error: Exception) -> Response:

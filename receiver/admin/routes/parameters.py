@@ -93,6 +93,13 @@ def _tag(text: str, name: str) -> tuple[str, str]:
     return tag, value
 
 
+def _filter(text: str, name: str) -> tuple[str, str]:
+    field, equals, value = _text(text, name).partition("=")
+    if not equals:
+        raise Invalid(f"{name} must be field=value, such as tags.team=film.", parameter=name)
+    return field, value
+
+
 def _grouping(text: str, name: str) -> Grouping:
     return Grouping.read(_text(text, name))
 
@@ -134,7 +141,7 @@ QUERY: Final[Mapping[str, Parameter]] = {
         _limit,
     ),
     "cursor": Parameter(
-        "The `next_cursor` of the page before.", {"type": "string", "maxLength": 100}, cursor_of
+        "The `next_cursor` of the page before; of the stream also the id of a message.", {"type": "string", "maxLength": 100}, cursor_of
     ),
     "project": Parameter(
         "Of this project alone; of something new: the project it is made in.",
@@ -167,7 +174,19 @@ QUERY: Final[Mapping[str, Parameter]] = {
     "outcome": _one("Callbacks of which this became.", *Outcome),
     "task": _some("What belongs to this task."),
     "orphan": _yes("Callbacks that name no task, or the others."),
-    "event_type": _some("Of this type of event."),
+    "event_type": _some(
+        "Of these types of events, divided by commas; `*` at an end is a wildcard.",
+        examples=["result.*,task.completed"],
+    ),
+    "filter": Parameter(
+        "Of tasks that the `filters` of an endpoint would let by, as `field=value`; all must hold.",
+        {
+            "type": "array",
+            "items": {"type": "string", "pattern": "^[^=]+=", "maxLength": MAX_TEXT},
+            "examples": [["tags.team=film"]],
+        },
+        _filter,
+    ),
     "state": _one("Deliveries that stand there.", *DeliveryState),
     "endpoint": _some("What goes to this endpoint."),
     "wait": Parameter(

@@ -32,14 +32,20 @@ async def body_of(request: Request, kind: type[M]) -> M:
         raise Invalid("A text in the body has half of a character (a lone surrogate).") from None
 
 
-def query_of(request: Request) -> Query:
-    """What a list is asked for, of what its row allows. Raises Invalid."""
-    given, known = dict(request.query_params), row_of(request).parameters
-    if unknown := set(given) - {*known}:
+def check_parameters(request: Request) -> None:
+    """Raises Invalid for a parameter that the request's row does not have."""
+    known = row_of(request).parameters
+    if unknown := set(request.query_params) - {*known}:
         raise Invalid(
             f"There is no parameter {min(unknown)!r} here; known: {', '.join(known)}.",
             parameter=min(unknown),
         )
+
+
+def query_of(request: Request) -> Query:
+    """What a list is asked for, of what its row allows. Raises Invalid."""
+    check_parameters(request)
+    given = dict(request.query_params)
     values = {name: QUERY[name].read(text, name) for name, text in given.items() if text != ""}
     before = values.pop("cursor", None)
     return Query(**values, before=before)

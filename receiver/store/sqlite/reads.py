@@ -15,7 +15,7 @@ from receiver import ids
 from receiver.callbacks import Callback, Kept
 from receiver.costs import By, CostSum, Grouping
 from receiver.deliveries import DeadLetters, Delivery
-from receiver.endpoints import Endpoint
+from receiver.endpoints import Endpoint, types_like
 from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
 from receiver.repair import Job
@@ -241,7 +241,7 @@ class Reads:
     async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
         """Events, the newest first; their payloads only when `whole`."""
         where = Where()
-        where.same("e.type", query.event_type)
+        where.one_of("e.type", query.event_type and types_like(query.event_type))
         where.same("e.project", query.project)
         where.same("t.id", query.task and task_key(query.task))
         where.since_until("e.created_at", query)
@@ -268,7 +268,7 @@ class Reads:
         """Deliveries, those of the newest events first."""
         where = Where()
         where.same("d.state", query.state)
-        where.same("e.type", query.event_type)
+        where.one_of("e.type", query.event_type and types_like(query.event_type))
         where.same("e.project", query.project)
         where.same("t.id", query.task and task_key(query.task))
         where.same("d.endpoint_id", query.endpoint and ids.parse(ids.ENDPOINT, query.endpoint))

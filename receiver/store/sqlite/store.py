@@ -46,8 +46,8 @@ from receiver.store.protocol import (
 from receiver.store.seal import Seal
 from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
 from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
-from receiver.store.sqlite.logins import Logins
 from receiver.store.sqlite.feed import Feed
+from receiver.store.sqlite.logins import Logins
 from receiver.store.sqlite.operations import Operations
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.reads import Reads

@@ -30,6 +30,12 @@ class Where:
         if value is not None:
             self.add(f"{column} = ?", value)
 
+    def one_of(self, column: str, values: Sequence[str] | None) -> None:
+        """The column has one of these values; None does not filter."""
+        if values is not None:
+            marks = ", ".join("?" * len(values))
+            self.add(f"{column} IN ({marks})", *values)
+
     def since_until(self, column: str, query: Query) -> None:
         """The column's time is within the query's."""
         if query.since is not None:
