@@ -141,7 +141,9 @@ QUERY: Final[Mapping[str, Parameter]] = {
         _limit,
     ),
     "cursor": Parameter(
-        "The `next_cursor` of the page before; of the stream also the id of a message.", {"type": "string", "maxLength": 100}, cursor_of
+        "The `next_cursor` of the page before; of the stream also the id of a message.",
+        {"type": "string", "maxLength": 100},
+        cursor_of,
     ),
     "project": Parameter(
         "Of this project alone; of something new: the project it is made in.",

@@ -20,7 +20,7 @@ from tests.make import arrival, endpoint, success, uuid
 from tests.receiver.store.jobs_suite import begin, recovery, repair
 from tests.receiver.store.prune_suite import drop
 from tests.receiver.store.repair_suite import die
-from tests.receiver.store.suite import Opener, arrival_of, queued
+from tests.receiver.store.suite import Opener, arrival_of, queued, types
 
 
 async def told(store: Store, after: Place = BEGINNING) -> list[Told]:
@@ -178,6 +178,26 @@ class FeedSuite:
         (again,) = await told(store, seen)
         assert again.place > seen
         assert again.id == kept.id
+
+    @pytest.mark.parametrize(
+        ("asked", "wanted"),
+        [
+            ("result.*", ["result.succeeded"]),
+            ("*.completed,task.overdue", ["task.completed"]),
+            ("*", ["result.succeeded", "task.completed"]),
+            ("result.succeeded", ["result.succeeded"]),
+            ("result", []),
+            ("x,y", []),
+        ],
+    )
+    async def test_lists_take_patterns_of_types(
+        self, store: Store, asked: str, wanted: list[str]
+    ) -> None:
+        await store.add_endpoint(endpoint())
+        await store.record(arrival(success()))
+        assert await types(store, event_type=asked) == wanted
+        found = (await store.deliveries(Query(event_type=asked))).data
+        assert sorted(one.event_type for one in found) == wanted
 
     async def test_any_history_is_told_once_each_from_wherever_one_stands(
         self, store: Store
