@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from receiver import recording
+from receiver.access import Action, ApiTokenAsked, AuditEntry, NewApiToken, Scope
 from receiver.admin import api
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
@@ -287,6 +288,9 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         PruneAsked,
         Pruned,
         Cost,
+        NewApiToken,
+        ApiTokenAsked,
+        AuditEntry,
     ],
     ids=lambda shape: shape.__name__,
 )
@@ -308,6 +312,8 @@ def test_every_filter_of_the_lists_is_documented() -> None:
         ("http-api.md", [*Breaker]),
         ("http-api.md", [*SubmitState]),
         ("http-api.md", [*Source]),
+        ("http-api.md", [*Scope]),
+        ("http-api.md", [*Action]),
         ("http-api.md", [*set(By) - {By.TAG}]),
         ("events.md", [*Category]),
         ("events.md", [*TYPES]),

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.ops import Ops
+from receiver.admin.routes.access import AccessRoutes
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
 from receiver.admin.routes.deliveries import DeliveryRoutes
@@ -43,6 +44,7 @@ class Api:
             *RepairRoutes(self._ops).table(),
             *LoginRoutes(self._ops).table(),
             *StreamRoutes(self._ops).table(),
+            *AccessRoutes(self._ops).table(),
         )
 
     def routes(self) -> list[Route]:
@@ -61,6 +63,7 @@ class Api:
             who = await self._auth.principal(request)
             row = rows["GET" if request.method == "HEAD" else request.method]
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
+            who.allow(row.scopes)
             return await row.handler(who, request)
 
         return endpoint
