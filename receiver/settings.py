@@ -18,6 +18,7 @@ from platformdirs import user_data_path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from receiver import directories
+from receiver.condition import Origin, Setting
 from receiver.errors import SettingsRefused
 from receiver.shown import redact
 from receiver.tokens import check_keys
@@ -115,6 +116,7 @@ class Settings(BaseModel):
     url: str = _secret("REELHOOK_URL", "Where the commands find the receiver's API.")
     project: str = _env("REELHOOK_PROJECT", "default", "The project of the commands.")
     hosting: str = ""  # the platform that runs us, by its own variable
+    origins: Mapping[str, Origin] = {}  # of what is no default, by attribute
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
@@ -124,10 +126,40 @@ class Settings(BaseModel):
         if hosting and "PORT" in present:
             present.setdefault("HOST", "0.0.0.0")  # noqa: S104 - the platform's router is in front
         try:
-            return cls.model_validate({**present, "hosting": hosting})
+            found = cls.model_validate({**present, "hosting": hosting})
         except ValidationError as error:
             first = error.errors()[0]
             raise SettingsRefused(f"{first['loc'][0]}: {first['msg']}.") from None
+        given = {name for name in cls.model_fields if environ.get(cls.variable(name))}
+        hosted = found.model_fields_set - given - {"hosting"}
+        origins = dict.fromkeys(given, Origin.ENVIRONMENT) | dict.fromkeys(hosted, Origin.HOSTING)
+        return found.model_copy(update={"origins": origins})
+
+    @classmethod
+    def variable(cls, name: str) -> str:
+        """The variable of an attribute; "" where it has none."""
+        return str(cls.model_fields[name].validation_alias or "")
+
+    def changed(self, origin: Origin, values: Mapping[str, Any]) -> Self:
+        """With other values, and a note where they come from."""
+        origins = {**self.origins, **dict.fromkeys(values, origin)}
+        return self.model_copy(update={**values, "origins": origins})
+
+    def shown(self) -> list[Setting]:
+        """Every setting that has a variable, secrets as set or not."""
+        return [
+            Setting(
+                name=variable,
+                value=None if is_secret else _shown(value),
+                is_set=value not in (None, ""),
+                is_secret=is_secret,
+                origin=self.origins.get(name, Origin.DEFAULT),
+                meaning=field.description or "",
+            )
+            for name, field in type(self).model_fields.items()
+            if (variable := self.variable(name))
+            for value, is_secret in ((getattr(self, name), not field.repr),)
+        ]
 
     @property
     def database_path(self) -> Path:
@@ -187,7 +219,7 @@ class Settings(BaseModel):
             for name, value in local_keys(self.data_dir).items()
             if not getattr(self, name)
         }
-        return self.model_copy(update=missing)
+        return self.changed(Origin.DATA_DIR, missing)
 
     def _check_public(self) -> None:
         for variable, value, remedy in (
@@ -210,6 +242,10 @@ class Settings(BaseModel):
                 f"{_EPHEMERAL[self.hosting]} wipes its disk at every restart, so SQLite would lose"
                 " what it acknowledged. Run on a machine with a disk that stays."
             )
+
+
+def _shown(value: object) -> str | None:
+    return None if value in (None, "") else redact(str(value))
 
 
 def listed(text: str) -> list[str]:

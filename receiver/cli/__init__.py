@@ -85,11 +85,13 @@ def serve(
     HOST=0.0.0.0 PORT=8000 reelhook serve
     """
     from receiver import serve as serving
+    from receiver.condition import Origin
     from receiver.errors import CannotStart
     from receiver.server import run
 
-    given = {"host": host} if host else {}
-    settings = settings_of().model_copy(update=given if port is None else {**given, "port": port})
+    asked = {"host": host or None, "port": port}
+    given = {name: value for name, value in asked.items() if value is not None}
+    settings = settings_of().changed(Origin.OPTION, given)
     try:
         settings = settings.completed()
         run(serving.run(settings, serving.announce(settings)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from receiver.condition import Origin
 from receiver.errors import SettingsRefused
 from receiver.settings import (
     LOCAL_FILE,
@@ -57,8 +58,33 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     assert Settings.read(dict.fromkeys(names, "")) == Settings.read({})
 
 
+def shown(settings: Settings) -> dict[str, tuple[str | None, bool, Origin]]:
+    """Each setting's value, whether it is set, and where it comes from."""
+    return {one.name: (one.value, one.is_set, one.origin) for one in settings.shown()}
+
+
+def test_a_setting_says_where_it_comes_from(tmp_path: Path) -> None:
+    settings = read(tmp_path, LOG_LEVEL="debug", REELHOOK_ADMIN_TOKEN=ADMIN_TOKEN)
+    found = shown(settings.changed(Origin.OPTION, {"port": 0}).completed())
+    assert found["REELHOOK_DATA_DIR"] == (str(tmp_path), True, Origin.ENVIRONMENT)
+    assert found["LOG_LEVEL"] == ("debug", True, Origin.ENVIRONMENT)
+    assert found["LOG_FORMAT"] == ("auto", True, Origin.DEFAULT)
+    assert found["PORT"] == ("0", True, Origin.OPTION)
+    assert found["REELHOOK_PUBLIC_URL"] == (None, False, Origin.DEFAULT)
+    assert found["REELHOOK_ADMIN_TOKEN"] == (None, True, Origin.ENVIRONMENT)
+    assert found["REELHOOK_SIGNING_KEYS"] == (None, True, Origin.DATA_DIR)
+    assert ADMIN_TOKEN not in str(settings.shown())
+
+
+def test_a_hosts_own_address_is_told_as_the_hosts() -> None:
+    found = shown(Settings.read({"DYNO": "web.1", "PORT": "5000"}))
+    assert found["HOST"] == ("0.0.0.0", True, Origin.HOSTING)
+    assert found["PORT"] == ("5000", True, Origin.ENVIRONMENT)
+
+
 def test_every_setting_has_a_variable_and_a_meaning() -> None:
-    fields = {name: field for name, field in Settings.model_fields.items() if name != "hosting"}
+    ours = ("hosting", "origins")
+    fields = {name: field for name, field in Settings.model_fields.items() if name not in ours}
     for name, field in fields.items():
         assert str(field.validation_alias).isupper(), name
         assert field.description, name

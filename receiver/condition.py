@@ -1,0 +1,81 @@
+"""Floor 0, nouns: in what condition the receiver is, and how it is set up. Stdlib and pydantic."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel
+
+
+class Origin(StrEnum):
+    """Where a setting's value comes from."""
+
+    DEFAULT = "default"
+    ENVIRONMENT = "environment"
+    OPTION = "option"  # of the command that started the receiver
+    DATA_DIR = "data_dir"  # made once and kept there
+    HOSTING = "hosting"  # what the hosting platform asks for
+
+
+class Setting(BaseModel):
+    """One setting. `value` is None for a secret: whether there is one, `is_set` says."""
+
+    name: str
+    value: str | None
+    is_set: bool
+    is_secret: bool
+    origin: Origin
+    meaning: str
+
+
+class Grade(StrEnum):
+    """How good a condition is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILING = "failing"
+
+
+class Check(BaseModel):
+    """One thing that was looked at."""
+
+    name: str
+    grade: Grade
+    detail: str
+
+
+class StoreCondition(BaseModel):
+    """How the store fares. Sizes in bytes; `refusal` says why no callback is taken in, if so."""
+
+    engine: str
+    version: str
+    schema_version: int
+    size: int
+    log_size: int
+    free: int
+    refusal: str | None
+
+
+class Health(BaseModel):
+    """In what condition the receiver is; `grade` is the worst of its checks."""
+
+    grade: Grade
+    version: str
+    instance: str
+    started_at: datetime
+    public_url: str
+    checks: list[Check]
+    store: StoreCondition
+
+
+def worst(checks: list[Check]) -> Grade:
+    """The worst grade of all."""
+    order = [*Grade]
+    return max((check.grade for check in checks), key=order.index, default=Grade.OK)
+
+
+class Setup(BaseModel):
+    """How the receiver is set up: every setting, as it is in force."""
+
+    settings: list[Setting]
