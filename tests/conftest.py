@@ -24,6 +24,7 @@ pytest.register_assert_rewrite(
             "operations_suite",
             "logins_suite",
             "feed_suite",
+            "figures_suite",
         )
     ],
 )

@@ -6,12 +6,12 @@ engine. Every verb may raise StoreUnavailable; those that name a thing raise Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from receiver.access import ApiToken, AuditEntry, Deed, Note, OnceKey
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
+from receiver.condition import StoreCondition
 from receiver.costs import Cost, CostSum, Grouping
 from receiver.deliveries import DeadLetters, Delivery, Outcome, State
 from receiver.delivery.health import LONGEST_PAUSE
@@ -19,24 +19,70 @@ from receiver.endpoints import Endpoint, EndpointPatch, EndpointSpec
 from receiver.endpoints import State as EndpointState
 from receiver.events import Event
 from receiver.feed import Place, Told
+from receiver.figures import EndpointReport, Overview
 from receiver.keeping import Bounds
 from receiver.repair import Counted, Job, Repair, Replayed
 from receiver.results import Result
-from receiver.store.access import Answer as Answer
-from receiver.store.access import Known as Known
-from receiver.store.access import NewApiToken as NewApiToken
-from receiver.store.access import Once as Once
-from receiver.store.ledger import Registration as Registration
-from receiver.store.ledger import Reprocessing as Reprocessing
-from receiver.store.ledger import TaskChange as TaskChange
-from receiver.store.ledger import TasksAsked as TasksAsked
-from receiver.store.ledger import TasksReleased as TasksReleased
-from receiver.tasks import Task
+from receiver.tasks import SubmitState, Task, TaskSpec
 
 T = TypeVar("T")
 
-# Those that an endpoint may have for a change of it; None: any. Else PreconditionFailed.
-Revisions = Collection[int] | None
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A PUT of a task. Times in milliseconds; None: not named, so the defaults hold."""
+
+    id: str
+    spec: TaskSpec
+    project: str
+    now: int
+    deadline_at: int | None
+    give_up_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChange:
+    """A change of one task by hand or by its submitter."""
+
+    id: str
+    now: int
+    submit_state: SubmitState | None = None
+    platform_id: str | None = None
+    was: SubmitState | None = None
+    lease: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksAsked:
+    """A claim of tasks that were due at `due_by`. `project` None: of all. In milliseconds."""
+
+    now: int
+    due_by: int
+    lease_until: int
+    limit: int
+    platforms: Sequence[str]
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TasksReleased:
+    """Tasks of one claim that are handed back; `polled`: their backoff goes on. In milliseconds."""
+
+    ids: Sequence[str]
+    now: int
+    lease_until: int
+    polled: bool
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reprocessing:
+    """A kept callback's bytes as they are read now; `now` in milliseconds."""
+
+    callback: int
+    arrivals: Sequence[Arrival]
+    now: int
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +103,6 @@ class EndpointChange:
     id: str
     patch: EndpointPatch
     private_key: str = field(default="", repr=False)
-    revisions: Revisions = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +114,6 @@ class Rotation:
     private_key: str = field(repr=False)
     now: int
     overlap: int
-    revisions: Revisions = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +147,6 @@ class Query:
     until: int | None = None
     q: str | None = None
     by: Grouping | None = None
-    actor: str | None = None
-    action: str | None = None
-    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +185,14 @@ class Settled:
     now: int
     disable: str | None = None
     longest_pause: int = LONGEST_PAUSE  # of the breaker, where deliveries have this schedule
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewAsked:
+    """How all fares at `now`, in milliseconds; `project` None: in all projects."""
+
+    now: int
+    project: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,15 +341,9 @@ class Store(Protocol):
         ...
 
     async def set_endpoint_state(
-        self,
-        endpoint_id: str,
-        state: EndpointState,
-        reason: str | None,
-        revisions: Revisions = None,
+        self, endpoint_id: str, state: EndpointState, reason: str | None
     ) -> Endpoint: ...
-    async def delete_endpoint(
-        self, endpoint_id: str, now: int, revisions: Revisions = None
-    ) -> None: ...
+    async def delete_endpoint(self, endpoint_id: str, now: int) -> None: ...
 
     async def event(self, event_id: str) -> Event: ...
     async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
@@ -400,51 +443,22 @@ class Store(Protocol):
     async def end_session(self, ended: EndedSession) -> None: ...
     async def is_ended(self, session_id: str) -> bool: ...
 
+    async def overview(self, asked: OverviewAsked) -> Overview:
+        """How all fares, in figures that look at a bounded part of it; not its `answers`."""
+        ...
+
+    async def endpoint_reports(
+        self, endpoints: Sequence[str], now: int
+    ) -> Sequence[EndpointReport]:
+        """How some endpoints fared lately, in the order asked; who is gone is left out."""
+        ...
+
+    async def condition(self) -> StoreCondition:
+        """How the store itself fares."""
+        ...
+
     async def ready(self) -> None:
         """Write and commit something. Raises StoreUnavailable when that or `admit` fails."""
-        ...
-
-    def audited(self, note: Note) -> Store:
-        """This store, whose next verb leaves the row that `note` makes of what became of it.
-
-        In the verb's own transaction: neither is there without the other.
-        """
-        ...
-
-    async def note(self, deed: Deed) -> None:
-        """Leave a row about what is more than one transaction."""
-        ...
-
-    async def audit(self, query: Query) -> Page[AuditEntry]:
-        """Manual actions, the latest first."""
-        ...
-
-    async def add_api_token(self, new: NewApiToken) -> ApiToken: ...
-    async def api_tokens(self, query: Query) -> Page[ApiToken]: ...
-    async def api_token(self, token_id: str) -> ApiToken: ...
-    async def known_token(self, digest: bytes) -> Known | None:
-        """The token that has this digest."""
-        ...
-
-    async def delete_api_token(self, token_id: str) -> None: ...
-    async def note_token_uses(self, uses: Mapping[str, int]) -> None:
-        """When these tokens (by id) were last used, in milliseconds; those that are gone, too."""
-        ...
-
-    async def begin_once(self, once: Once) -> Answer | None:
-        """The answer to repeat; None: this is the first request, or nothing came of the first.
-
-        Raises KeyReused, KeyInUse, AnswerLost.
-        """
-        ...
-
-    async def keep_answer(self, key: OnceKey, answer: Answer) -> None: ...
-    async def drop_once(self, key: OnceKey) -> None:
-        """The request changed nothing, so it may come again. One that did is kept."""
-        ...
-
-    async def forget_answers(self, before: int) -> int:
-        """Forget some of the requests that began before then; how many."""
         ...
 
     def on_change(self, listener: Callable[[set[str], bool], None]) -> None:

@@ -124,6 +124,11 @@ class Place:
         """Bytes of the write-ahead log at the last look."""
         return self._known[self._log].st_size
 
+    @property
+    def free(self) -> int:
+        """Bytes that are left on the disk, by the last look."""
+        return self._free
+
     def begin(self, lock: int) -> None:
         """Remember the files as they are now, among them the one that `lock` is open on."""
         self._known = {path: os.stat(path) for path in (self._path, self._log)}

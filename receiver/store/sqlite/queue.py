@@ -20,7 +20,7 @@ from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import Claimed, QueueCancel, Settled
 from receiver.store.seal import Seal
-from receiver.store.sqlite import health
+from receiver.store.sqlite import health, hours
 from receiver.store.sqlite.endpoints import Directory, StateChange, Target
 from receiver.store.sqlite.entries import note_resends
 from receiver.store.sqlite.lanes import Lane, let_next_go
@@ -85,6 +85,7 @@ class Queue:
         """Keep each attempt as a row, move its delivery, disable what asked to be left alone."""
         dying = self._operations.dying(tx.connection, news)
         _settle(tx.connection, news, self._seal)
+        hours.add(tx.connection, news)
         for endpoint, reason in health.note(tx.connection, news).items():
             self._set_state(tx, StateChange(endpoint, EndpointState.DISABLED, reason))
             self._operations.tell_disabled(tx, endpoint, reason, news[-1].now)

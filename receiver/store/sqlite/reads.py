@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from sqlite3 import Error, Row
 from typing import Any, Final, TypeVar
@@ -42,6 +42,7 @@ from receiver.tasks import Task
 from receiver.tokens import DEFAULT_PROJECT
 
 T = TypeVar("T")
+Values = Iterable[Any] | Mapping[str, Any]  # of a statement's marks, in their order or by name
 
 CONNECTIONS: Final = 2
 CLOSING: Final = 10.0  # seconds that closing them takes at most
@@ -110,16 +111,17 @@ class Reads:
         finally:
             self._idle.put_nowait(connection)
 
-    async def _all_rows(self, sql: str, values: Iterable[Any] = ()) -> Sequence[Row]:
+    async def _all_rows(self, sql: str, values: Values = ()) -> Sequence[Row]:
+        bound: Any = values if isinstance(values, Mapping) else tuple(values)
         async with self._connection() as connection:
             try:
-                return list(await connection.execute_fetchall(sql, tuple(values)))
+                return list(await connection.execute_fetchall(sql, bound))
             except Error as error:
                 if judge(error) is Fault.JOB:
                     raise
                 raise StoreUnavailable(f"The database could not be read: {error}.") from error
 
-    async def rows(self, sql: str, values: Iterable[Any] = ()) -> Sequence[Row]:
+    async def rows(self, sql: str, values: Values = ()) -> Sequence[Row]:
         """What a statement of another module of this room finds."""
         return await self._all_rows(sql, values)
 
@@ -129,7 +131,7 @@ class Reads:
         where.same("project", query.project)
         where.older(("id",), query)
         rows = await self._all_rows(*where.list("SELECT * FROM jobs", ("id",), query))
-        return page_of(rows, query, job_of, "id")
+        return _page(rows, query, job_of, "id")
 
     async def _one_row(self, what: str, sql: str, values: Iterable[Any]) -> Row:
         rows = await self._all_rows(sql, values)
@@ -169,13 +171,13 @@ class Reads:
         if query.q:
             where.search(("model", "client_ref", "platform_id", "tags", "metadata"), query.q)
         rows = await self._all_rows(*where.list("SELECT * FROM tasks", ("n",), query))
-        return page_of(rows, query, lambda row: task_of(row, whole=False), "n")
+        return _page(rows, query, lambda row: task_of(row, whole=False), "n")
 
     async def costs(self, query: Query) -> CostPage:
         """What tasks cost, group by group."""
         by = query.by or Grouping(By.MODEL)
         rows = await self._all_rows(*costs.page_of(by, query))
-        page = page_of(rows, query, lambda row: costs.cost_of(row, by), *costs.order_of(by))
+        page = _page(rows, query, lambda row: costs.cost_of(row, by), *costs.order_of(by))
         total = None if query.before else await self._total(by, query, rows)
         return CostPage(page.data, page.next_cursor, total)
 
@@ -210,7 +212,7 @@ class Reads:
         where.since_until("c.received_at", query)
         where.older(("c.id",), query)
         rows = await self._all_rows(*where.list(_CALLBACK, ("c.id",), query))
-        return page_of(rows, query, lambda row: callback_of(row, whole=False), "id")
+        return _page(rows, query, lambda row: callback_of(row, whole=False), "id")
 
     async def endpoint(self, endpoint_id: str) -> Endpoint:
         """One endpoint."""
@@ -227,7 +229,7 @@ class Reads:
         where.same("e.project", query.project)
         where.older(("e.id",), query)
         rows = await self._all_rows(*where.list(ENDPOINT, ("e.id",), query))
-        return page_of(rows, query, self._endpoint_of, "id")
+        return _page(rows, query, self._endpoint_of, "id")
 
     def _endpoint_of(self, row: Row) -> Endpoint:
         return endpoint_of(row, self._seal)
@@ -247,7 +249,7 @@ class Reads:
         where.since_until("e.created_at", query)
         where.older(("e.seq",), query)
         rows = await self._all_rows(*where.list(_EVENT, ("e.seq",), query))
-        return page_of(rows, query, lambda row: event_of(row, whole=whole), "seq")
+        return _page(rows, query, lambda row: event_of(row, whole=whole), "seq")
 
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
@@ -275,12 +277,12 @@ class Reads:
         where.since_until("d.created_at", query)
         where.older(_PLACE, query)
         rows = await self._all_rows(*where.list(_DELIVERY, _PLACE, query))
-        return page_of(rows, query, delivery_of, "event_id", "endpoint_id")
+        return _page(rows, query, delivery_of, "event_id", "endpoint_id")
 
     async def dead_letters(self, query: Query) -> Page[DeadLetters]:
         """Dead deliveries by endpoint and cause, the largest group first."""
         rows = await self._all_rows(*dead.page_of(query))
-        return page_of(rows, query, dead.dead_of, *dead.ORDER)
+        return _page(rows, query, dead.dead_of, *dead.ORDER)
 
     async def next_due(self) -> int | None:
         """The earliest next attempt of the endpoints that are sent to, in milliseconds."""
@@ -289,8 +291,7 @@ class Reads:
         return due
 
 
-def page_of(rows: Sequence[Row], query: Query, view: Callable[[Row], T], *order: str) -> Page[T]:
-    """Rows of a list as a page of it; one more than was asked for says that there is a next."""
+def _page(rows: Sequence[Row], query: Query, view: Callable[[Row], T], *order: str) -> Page[T]:
     shown = rows[: query.limit]
     more = len(rows) > query.limit
     cursor = tuple(shown[-1][column] for column in order) if more else None
