@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,11 +17,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from receiver import deadlines, ids
+from receiver import __version__, deadlines, ids
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
-from receiver.admin.auth import REQUEST_ID, Auth
+from receiver.admin.auth import Auth
 from receiver.admin.dashboard.door import Dashboard
-from receiver.admin.ops import Ops
+from receiver.admin.ops import Ops, Running
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.sessions import Sessions
 from receiver.alerts import Alerts
@@ -49,7 +50,6 @@ from receiver.store.protocol import Alert, Settled, Store
 from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
-TIDY: Final = 60.0  # seconds between notes of which API tokens were used
 WEBHOOKS: Final = "/webhooks/"
 LOGINS: Final = 10  # that may fail from one address in a minute
 
@@ -84,22 +84,7 @@ def build(
     `clock` is a steady one; `wall` is what the system says, jumps included.
     """
     tokens = TokenBox(listed(settings.signing_keys))
-    retention = Retention(
-        store,
-        clock=clock,
-        keep=Keep(settings.retention_raw, settings.retention_events, settings.retention_tasks),
-        journal=lambda dropped: log.info("retention", **dropped),
-    )
-    ops = Ops(
-        store,
-        tokens,
-        retention,
-        public_url=public_url,
-        guard=guard,
-        clock=clock,
-        wall=wall,
-        random_bytes=secrets.token_bytes,
-    )
+    retention = _retention(settings, store, clock, log)
     lease = lease_of(settings.delivery_deadline)
     check_lease(lease, sender.deadline_s)
     worker = Worker(
@@ -112,6 +97,18 @@ def build(
         schedule=settings.schedule or SCHEDULE,
         lease=lease,
     )
+    answers = Counter[str]()
+    ops = Ops(
+        store,
+        tokens,
+        retention,
+        public_url=public_url,
+        guard=guard,
+        clock=clock,
+        wall=wall,
+        random_bytes=secrets.token_bytes,
+        running=_running(settings, worker, clock(), answers),
+    )
     jobs = Jobs(store, clock=clock, journal=_job_journal(log))
     alerts = Alerts(store, sender, settings.alert_url, clock=clock, journal=AlertJournal(log))
     ingest = Ingest(
@@ -121,7 +118,7 @@ def build(
         clock=clock,
         wall=wall,
         failures=FailureLimit(clock),
-        journal=_request_journal(log),
+        journal=_request_journal(log, answers),
         static_keys=listed(settings.static_keys),
     )
     routes = [
@@ -141,11 +138,30 @@ def build(
 
 def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> list[Route]:
     sessions = Sessions(ops, SessionBox(settings.admin_token or new_key()), store.instance)
-    auth = Auth(ops, settings.admin_token, sessions)
+    auth = Auth(settings.admin_token, sessions)
     api = Api(ops, auth)
     failures = FailureLimit(clock, LOGINS)
     pages = Dashboard(ops, auth, sessions, api.table(), failures.note)
     return [*api.routes(), *pages.routes()]
+
+
+def _retention(settings: Settings, store: Store, clock: Clock, log: Log) -> Retention:
+    return Retention(
+        store,
+        clock=clock,
+        keep=Keep(settings.retention_raw, settings.retention_events, settings.retention_tasks),
+        journal=lambda dropped: log.info("retention", **dropped),
+    )
+
+
+def _running(settings: Settings, worker: Worker, now: int, answers: Mapping[str, int]) -> Running:
+    return Running(
+        version=__version__,
+        started_at=now,
+        settings=settings.shown(),
+        is_alive=lambda: worker.alive,
+        answers=answers,
+    )
 
 
 def _lifespan(
@@ -169,7 +185,6 @@ def _lifespan(
             asyncio.create_task(_supervised("jobs", lambda: _work(jobs, log), log)),
             asyncio.create_task(_supervised("feed", lambda: _feed(ops.feed, log), log)),
             asyncio.create_task(_supervised("alerts", lambda: _tell(alerts, log), log)),
-            asyncio.create_task(_supervised("access", lambda: _tidy(ops, log), log)),
         ]
         try:
             yield
@@ -178,8 +193,6 @@ def _lifespan(
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
-            with contextlib.suppress(StoreUnavailable):  # the store itself says so
-                await ops.tidy()
 
     return lifespan
 
@@ -235,15 +248,6 @@ async def _tell(alerts: Alerts, log: Log) -> None:
         except StoreUnavailable as error:
             log.debug("alerts", error=str(error))  # the store itself says so, once
         await asyncio.sleep(TICK)
-
-
-async def _tidy(ops: Ops, log: Log) -> None:
-    while True:
-        await asyncio.sleep(TIDY)
-        try:
-            await ops.tidy()
-        except StoreUnavailable as error:
-            log.debug("access", error=str(error))  # the store itself says so, once
 
 
 class AlertJournal:
@@ -310,10 +314,11 @@ def _uncached(body: dict[str, str], status: int = 200) -> Response:
     return JSONResponse(body, status, {"cache-control": "no-store"})
 
 
-def _request_journal(log: Log) -> RequestJournal:
+def _request_journal(log: Log, answers: Counter[str]) -> RequestJournal:
     def journal(
         outcome: str, status: int, claims: Claims | None, remote: str, size: int, seconds: float
     ) -> None:
+        answers[str(outcome)] += 1
         found = {} if claims is None else {"task": claims.task, "jti": claims.jti.hex()}
         log.info(
             "callback",
@@ -380,8 +385,7 @@ class FrontDoor:
     async def _past_the_port(self, scope: Scope, receive: Receive, send: Send) -> None:
         outside = self._public_port is not None and scope["server"][1] == self._public_port
         if outside and scope["path"] not in PROBES:
-            named = {"request_id": scope[REQUEST_ID]}
-            body = problem(404, "not_found", "There is nothing here.", **named)
+            body = problem(404, "not_found", "There is nothing here.")
             await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
             return
         await self._app(scope, receive, send)

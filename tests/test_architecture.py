@@ -29,7 +29,7 @@ DRAWING: Final = """\
     receiver.clock
     receiver.ids
     receiver.problems
-    receiver.access             pydantic
+    receiver.access
     receiver.refusals
     receiver.shown
     receiver.platforms.*        pydantic_core
@@ -45,6 +45,8 @@ DRAWING: Final = """\
     receiver.repair             pydantic
     receiver.keeping            pydantic
     receiver.costs              pydantic
+    receiver.figures            pydantic
+    receiver.condition          pydantic
     submitter.errors
     submitter.tasks
     submitter.requests.*        pydantic
@@ -72,8 +74,6 @@ DRAWING: Final = """\
     receiver.delivery.ourselves yarl
     receiver.delivery.guard     aiohttp yarl
     receiver.delivery.sender    aiohttp yarl multidict
-    receiver.store.access
-    receiver.store.ledger
     receiver.store.protocol
     receiver.store.migrate      sqlite3
     receiver.store.seal         cryptography

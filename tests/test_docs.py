@@ -16,14 +16,15 @@ from typing import Any, Final, cast
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from receiver import recording
-from receiver.access import Action, ApiTokenAsked, AuditEntry, NewApiToken, Scope
 from receiver.admin import api
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import app
 from receiver.clock import DAY, MINUTE, SECOND
+from receiver.condition import Check, Grade, Health, Origin, Setting, Setup, StoreCondition
 from receiver.costs import By, Cost
 from receiver.deliveries import MOVES, Attempt, DeadLetters, Delivery, Failure, QueueCanceled
 from receiver.delivery import health, policy
@@ -33,6 +34,7 @@ from receiver.delivery.policy import SCHEDULE
 from receiver.endpoints import Breaker, Endpoint, EndpointHealth, EndpointSpec
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES, Event
+from receiver.figures import Answers, EndpointReport, Figure, HealthHour, Overview
 from receiver.keeping import PruneAsked, Pruned
 from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
@@ -260,6 +262,10 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         yield from _family(child)
 
 
+def _is_shape(found: FieldInfo) -> bool:
+    return isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel)
+
+
 @pytest.mark.parametrize(
     "shape",
     [
@@ -288,9 +294,17 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
         PruneAsked,
         Pruned,
         Cost,
-        NewApiToken,
-        ApiTokenAsked,
-        AuditEntry,
+        Overview,
+        *(field.annotation for field in Overview.model_fields.values() if _is_shape(field)),
+        Figure,
+        Answers,
+        EndpointReport,
+        HealthHour,
+        Health,
+        Check,
+        StoreCondition,
+        Setup,
+        Setting,
     ],
     ids=lambda shape: shape.__name__,
 )
@@ -310,10 +324,10 @@ def test_every_filter_of_the_lists_is_documented() -> None:
         ("http-api.md", [*Outcome]),
         ("http-api.md", [*Failure]),
         ("http-api.md", [*Breaker]),
+        ("http-api.md", [*Grade]),
+        ("http-api.md", [*Origin]),
         ("http-api.md", [*SubmitState]),
         ("http-api.md", [*Source]),
-        ("http-api.md", [*Scope]),
-        ("http-api.md", [*Action]),
         ("http-api.md", [*set(By) - {By.TAG}]),
         ("events.md", [*Category]),
         ("events.md", [*TYPES]),

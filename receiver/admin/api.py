@@ -11,11 +11,11 @@ from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.ops import Ops
-from receiver.admin.routes.access import AccessRoutes
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
 from receiver.admin.routes.deliveries import DeliveryRoutes
 from receiver.admin.routes.endpoints import EndpointRoutes
+from receiver.admin.routes.figures import FigureRoutes
 from receiver.admin.routes.logins import LoginRoutes
 from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.rows import ROW, Row
@@ -44,7 +44,7 @@ class Api:
             *RepairRoutes(self._ops).table(),
             *LoginRoutes(self._ops).table(),
             *StreamRoutes(self._ops).table(),
-            *AccessRoutes(self._ops).table(),
+            *FigureRoutes(self._ops).table(),
         )
 
     def routes(self) -> list[Route]:
@@ -63,7 +63,6 @@ class Api:
             who = await self._auth.principal(request)
             row = rows["GET" if request.method == "HEAD" else request.method]
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
-            who.allow(row.scopes)
             return await row.handler(who, request)
 
         return endpoint

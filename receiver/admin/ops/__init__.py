@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from receiver import ids
-from receiver.admin.ops.access import AccessOps
 from receiver.admin.ops.asking import ChecksUrls, Principal, moment
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.ops.feed import FeedOps
+from receiver.admin.ops.figures import FigureOps, Running
 from receiver.admin.ops.logins import LoginOps
 from receiver.admin.ops.repair import Begun, RepairOps
 from receiver.admin.ops.watch import MAX_WAIT, Watch
@@ -58,7 +58,7 @@ from receiver.tokens import (
 )
 
 # The doors above take their vocabulary from here, and never reach into the store.
-__all__ = ["Begun", "Ops", "Page", "Principal", "Query", "Watch"]
+__all__ = ["Begun", "Ops", "Page", "Principal", "Query", "Running", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Ops(RepairOps, AccessOps, LoginOps, FeedOps):
+class Ops(RepairOps, FigureOps, LoginOps, FeedOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
 
     def __init__(
@@ -98,8 +98,10 @@ class Ops(RepairOps, AccessOps, LoginOps, FeedOps):
         clock: Clock,
         wall: Clock,
         random_bytes: Callable[[int], bytes],
+        running: Running | None = None,
     ) -> None:
         super().__init__(store, guard=guard, clock=clock, random_bytes=random_bytes)
+        self._begin_figures(running or Running())
         self.public_url = public_url
         self._tokens = tokens
         self._retention = retention
