@@ -1,19 +1,15 @@
-"""Floor 2, edges: the typed client of the HTTP API, for commands and submitter. httpx only."""
+"""Floor 2, edges: the typed client of the HTTP API, for commands and submitter. pydantic only."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any
 
-import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from receiver.callbacks import Callback, Reprocess, Reprocessed
+from receiver.calling import TIMEOUT, ApiRefused, Caller, Listing, Unreachable, read
 from receiver.costs import Cost, CostSum
 from receiver.deliveries import DeadLetters, Delivery, QueueCanceled
 from receiver.endpoints import (
@@ -24,7 +20,6 @@ from receiver.endpoints import (
     PreviewAsked,
     RotateAsked,
 )
-from receiver.errors import ReelhookError
 from receiver.events import Event
 from receiver.keeping import PruneAsked, Pruned
 from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
@@ -79,36 +74,6 @@ __all__ = [
     "redact",
 ]
 
-T = TypeVar("T")
-
-TIMEOUT: Final = 10.0  # seconds; a long poll gets its wait on top
-
-
-# What a proxy answers while the receiver restarts, or the receiver while it stops or can't write.
-_NOT_NOW: Final = frozenset({502, 503, 504})
-
-
-class Unreachable(ReelhookError):
-    """The receiver did not answer, or not now; start `reelhook serve`, or set REELHOOK_URL."""
-
-    code = "unreachable"
-
-
-class ApiRefused(ReelhookError):
-    """The receiver answered with a problem (RFC 9457); `problem` is its stable code."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail, status=status)
-        self.status = status
-        self.problem = code
-
-
-class Listing(BaseModel, Generic[T]):
-    """One page of a list."""
-
-    data: list[T]
-    next_cursor: str | None
-
 
 class Costs(Listing[Cost]):
     """One page of what tasks cost. `total`, on the first page, is over all that was asked for."""
@@ -116,39 +81,8 @@ class Costs(Listing[Cost]):
     total: CostSum | None
 
 
-class Client:
+class Client(Caller):
     """Talks to one receiver. `transport` is for tests; a proxy in the environment is ignored."""
-
-    def __init__(
-        self, url: str, token: str, *, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
-        self.url = url.rstrip("/")
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=self.url,
-                headers={"authorization": f"Bearer {token}"} if token else {},
-                timeout=TIMEOUT,
-                transport=transport,
-                trust_env=False,
-            )
-        except httpx.InvalidURL as error:
-            shown = _without_user(self.url)
-            raise Unreachable(f"{shown!r} is no URL ({error}). Check REELHOOK_URL.") from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
 
     async def health(self) -> Mapping[str, Any]:
         """`GET /healthz`: status and instance."""
@@ -165,14 +99,14 @@ class Client:
             content=spec.model_dump_json(exclude_none=True),
             params={"src": source.value},
         )
-        return _read(RegisteredTask, response)
+        return read(RegisteredTask, response)
 
     async def change_task(self, task_id: str, patch: TaskPatch) -> Task:
         """Note how a submit went, or ask for the right to submit (`submit_state=registered`)."""
         response = await self._ask(
             "PATCH", f"/v1/tasks/{task_id}", content=patch.model_dump_json(exclude_none=True)
         )
-        return _read(Task, response)
+        return read(Task, response)
 
     async def task(
         self, task_id: str, *, wait: float = 0, revision: int | None = None
@@ -186,12 +120,12 @@ class Client:
             headers=headers,
             timeout=TIMEOUT + wait,
         )
-        return None if response.status_code == 304 else _read(Task, response)
+        return None if response.status_code == 304 else read(Task, response)
 
     async def results(self, task_id: str) -> list[Result]:
         """A task's results in the order of arrival."""
         response = await self._ask("GET", f"/v1/tasks/{task_id}/results")
-        return _read(Listing[Result], response).data
+        return read(Listing[Result], response).data
 
     async def claim_tasks(
         self,
@@ -205,7 +139,7 @@ class Client:
         named = None if platforms is None else list(platforms)
         asked = TaskClaim(limit=limit, lease_s=lease_s, due_by=due_by, platforms=named)
         response = await self._ask("POST", "/v1/tasks/claim", content=asked.model_dump_json())
-        return _read(Listing[ClaimedTask], response).data
+        return read(Listing[ClaimedTask], response).data
 
     async def release_tasks(
         self, tasks: Sequence[str], *, lease_until: datetime, polled: bool = False
@@ -216,11 +150,11 @@ class Client:
 
     async def reconcile_task(self, task_id: str) -> Task:
         """Make a task due for reconcile now."""
-        return _read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/reconcile"))
+        return read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/reconcile"))
 
     async def revoke_task(self, task_id: str) -> Task:
         """Refuse every token of the task issued so far."""
-        return _read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/revoke"))
+        return read(Task, await self._ask("POST", f"/v1/tasks/{task_id}/revoke"))
 
     async def delete_task(self, task_id: str) -> None:
         """Remove a task with its results."""
@@ -233,7 +167,7 @@ class Client:
     async def costs(self, by: str = "model", **filters: Any) -> Costs:
         """What tasks cost by `task`, `model`, `day`, `tag:NAME`, `project` or `platform`."""
         params = {"by": by, **{name: value for name, value in filters.items() if value is not None}}
-        return _read(Costs, await self._ask("GET", "/v1/costs", params=params))
+        return read(Costs, await self._ask("GET", "/v1/costs", params=params))
 
     async def add_endpoint(self, spec: EndpointSpec) -> Endpoint:
         """Register a downstream callback; `secret` is in this answer alone."""
@@ -267,12 +201,12 @@ class Client:
             content=asked.model_dump_json(),
             params={} if project is None else {"project": project},
         )
-        return _read(Preview, response)
+        return read(Preview, response)
 
     async def cancel_queue(self, endpoint_id: str) -> QueueCanceled:
         """Cancel what waits for an endpoint; `more`: call it again."""
         response = await self._ask("POST", f"/v1/endpoints/{endpoint_id}/cancel")
-        return _read(QueueCanceled, response)
+        return read(QueueCanceled, response)
 
     async def delete_endpoint(self, endpoint_id: str) -> None:
         """Forget an endpoint; its queue is canceled."""
@@ -285,7 +219,7 @@ class Client:
     async def callback(self, callback_id: str) -> Callback:
         """One callback with its body."""
         response = await self._ask("GET", f"/v1/callbacks/{callback_id}")
-        return _read(Callback, response)
+        return read(Callback, response)
 
     async def callback_body(self, callback_id: str) -> bytes:
         """The exact bytes of a callback."""
@@ -302,7 +236,7 @@ class Client:
             f"/v1/callbacks/{callback_id}/reprocess",
             content=Reprocess(dry_run=dry_run).model_dump_json(),
         )
-        return _read(Reprocessed, response)
+        return read(Reprocessed, response)
 
     async def events(self, **filters: Any) -> Listing[Event]:
         """One page of events."""
@@ -311,7 +245,7 @@ class Client:
     async def event(self, event_id: str) -> Event:
         """One event with its payload."""
         response = await self._ask("GET", f"/v1/events/{event_id}")
-        return _read(Event, response)
+        return read(Event, response)
 
     async def replay(self, event_id: str, *, endpoint: str | None = None) -> Replayed:
         """Send an event again to all that want it today, or to one of them."""
@@ -320,7 +254,7 @@ class Client:
             f"/v1/events/{event_id}/replay",
             content=ReplayAsked(endpoint=endpoint).model_dump_json(),
         )
-        return _read(Replayed, response)
+        return read(Replayed, response)
 
     async def test_endpoint(self, endpoint_id: str, *, wait: float = 0) -> Delivery:
         """Send an endpoint a test of its own; with its attempt, if that was made in time."""
@@ -330,7 +264,7 @@ class Client:
             params={"wait": wait} if wait else {},
             timeout=TIMEOUT + wait,
         )
-        return _read(Delivery, response)
+        return read(Delivery, response)
 
     async def retry_deliveries(self, asked: RetryAsked, *, key: str | None = None) -> Job | Counted:
         """Send all deliveries of a list again, as a job; with `dry_run`, only count them."""
@@ -348,7 +282,7 @@ class Client:
         headers = {} if key is None else {"idempotency-key": key}
         content = asked.model_dump_json(exclude_none=True)
         response = await self._ask("POST", path, content=content, headers=headers)
-        return _read(Counted, response) if dry_run else _read(Job, response)
+        return read(Counted, response) if dry_run else read(Job, response)
 
     async def jobs(self, **filters: Any) -> Listing[Job]:
         """One page of jobs."""
@@ -356,11 +290,11 @@ class Client:
 
     async def job(self, job_id: str) -> Job:
         """One job, and how far it is."""
-        return _read(Job, await self._ask("GET", f"/v1/jobs/{job_id}"))
+        return read(Job, await self._ask("GET", f"/v1/jobs/{job_id}"))
 
     async def cancel_job(self, job_id: str) -> Job:
         """Let a job go no further."""
-        return _read(Job, await self._ask("POST", f"/v1/jobs/{job_id}/cancel"))
+        return read(Job, await self._ask("POST", f"/v1/jobs/{job_id}/cancel"))
 
     async def deliveries(self, **filters: Any) -> Listing[Delivery]:
         """One page of deliveries."""
@@ -373,22 +307,22 @@ class Client:
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
         response = await self._ask("GET", f"/v1/deliveries/{delivery_id}")
-        return _read(Delivery, response)
+        return read(Delivery, response)
 
     async def move_delivery(self, delivery_id: str, verb: str) -> Delivery:
         """`retry` or `cancel`."""
         response = await self._ask("POST", f"/v1/deliveries/{delivery_id}/{verb}")
-        return _read(Delivery, response)
+        return read(Delivery, response)
 
     async def prune(self, *, dry_run: bool = True, cursor: str | None = None) -> Pruned:
         """Count or drop a few seconds' worth of what is too old; `next_cursor` continues."""
         asked = PruneAsked(dry_run=dry_run, cursor=cursor)
         response = await self._ask("POST", "/v1/prune", content=asked.model_dump_json())
-        return _read(Pruned, response)
+        return read(Pruned, response)
 
     async def login_link(self) -> LoginLink:
         """A link that logs a browser in to the dashboard, once."""
-        return _read(LoginLink, await self._ask("POST", "/v1/login-links"))
+        return read(LoginLink, await self._ask("POST", "/v1/login-links"))
 
     async def each_task(self, **filters: Any) -> AsyncIterator[Task]:
         """Every task of a list, page by page."""
@@ -402,62 +336,4 @@ class Client:
     async def _endpoint(self, method: str, path: str, body: BaseModel | None = None) -> Endpoint:
         content = None if body is None else body.model_dump_json(exclude_unset=True)
         response = await self._ask(method, path, content=content)
-        return _read(Endpoint, response)
-
-    async def _list(self, kind: type[T], path: str, filters: Mapping[str, Any]) -> Listing[T]:
-        params = {name: value for name, value in filters.items() if value is not None}
-        response = await self._ask("GET", path, params=params)
-        page: Listing[T] = _read(Listing[kind], response)  # type: ignore[valid-type]
-        return page
-
-    async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            response = await self._http.request(method, path, **options)
-        except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise Unreachable(
-                f"The receiver at {_without_user(self.url)} did not answer"
-                f" ({type(error).__name__}). Start it with `reelhook serve`, or set REELHOOK_URL."
-            ) from error
-        if response.is_success or response.status_code == 304:
-            return response
-        refused = _refused(response)
-        if response.status_code in _NOT_NOW:
-            raise Unreachable(
-                f"The receiver at {self.url} takes nothing now ({response.status_code}). {refused}"
-            )
-        raise refused
-
-
-M = TypeVar("M", bound=BaseModel)
-
-
-def _without_user(url: str) -> str:
-    # A password in front of the host is nobody's to read in an error.
-    return re.sub(r"//[^/]*@", "//", url)
-
-
-def _read(kind: type[M], response: httpx.Response) -> M:
-    try:
-        return kind.model_validate_json(_whole(response.content))
-    except ValidationError:
-        text = "What answers there is not a receiver of this release. Check REELHOOK_URL."
-        raise ApiRefused(response.status_code, "not_reelhook", text) from None
-
-
-def _whole(content: bytes) -> bytes:
-    # Half a character, as a platform leaves one that cuts a text in UTF-16, is in no text that can
-    # be printed or sent on: `?` stands for it.
-    if b"\\ud" not in content:
-        return content
-    with suppress(ValueError):
-        return json.dumps(json.loads(content), ensure_ascii=False).encode("utf-8", "replace")
-    return content
-
-
-def _refused(response: httpx.Response) -> ApiRefused:
-    try:
-        problem = response.json()
-        return ApiRefused(response.status_code, problem["code"], problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        text = f"The receiver answered {response.status_code} without a problem document."
-        return ApiRefused(response.status_code, "not_reelhook", text)
+        return read(Endpoint, response)

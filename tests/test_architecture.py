@@ -70,7 +70,8 @@ DRAWING: Final = """\
     receiver.log                structlog pydantic_core
     receiver.connection         uvicorn httptools
     receiver.server             uvicorn uvloop starlette
-    receiver.client             httpx pydantic
+    receiver.calling            httpx pydantic
+    receiver.client             pydantic
     receiver.delivery.ourselves yarl
     receiver.delivery.guard     aiohttp yarl
     receiver.delivery.sender    aiohttp yarl multidict
