@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from receiver.deliveries import State
+from receiver.deliveries import Failure, State
 
 
 class ReplayAsked(BaseModel):
@@ -36,10 +36,14 @@ class Replayed(BaseModel):
 
 Settled = Literal[State.SUCCEEDED, State.DEAD, State.CANCELED]
 Bound = Annotated[int, Field(ge=1)]
+Status = Annotated[int, Field(ge=100, le=999)]  # of HTTP
 
 
 class RetryAsked(BaseModel):
-    """`POST /v1/deliveries/retry`: those of a list, as `GET /v1/deliveries` shows it."""
+    """`POST /v1/deliveries/retry`: those of a list, as `GET /v1/deliveries` shows it.
+
+    `last_error` and `last_status` are the cause that a group of dead letters has.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -47,6 +51,8 @@ class RetryAsked(BaseModel):
     endpoint: str | None = None
     task: str | None = None
     event_type: str | None = None
+    last_error: Failure | None = None
+    last_status: Status | None = None
     project: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -88,6 +94,8 @@ class Repair(BaseModel):
     endpoint: str | None = None
     task: str | None = None
     event_type: str | None = None
+    last_error: str | None = None
+    last_status: int | None = None
     since: datetime | None = None
     until: datetime | None = None
     missing: bool = False

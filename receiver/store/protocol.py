@@ -139,6 +139,8 @@ class Query:
     task: str | None = None
     endpoint: str | None = None
     state: State | None = None
+    last_error: str | None = None
+    last_status: int | None = None
     outcome: str | None = None
     orphan: bool | None = None
     event_type: str | None = None

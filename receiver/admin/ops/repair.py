@@ -83,6 +83,8 @@ class RepairOps(EndpointOps, DeliveryOps):
             endpoint=asked.endpoint,
             task=asked.task,
             event_type=asked.event_type,
+            last_error=asked.last_error,
+            last_status=asked.last_status,
             since=_time(asked.since, "since"),
             until=_time(asked.until, "until"),
             limit=asked.limit,

@@ -55,7 +55,7 @@ class DeliveryRoutes:
                 self._deliveries,
                 READERS,
                 "List deliveries",
-                query="state endpoint task event_type project since until",
+                query="state endpoint task event_type last_error last_status project since until",
                 answers={200: Listed[Delivery]},
             ),
             Row(

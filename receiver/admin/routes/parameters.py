@@ -17,6 +17,7 @@ from receiver import ids
 from receiver.callbacks import Outcome
 from receiver.clock import from_datetime, within_reason
 from receiver.costs import Grouping
+from receiver.deliveries import Failure
 from receiver.deliveries import State as DeliveryState
 from receiver.errors import Invalid
 from receiver.tasks import PROJECT, Status
@@ -65,6 +66,12 @@ def _limit(text: str, name: str) -> int:
     digits = text.isascii() and text.isdigit() and len(text) <= 6
     if not digits or not 1 <= int(text) <= MAX_LIMIT:
         raise Invalid(f"{name} must be a number from 1 to {MAX_LIMIT}.", parameter=name)
+    return int(text)
+
+
+def _status(text: str, name: str) -> int:
+    if not re.fullmatch("[1-9][0-9]{2}", text, re.ASCII):
+        raise Invalid(f"{name} must be a status of HTTP, such as 503.", parameter=name)
     return int(text)
 
 
@@ -190,6 +197,12 @@ QUERY: Final[Mapping[str, Parameter]] = {
         _filter,
     ),
     "state": _one("Deliveries that stand there.", *DeliveryState),
+    "last_error": _one("Deliveries whose last attempt failed of this.", *Failure),
+    "last_status": Parameter(
+        "Deliveries whose last attempt was answered with this status of HTTP.",
+        {"type": "integer", "minimum": 100, "maximum": 999},
+        _status,
+    ),
     "endpoint": _some("What goes to this endpoint."),
     "wait": Parameter(
         "Seconds to wait for a change; 30 at most are waited.",

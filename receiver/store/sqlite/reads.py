@@ -270,6 +270,8 @@ class Reads:
         """Deliveries, those of the newest events first."""
         where = Where()
         where.same("d.state", query.state)
+        where.same("d.last_error", query.last_error)
+        where.same("d.last_status", query.last_status)
         where.one_of("e.type", query.event_type and types_like(query.event_type))
         where.same("e.project", query.project)
         where.same("t.id", query.task and task_key(query.task))

@@ -17,7 +17,7 @@ from receiver import ids
 from receiver.clock import from_datetime
 from receiver.deliveries import State
 from receiver.endpoints import State as EndpointState
-from receiver.endpoints import Subscription
+from receiver.endpoints import Subscription, types_like
 from receiver.ids import ENTROPY_BITS
 from receiver.repair import Job, JobKind, Repair
 from receiver.store.sqlite.entries import add_deliveries, note_resends
@@ -234,7 +234,9 @@ def matching(repair: Repair, settled_by: int) -> Where:
     where.add("ep.deleted_at IS NULL")
     where.same("ep.project", repair.project)
     where.same("d.endpoint_id", repair.endpoint and ids.parse(ids.ENDPOINT, repair.endpoint))
-    where.same("e.type", repair.event_type)
+    where.one_of("e.type", repair.event_type and types_like(repair.event_type))
+    where.same("d.last_error", repair.last_error)
+    where.same("d.last_status", repair.last_status)
     where.same("t.id", repair.task and task_key(repair.task))
     if repair.kind is JobKind.RECOVER:
         where.add("d.event_id >= ?", first_event(repair))

@@ -12,12 +12,12 @@ import pytest
 
 from receiver import ids
 from receiver.clock import HOUR, MINUTE, SECOND, to_datetime
-from receiver.deliveries import State
+from receiver.deliveries import Failure, State
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.repair import Job, JobKind, JobState, Repair
 from receiver.store.protocol import Claimed, NewJob, Query, Store
-from tests.doubles import START, FakeClock
+from tests.doubles import START, FakeClock, sent
 from tests.make import endpoint, settled, success, uuid
 from tests.receiver.store.repair_suite import all_deliveries, die
 from tests.receiver.store.suite import Opener, arrival_of, claim, queued
@@ -76,6 +76,27 @@ class JobsSuite:
         store = await open_store()
         yield store
         await store.close()
+
+    async def test_a_job_of_one_cause_leaves_the_others(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        await queued(store, 3)
+        outcomes = (sent(503), sent(500), sent(None, Failure.DNS))
+        for claimed, outcome in zip(await claim(store), outcomes, strict=True):
+            await store.settle(settled(claimed, State.DEAD, outcome=outcome))
+        for cause, status in ((Failure.STATUS, 503), (Failure.DNS, None)):
+            asked = repair(last_error=cause, last_status=status)
+            assert (await store.count_repair(asked)).count == 1
+            (listed,) = (await store.deliveries(Query(last_error=cause, last_status=status))).data
+            assert (listed.last_error, listed.last_status) == (cause, status)
+        assert (await store.count_repair(repair(last_error=Failure.STATUS))).count == 2
+        assert (await store.count_repair(repair(event_type="result.*,task.*"))).count == 3
+        assert (await store.count_repair(repair(event_type="task.*"))).count == 0
+        job = await begin(store, repair(last_error=Failure.STATUS, last_status=500))
+        _, again = await drain(store, clock, job)
+        assert len(again) == 1
+        left = (await store.dead_letters(Query())).data
+        assert {(one.error, one.status) for one in left} == {("status", 503), ("dns", None)}
 
     async def test_a_job_sends_all_again_and_says_how_far_it_is(
         self, store: Store, clock: FakeClock
