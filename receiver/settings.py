@@ -277,6 +277,13 @@ def read_local(data_dir: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()}
 
 
+def address_of(settings: Settings) -> tuple[str, str]:
+    """(URL, token) of the user's receiver: as set, else as one of the same user left them."""
+    local = read_local(settings.data_dir)
+    url = settings.url or local.get("url") or f"http://127.0.0.1:{settings.port}"
+    return url, settings.admin_token or local.get("admin_token", "")
+
+
 def write_local(data_dir: Path, **values: str) -> None:
     """Keep values for the same user's commands, at 0600 from the first byte. Raises OSError."""
     directories.make(data_dir)

@@ -122,7 +122,11 @@ DRAWING: Final = """\
     receiver.journal            starlette
     receiver.app                starlette
     receiver.serve
-    receiver.cli.output         typer rich pydantic
+    receiver.cli.help           typer
+    receiver.cli.table          rich
+    receiver.cli.completing     typer
+    receiver.cli.options        typer
+    receiver.cli.output         typer pydantic
     receiver.cli.ledger         typer
     receiver.cli.inbound        typer
     receiver.cli.outbound       typer

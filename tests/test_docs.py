@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from importlib.metadata import entry_points
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, cast
@@ -22,7 +22,8 @@ from typer.main import get_command
 from receiver import recording
 from receiver.admin import api
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
-from receiver.cli import app
+from receiver.cli import whole
+from receiver.cli.help import SECTIONS, Command, Group, meaning_of, name_of, told
 from receiver.clock import DAY, MINUTE, SECOND
 from receiver.condition import Check, Grade, Health, Origin, Setting, Setup, StoreCondition
 from receiver.costs import By, Cost
@@ -76,49 +77,47 @@ def said(text: str, word: str) -> bool:
 # Commands
 
 
+@cache
+def root() -> Any:
+    """The installed `reelhook`."""
+    return get_command(whole())
+
+
+@cache
 def commands() -> dict[str, Any]:
     """Every command of the installed `reelhook`, by its words."""
-    groups = [get_command(app)]
-    groups += [get_command(found.load()) for found in entry_points(group="reelhook.commands")]
     found: dict[str, Any] = {}
-    for group in cast(list[Any], groups):
-        # A Typer with a single command is that command.
-        children = getattr(group, "commands", None) or {group.name: group}
-        for name, command in children.items():
-            nested = getattr(command, "commands", None) or {"": command}
-            found |= {f"{name} {inner}".strip(): child for inner, child in nested.items()}
+    for name, command in root().commands.items():
+        nested = getattr(command, "commands", None) or {"": command}
+        found |= {f"{name} {inner}".strip(): child for inner, child in nested.items()}
     return dict(sorted(found.items()))
+
+
+def groups() -> dict[str, Any]:
+    """`reelhook` and its groups of commands, by their words."""
+    every = root().commands.items()
+    return {"": root(), **{name: child for name, child in every if hasattr(child, "commands")}}
 
 
 def _option(parameter: Any) -> str:
     names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     if parameter.param_type_name == "argument":
-        names = f"`{(parameter.metavar or parameter.name).upper()}`"
-    meaning = [(parameter.help or "").replace("|", "\\|").rstrip(".")]
-    default = parameter.default
-    if parameter.required:
-        meaning.append("required")
-    elif default not in (None, "", False) and f"[{default}]" not in meaning[0]:
-        meaning.append(f"default {default}")
-    if parameter.multiple:
-        meaning.append("repeatable")
+        names = f"`{name_of(parameter)}`"
+    meaning = meaning_of(parameter).replace("|", "\\|")
     if parameter.envvar:
-        meaning.append(f"also `{parameter.envvar}`")
-    return f"| {names} | {'; '.join(part for part in meaning if part)} |"
+        meaning = meaning.replace(parameter.envvar, f"`{parameter.envvar}`")
+    return f"| {names} | {meaning} |"
 
 
 def made_commands() -> str:
     """docs/cli.md: one section a command."""
     made: list[str] = []
     for name, command in commands().items():
-        help_text, *rest = (command.help or "").split("\n\n")
-        made += [f"### reelhook {name}", "", " ".join(help_text.split()), ""]
-        examples = [part for part in rest if part.lstrip().startswith(("reelhook", "HOST="))]
-        made += [" ".join(part.split()) + "\n" for part in rest if part not in examples]
-        if examples:
-            made += ["```sh", *"\n".join(examples).strip().splitlines(), "```", ""]
-        parameters = [found for found in command.params if found.name != "help"]
-        shown = [found for found in parameters if not found.hidden]
+        parts = told(command)
+        made += [f"### reelhook {name}", "", parts.summary, ""]
+        made += [f"{text}\n" for text in parts.text]
+        made += ["```sh", *parts.examples, "```", ""]
+        shown = [one for one in command.params if one.name != "help" and not one.hidden]
         if shown:
             made += ["| | |", "| --- | --- |", *map(_option, shown), ""]
     return "\n".join(made).rstrip()
@@ -212,6 +211,35 @@ def test_every_command_and_option_is_documented() -> None:
         for parameter in command.params:
             if parameter.param_type_name == "option" and parameter.name != "help":
                 assert all(f"`{option}`" in section for option in parameter.opts), (name, section)
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_explains_itself_as_all_do(name: str) -> None:
+    """A sentence, an example that shows the command itself, a meaning for all it takes, --json."""
+    command = commands()[name]
+    assert isinstance(command, Command)
+    parts = told(command)
+    assert re.fullmatch(r"[A-Z].*\.", parts.summary)
+    words = rf"(?:[A-Z_]+=\S* )*reelhook {re.escape(name)}(?: |$)"
+    assert parts.examples
+    assert [example for example in parts.examples if not re.match(words, example)] == []
+    for parameter in command.params:
+        assert meaning_of(parameter), f"what is {parameter.name} for?"
+    options = {option for parameter in command.params for option in parameter.opts}
+    assert "--json" in options
+    assert not options & {"--force", "--no-confirm", "--dryrun"}, "--yes and --dry-run are theirs"
+
+
+@pytest.mark.parametrize("name", groups())
+def test_every_group_explains_itself_as_all_do(name: str) -> None:
+    group = groups()[name]
+    assert isinstance(group, Group)
+    assert re.fullmatch(r"[A-Z].*\.", told(group).summary)
+    assert told(group).examples
+    if not name:
+        assert {getattr(one, "rich_help_panel", None) for one in group.commands.values()} == {
+            *SECTIONS
+        }
 
 
 def test_every_variable_that_the_code_names_is_documented() -> None:

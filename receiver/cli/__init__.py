@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.main import get_command
 
+from receiver.cli import completing
+from receiver.cli.help import DELIVER, OPERATE, RUN, SUBMIT, dressed
 from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, tasks
 from receiver.cli.login import login
+from receiver.cli.options import AlwaysJson, Json
 from receiver.cli.output import (
     FAILED,
     OK,
     UNREACHABLE,
     USAGE,
-    Json,
+    done,
     fail,
     pairs_of,
     say,
@@ -31,35 +36,55 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="reelhook",
-    help="Never poll again: signed webhook URLs out, durable results in, every callback delivered.",
+    help="""Never poll again: signed webhook URLs out, durable results in, every callback delivered.
+
+    reelhook serve
+    reelhook submit pixverse:1@6 prompt="a paper boat" width=1280 height=720 duration=5 --watch
+    reelhook endpoints add https://example.com/hooks -e 'result.*'
+    reelhook deliveries list --state dead
+    """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 keys = typer.Typer(no_args_is_help=True, help="Signing keys and the admin token.")
-for _name, _group in (
-    ("keys", keys),
-    ("tasks", tasks),
-    ("endpoints", endpoints),
-    ("deliveries", deliveries),
-    ("callbacks", callbacks),
-    ("events", events),
-    ("jobs", jobs),
+for _name, _group, _section in (
+    ("keys", keys, RUN),
+    ("tasks", tasks, SUBMIT),
+    ("callbacks", callbacks, SUBMIT),
+    ("endpoints", endpoints, DELIVER),
+    ("deliveries", deliveries, DELIVER),
+    ("events", events, DELIVER),
+    ("jobs", jobs, DELIVER),
 ):
-    app.add_typer(_group, name=_name)
-app.command()(costs)
-app.command()(prune)
-app.command()(login)
+    app.add_typer(_group, name=_name, rich_help_panel=_section)
+app.command(rich_help_panel=SUBMIT)(costs)
+app.command(rich_help_panel=OPERATE)(prune)
+app.command(rich_help_panel=RUN)(login)
 
 
 def main() -> None:
     """The console script: our commands and those of installed packages."""
+    get_command(whole())(prog_name="reelhook")
+
+
+def whole() -> typer.Typer:
+    """`reelhook` with the commands of installed packages, all of one look."""
+    every = typer.Typer(
+        name=app.info.name,
+        help=app.info.help,
+        no_args_is_help=True,
+        context_settings=app.info.context_settings,
+    )
+    every.registered_callback = app.registered_callback
+    every.registered_groups = [*app.registered_groups]
+    every.registered_commands = [*app.registered_commands]
     for found in entry_points(group="reelhook.commands"):
         try:
-            app.registered_commands += found.load().registered_commands
+            every.registered_commands += found.load().registered_commands
         except ImportError as error:  # another package's defect must not keep the door shut
             say(f"The commands of {found.value} are missing: {error}.")
-    app()
+    return dressed(every)
 
 
 @app.callback(invoke_without_command=True)
@@ -74,10 +99,11 @@ def root(
         raise typer.Exit(OK)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on [HOST].")] = "",
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one [PORT].")] = None,
+    _as_json: AlwaysJson = False,
 ) -> None:
     """Run the receiver: door, ledger and delivery in one process.
 
@@ -99,8 +125,8 @@ def serve(
         fail(str(error), UNREACHABLE)
 
 
-@app.command()
-def migrate() -> None:
+@app.command(rich_help_panel=RUN)
+def migrate(as_json: Json = False) -> None:
     """Bring the database to this release's schema; the receiver must not run.
 
     A file of an earlier release, which can't shrink, is rewritten once: that takes its time, and
@@ -122,7 +148,7 @@ def migrate() -> None:
     async def run() -> None:
         seal = Seal(listed(settings.encryption_keys))
         async with await SqliteStore.open(path, clock=wall_clock, rebuild=True, seal=seal):
-            say(f"{path} is up to date.")
+            done(f"{path} is up to date.", as_json, database=str(path), up_to_date=True)
 
     try:
         asyncio.run(run())
@@ -133,24 +159,31 @@ def migrate() -> None:
 
 
 @keys.command("new")
-def keys_new() -> None:
+def keys_new(as_json: Json = False) -> None:
     """Print a new signing key, admin token and encryption key, as lines for an environment file.
 
     reelhook keys new >> .env
     """
     from receiver.settings import new_key
 
-    typer.echo(f"REELHOOK_SIGNING_KEYS={new_key()}")
-    typer.echo(f"REELHOOK_ADMIN_TOKEN={new_key()}")
-    typer.echo(f"REELHOOK_ENCRYPTION_KEYS={new_key()}")
+    names = ("REELHOOK_SIGNING_KEYS", "REELHOOK_ADMIN_TOKEN", "REELHOOK_ENCRYPTION_KEYS")
+    made = {name: new_key() for name in names}
+    if as_json:
+        typer.echo(json.dumps(made))
+        return
+    typer.echo("\n".join(f"{name}={key}" for name, key in made.items()))
     say("To rotate: put a new key in front of the old ones, separated by a comma.")
 
 
-@app.command()
+@app.command(rich_help_panel=SUBMIT)
 def url(
     task_id: Annotated[str, typer.Argument(help="The taskUUID you will send.")],
-    platform: Annotated[str, typer.Option(help="Who will call.")] = "runware",
-    results: Annotated[int, typer.Option("--results", "-n", min=1, max=100)] = 1,
+    platform: Annotated[
+        str, typer.Option(help="Who will call.", autocompletion=completing.platforms)
+    ] = "runware",
+    results: Annotated[
+        int, typer.Option("--results", "-n", min=1, max=100, help="How many it will owe.")
+    ] = 1,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="key=value, visible.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -169,7 +202,7 @@ def url(
     with_client(use)
 
 
-@app.command()
+@app.command(rich_help_panel=DELIVER)
 def verify(
     event_id: Annotated[str, typer.Option("--id", help="The webhook-id header.")],
     timestamp: Annotated[str, typer.Option(help="The webhook-timestamp header.")],
@@ -185,6 +218,7 @@ def verify(
         str, typer.Option(help="The endpoint's whpk_ key, for v1a signatures.")
     ] = "",
     at_any_time: Annotated[bool, typer.Option(help="Do not check the age.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a delivery's signature, as a consumer must; by the secret, the public key, or either.
 
@@ -208,4 +242,4 @@ def verify(
         check(secrets, headers, body.read(), now=now, public_keys=keys)
     except SignatureRefused as error:
         fail(f"Refused ({error.reason}): {error}", FAILED)
-    say("The signature is good.")
+    done("The signature is good.", as_json, id=event_id, verified=True)

@@ -8,17 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from receiver.cli.output import (
-    SOME_FAILED,
-    USAGE,
-    Json,
-    Limit,
-    fail,
-    say,
-    show,
-    table,
-    with_client,
-)
+from receiver.cli import completing
+from receiver.cli.options import CallbackId, DryRun, Json, Limit, OfTask
+from receiver.cli.output import SOME_FAILED, USAGE, done, fail, say, show, table, with_client
 
 if TYPE_CHECKING:
     from receiver.callbacks import Callback, Reprocessed
@@ -26,14 +18,19 @@ if TYPE_CHECKING:
 
 callbacks = typer.Typer(no_args_is_help=True, help="What platforms posted, byte for byte.")
 
-Outcome = Annotated[str | None, typer.Option(help="quarantined, conflict, expired, …")]
+Outcome = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome", help="quarantined, conflict, expired, …", autocompletion=completing.outcomes
+    ),
+]
 Orphans = Annotated[bool, typer.Option("--orphans", help="Only what names no task.")]
 
 
 @callbacks.command("list")
 def callbacks_list(
     outcome: Outcome = None,
-    task: Annotated[str | None, typer.Option()] = None,
+    task: OfTask = None,
     orphans: Orphans = False,
     limit: Limit = 50,
     as_json: Json = False,
@@ -54,7 +51,7 @@ def callbacks_list(
 
 @callbacks.command("show")
 def callbacks_show(
-    callback_id: str,
+    callback_id: CallbackId,
     raw: Annotated[
         bool, typer.Option("--raw", help="The exact bytes; into a file or a pipe.")
     ] = False,
@@ -94,12 +91,15 @@ def _write_body(callback_id: str) -> None:
 
 @callbacks.command("reprocess")
 def callbacks_reprocess(
-    callback_id: Annotated[str | None, typer.Argument(help="One callback.")] = None,
+    callback_id: Annotated[
+        str | None,
+        typer.Argument(help="One callback.", autocompletion=completing.callback_ids),
+    ] = None,
     outcome: Outcome = None,
-    task: Annotated[str | None, typer.Option(help="Only of this task.")] = None,
+    task: OfTask = None,
     orphans: Orphans = False,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 1_000,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would come.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Take kept bytes once more, after an upgrade that can read them.
@@ -115,8 +115,7 @@ def callbacks_reprocess(
 
     async def use(client: Client) -> None:
         if callback_id is not None:
-            done = await client.reprocess(callback_id, dry_run=dry_run)
-            _report([done], as_json)
+            _report([await client.reprocess(callback_id, dry_run=dry_run)], as_json)
         elif not await _reprocess_all(client, filters, limit, dry_run, as_json):
             raise typer.Exit(SOME_FAILED)
 
@@ -124,7 +123,7 @@ def callbacks_reprocess(
 
 
 @callbacks.command("remove")
-def callbacks_remove(callback_id: str) -> None:
+def callbacks_remove(callback_id: CallbackId, as_json: Json = False) -> None:
     """Drop a callback that brought nothing, with its bytes.
 
     reelhook callbacks remove cb_…
@@ -132,7 +131,7 @@ def callbacks_remove(callback_id: str) -> None:
 
     async def use(client: Client) -> None:
         await client.delete_callback(callback_id)
-        say(f"{callback_id} is gone.")
+        done(f"{callback_id} is gone.", as_json, id=callback_id, removed=True)
 
     with_client(use)
 
@@ -143,17 +142,17 @@ async def _reprocess_all(
     from receiver.client import ApiRefused
 
     found, more = await _found(client, filters, limit)
-    done: list[Reprocessed] = []
+    taken: list[Reprocessed] = []
     refused = 0
     for callback in reversed(found):  # in the order in which they came
         try:
-            done.append(await client.reprocess(callback.id, dry_run=dry_run))
+            taken.append(await client.reprocess(callback.id, dry_run=dry_run))
         except ApiRefused as error:
             refused += 1
             say(f"{callback.id}: {error}")
-    if done:
-        _report(done, as_json)
-    counts = Counter(str(one.status) for one in done)
+    if taken:
+        _report(taken, as_json)
+    counts = Counter(str(one.status) for one in taken)
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     say(f"{len(found)} {'would be ' * dry_run}reprocessed: {told or 'none'}, {refused} refused.")
     if more:
@@ -174,5 +173,5 @@ async def _found(
     return found, cursor is not None
 
 
-def _report(done: list[Reprocessed], as_json: bool) -> None:
-    table(done, as_json, ("id", "status", "results", "outcome", "reason", "task_id"), "")
+def _report(taken: list[Reprocessed], as_json: bool) -> None:
+    table(taken, as_json, ("id", "status", "results", "outcome", "reason", "task_id"), "")

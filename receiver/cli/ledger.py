@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.cli.output import TIMED_OUT, Json, Limit, fail, say, show, table, with_client
+from receiver.cli import completing
+from receiver.cli.options import (
+    EventId,
+    Json,
+    Limit,
+    OfModel,
+    OfPlatform,
+    OfProject,
+    OfTag,
+    OfTask,
+    Since,
+    TaskId,
+    TaskStatus,
+    Until,
+    Yes,
+)
+from receiver.cli.output import TIMED_OUT, done, fail, moment_of, say, show, table, with_client
 
 if TYPE_CHECKING:
     from receiver.client import Client, Costs
@@ -17,9 +34,9 @@ events = typer.Typer(no_args_is_help=True, help="What was told downstream.")
 
 @tasks.command("list")
 def tasks_list(
-    status: Annotated[str | None, typer.Option(help="pending, partial, succeeded, …")] = None,
-    model: Annotated[str | None, typer.Option()] = None,
-    tag: Annotated[str | None, typer.Option(help="key=value")] = None,
+    status: TaskStatus = None,
+    model: OfModel = None,
+    tag: OfTag = None,
     overdue: Annotated[bool, typer.Option("--overdue", help="Only overdue ones.")] = False,
     unregistered: Annotated[
         bool, typer.Option("--unregistered", help="Only those known from a callback alone.")
@@ -50,7 +67,7 @@ def tasks_list(
 
 
 @tasks.command("show")
-def tasks_show(task_id: str, as_json: Json = False) -> None:
+def tasks_show(task_id: TaskId, as_json: Json = False) -> None:
     """Show a task with its results.
 
     reelhook tasks show 24cd5dff-cb81-4db5-8506-b72a9425f9d1
@@ -70,7 +87,7 @@ def tasks_show(task_id: str, as_json: Json = False) -> None:
 
 @tasks.command("watch")
 def tasks_watch(
-    task_id: str,
+    task_id: TaskId,
     timeout: Annotated[float, typer.Option(help="Seconds to wait; 0 waits for ever.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -91,7 +108,7 @@ def tasks_watch(
 
 
 @tasks.command("reconcile")
-def tasks_reconcile(task_id: str, as_json: Json = False) -> None:
+def tasks_reconcile(task_id: TaskId, as_json: Json = False) -> None:
     """Make a task due for a poll now, also a complete one; `reelhook reconcile` asks for it.
 
     reelhook tasks reconcile 24cd5dff-cb81-4db5-8506-b72a9425f9d1
@@ -107,7 +124,7 @@ def tasks_reconcile(task_id: str, as_json: Json = False) -> None:
 
 
 @tasks.command("revoke")
-def tasks_revoke(task_id: str, as_json: Json = False) -> None:
+def tasks_revoke(task_id: TaskId, as_json: Json = False) -> None:
     """Refuse every webhookURL of a task that was issued so far.
 
     What the platform still posts to them is answered with 410; a poll can fetch it.
@@ -120,6 +137,22 @@ def tasks_revoke(task_id: str, as_json: Json = False) -> None:
         if as_json:
             show(task, as_json)
         say(f"The URLs of {task.id} are refused from now on. `reelhook url` prints a fresh one.")
+
+    with_client(use)
+
+
+@tasks.command("remove")
+def tasks_remove(task_id: TaskId, yes: Yes = False, as_json: Json = False) -> None:
+    """Forget a task with its results; what was told of it downstream stays.
+
+    reelhook tasks remove 24cd5dff-cb81-4db5-8506-b72a9425f9d1
+    """
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Forget {task_id} and its results?", abort=True, err=True)
+
+    async def use(client: Client) -> None:
+        await client.delete_task(task_id)
+        done(f"{task_id} is gone.", as_json, id=task_id, removed=True)
 
     with_client(use)
 
@@ -142,13 +175,13 @@ def costs(
     by: Annotated[
         str, typer.Option(help="task, model, day, tag:NAME, project or platform.")
     ] = "model",
-    status: Annotated[str | None, typer.Option(help="pending, partial, succeeded, …")] = None,
-    platform: Annotated[str | None, typer.Option()] = None,
-    model: Annotated[str | None, typer.Option()] = None,
-    project: Annotated[str | None, typer.Option()] = None,
-    tag: Annotated[str | None, typer.Option(help="key=value")] = None,
-    since: Annotated[str | None, typer.Option(help="2026-11-20, or with a time; UTC.")] = None,
-    until: Annotated[str | None, typer.Option(help="Likewise; not included.")] = None,
+    status: TaskStatus = None,
+    platform: OfPlatform = None,
+    model: OfModel = None,
+    project: OfProject = None,
+    tag: OfTag = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
@@ -167,8 +200,8 @@ def costs(
         "model": model,
         "project": project,
         "tag": tag,
-        "since": since,
-        "until": until,
+        "since": moment_of(since),
+        "until": moment_of(until),
     }
 
     async def use(client: Client) -> None:
@@ -194,8 +227,13 @@ def _sums(page: Costs, as_json: bool) -> None:
 
 @events.command("list")
 def events_list(
-    event_type: Annotated[str | None, typer.Option("--type")] = None,
-    task: Annotated[str | None, typer.Option()] = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option(
+            "--type", help="Such as task.completed.", autocompletion=completing.event_types
+        ),
+    ] = None,
+    task: OfTask = None,
     limit: Limit = 50,
     as_json: Json = False,
 ) -> None:
@@ -212,7 +250,7 @@ def events_list(
 
 
 @events.command("show")
-def events_show(event_id: str, as_json: Json = False) -> None:
+def events_show(event_id: EventId, as_json: Json = False) -> None:
     """Show an event with the payload that was sent.
 
     reelhook events show evt_…

@@ -8,26 +8,51 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
+from receiver.cli.help import heading
+from receiver.cli.options import Json, Limit
 from receiver.shown import inert
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from receiver.cli.table import Column
     from receiver.client import Client
     from receiver.settings import Settings
+
+# What most commands need stands in one place for them.
+__all__ = [
+    "AUTH",
+    "FAILED",
+    "NOT_FOUND",
+    "OK",
+    "SOME_FAILED",
+    "TIMED_OUT",
+    "UNREACHABLE",
+    "USAGE",
+    "Json",
+    "Limit",
+    "done",
+    "fail",
+    "moment_of",
+    "pairs_of",
+    "patterns_of",
+    "say",
+    "settings_of",
+    "show",
+    "spec_of",
+    "table",
+    "with_client",
+]
 
 M = TypeVar("M", bound="BaseModel")
 
 OK, FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(8)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document a line on stdout.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")]
 
 
 def say(text: str) -> None:
@@ -57,12 +82,9 @@ def with_client(use: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
     import asyncio
 
     from receiver.client import ApiRefused, Client, Unreachable
-    from receiver.settings import read_local
+    from receiver.settings import address_of
 
-    settings = settings_of()
-    local = read_local(settings.data_dir)
-    url = settings.url or local.get("url") or f"http://127.0.0.1:{settings.port}"
-    token = settings.admin_token or local.get("admin_token", "")
+    url, token = address_of(settings_of())
 
     async def run() -> None:
         async with Client(url, token) as client:
@@ -115,6 +137,14 @@ def show(found: BaseModel, as_json: bool, columns: Sequence[str] = ()) -> None:
             typer.echo(f"{name:<18} {inert(value if isinstance(value, str) else _compact(value))}")
 
 
+def done(text: str, as_json: bool, **facts: object) -> None:
+    """What was done and leaves nothing to show: a sentence, or its facts as JSON."""
+    if as_json:
+        typer.echo(_compact(facts))
+    else:
+        say(text)
+
+
 def _compact(value: object) -> str:
     import json
 
@@ -128,32 +158,61 @@ def table(rows: Sequence[BaseModel], as_json: bool, columns: Sequence[str], empt
             typer.echo(row.model_dump_json(exclude_none=True))
         return
     if not rows:
-        say(empty)
+        if empty:
+            say(empty)
         return
-    from rich.console import Console
-    from rich.table import Table
+    import shutil
 
-    grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        grid.add_row(*[_cell(attrgetter(name)(row)) for name in columns])
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False).print(grid)
+    from receiver.cli.table import laid_out
+
+    # Whatever reads a pipe has no width, and wants every column.
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    made = [_column(name, [attrgetter(name)(row) for row in rows]) for name in columns]
+    (head, *lines), hidden = laid_out(made, width)
+    typer.echo("\n".join([heading(head), *lines]))
+    if hidden:
+        say(f"No room for {', '.join(hidden)}: --json shows everything.")
+
+
+def _column(name: str, values: Sequence[object]) -> Column:
+    from receiver.cli.table import Column
+
+    found = [value for value in values if value is not None]
+    is_id = name.endswith("id") or name == "example"
+    text = not is_id and any(type(value) in (str, list, dict) for value in found)
+    number = bool(found) and all(type(value) in (int, float) for value in found)
+    return Column(name, tuple(map(_cell, values)), text, number)
 
 
 def _cell(value: object) -> str:
     from datetime import datetime
 
-    from rich.markup import escape
-
     if value is None:
         return "-"
     if isinstance(value, datetime):
         return f"{value.astimezone():%m-%d %H:%M:%S}"
-    return escape(inert(", ".join(value) if isinstance(value, list) else str(value)))
+    if isinstance(value, dict):
+        return _cell([f"{name}={one}" for name, one in value.items()])
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(inert(text).split())
 
 
-def pairs_of(texts: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if wrong := next((text for text, pair in zip(texts, pairs, strict=True) if not pair[1]), None):
-        fail(f"Write a tag as key=value, not {wrong!r}.", USAGE)
-    return {name: value for name, _, value in pairs}
+def pairs_of(texts: Sequence[str], what: str = "a tag as key=value") -> dict[str, str]:
+    """`key=value` arguments; any other ends the command."""
+    return dict(_pairs(texts, what))
+
+
+def patterns_of(texts: Sequence[str]) -> dict[str, str | list[str]]:
+    """`field=value` arguments; a field that is named twice may have either value."""
+    found: dict[str, list[str]] = {}
+    for name, value in _pairs(texts, "a filter as field=value"):
+        found.setdefault(name, []).append(value)
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _pairs(texts: Sequence[str], what: str) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            fail(f"Write {what}, not {text!r}.", USAGE)
+        yield name, value

@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from receiver.cli import completing
 from receiver.cli.ledger import events
+from receiver.cli.options import (
+    DryRun,
+    EndpointId,
+    EventId,
+    JobId,
+    Json,
+    Limit,
+    OfEndpoint,
+    OfTask,
+    Since,
+    Until,
+    Yes,
+)
 from receiver.cli.outbound import deliveries, endpoints
 from receiver.cli.output import (
     FAILED,
     OK,
     TIMED_OUT,
     USAGE,
-    Json,
-    Limit,
     fail,
     moment_of,
     say,
@@ -35,21 +47,14 @@ if TYPE_CHECKING:
 
 jobs = typer.Typer(no_args_is_help=True, help="What is sent again in bulk, and how far it is.")
 
-Since = Annotated[
-    str | None, typer.Option("--since", help="2h, 30m, 7d ago; or 2026-11-20, or with a time; UTC.")
-]
-Until = Annotated[str | None, typer.Option("--until", help="Likewise; not included.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, send nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before sending.")]
 AtMost = Annotated[
     int | None, typer.Option("--limit", min=1, help="Send so many at most, the oldest first.")
 ]
-Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Of this endpoint alone.")]
 
 
 @deliveries.command("dead")
 def deliveries_dead(
-    endpoint: Endpoint = None,
+    endpoint: OfEndpoint = None,
     since: Since = None,
     until: Until = None,
     limit: Limit = 50,
@@ -71,7 +76,7 @@ def deliveries_dead(
 
 @endpoints.command("test")
 def endpoints_test(
-    endpoint_id: str,
+    endpoint_id: EndpointId,
     wait: Annotated[float, typer.Option(min=0, max=30, help="Seconds to wait for it.")] = 25,
     as_json: Json = False,
 ) -> None:
@@ -99,8 +104,13 @@ def endpoints_test(
 
 @events.command("replay")
 def events_replay(
-    event_id: str,
-    endpoint: Annotated[str | None, typer.Option("--endpoint", help="To this one alone.")] = None,
+    event_id: EventId,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint", help="To this one alone.", autocompletion=completing.endpoint_ids
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Send an event again, under its id, to every endpoint that wants it today.
@@ -116,11 +126,24 @@ def events_replay(
 
 @deliveries.command("retry")
 def deliveries_retry(
-    delivery_id: Annotated[str | None, typer.Argument(help="One; or all of the options.")] = None,
-    state: Annotated[str | None, typer.Option(help="dead, canceled or succeeded.")] = None,
-    endpoint: Endpoint = None,
-    task: Annotated[str | None, typer.Option()] = None,
-    event_type: Annotated[str | None, typer.Option("--event-type")] = None,
+    delivery_id: Annotated[
+        str | None,
+        typer.Argument(help="One; or all of the options.", autocompletion=completing.delivery_ids),
+    ] = None,
+    state: Annotated[
+        str | None,
+        typer.Option(help="dead, canceled or succeeded.", autocompletion=completing.states),
+    ] = None,
+    endpoint: OfEndpoint = None,
+    task: OfTask = None,
+    event_type: Annotated[
+        str | None,
+        typer.Option(
+            "--event-type",
+            help="Of this type alone, such as task.completed.",
+            autocompletion=completing.event_types,
+        ),
+    ] = None,
     since: Since = None,
     until: Until = None,
     limit: AtMost = None,
@@ -167,7 +190,7 @@ def _retry_one(delivery_id: str, as_json: bool) -> None:
 
 @endpoints.command("recover")
 def endpoints_recover(
-    endpoint_id: str,
+    endpoint_id: EndpointId,
     since: Annotated[str, typer.Option("--since", help="2h, 30m, 7d ago; or a time, in UTC.")],
     until: Until = None,
     missing: Annotated[
@@ -240,7 +263,7 @@ def jobs_list(limit: Limit = 50, as_json: Json = False) -> None:
 
 
 @jobs.command("show")
-def jobs_show(job_id: str, as_json: Json = False) -> None:
+def jobs_show(job_id: JobId, as_json: Json = False) -> None:
     """Show a job, and how far it is.
 
     reelhook jobs show job_…
@@ -253,7 +276,7 @@ def jobs_show(job_id: str, as_json: Json = False) -> None:
 
 
 @jobs.command("cancel")
-def jobs_cancel(job_id: str, as_json: Json = False) -> None:
+def jobs_cancel(job_id: JobId, as_json: Json = False) -> None:
     """Let a job go no further; what it sent again goes on.
 
     reelhook jobs cancel job_…

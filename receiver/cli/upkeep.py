@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from receiver.cli.output import Json, fail, say, show, with_client
+from receiver.cli.options import DryRun, Json, Yes
+from receiver.cli.output import fail, say, show, with_client
 
 if TYPE_CHECKING:
     from receiver.client import Client, Pruned
 
 
 def prune(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, drop nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before dropping.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Drop what is older than the retention settings allow, now instead of within hours.

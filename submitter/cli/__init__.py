@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from submitter.cli.output import RUN, SUBMIT
 from submitter.cli.running import demo, dev, reconcile
 from submitter.cli.submitting import models, submit, validate
 from submitter.simulator.command import simulate
 
 app = typer.Typer(no_args_is_help=True)
-for command in (simulate, submit, validate, models, reconcile, demo, dev):
-    app.command(command.__name__)(command)
+for section, commands in (
+    (RUN, (demo, dev, simulate)),
+    (SUBMIT, (submit, validate, models, reconcile)),
+):
+    for command in commands:
+        app.command(command.__name__, rich_help_panel=section)(command)

@@ -23,7 +23,13 @@ FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(1, 8
 # What a receiver that did answer means by a status; with any other it is none of ours.
 _REFUSALS = {401: AUTH, 403: AUTH, 404: NOT_FOUND, 409: FAILED, 413: FAILED, 422: FAILED}
 
+# As receiver/cli/help.py names the sections of `reelhook --help`.
+RUN, SUBMIT, DELIVER = "Run it", "Submit", "Deliver"
+
 Json = Annotated[bool, typer.Option("--json", help="One JSON document a line on stdout.")]
+AlwaysJson = Annotated[
+    bool, typer.Option("--json", help="Stdout holds JSON documents, with this or without.")
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Argument(metavar="key=value…", help="Parameters; dots nest, key=@file sends a file."),

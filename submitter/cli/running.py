@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from submitter.cli.output import FAILED, SOME_FAILED, USAGE, Json, exit_codes, fail, platform_named
+from submitter.cli.output import (
+    FAILED,
+    SOME_FAILED,
+    USAGE,
+    AlwaysJson,
+    Json,
+    exit_codes,
+    fail,
+    platform_named,
+)
 
 if TYPE_CHECKING:
     from submitter.reconcile import Polled
@@ -101,6 +110,7 @@ def demo(
     """Run the main job on this machine alone: receiver, simulator, reconciler, checking consumer.
 
     reelhook demo
+    reelhook demo --keep
     """
     import asyncio
 
@@ -127,6 +137,7 @@ def dev(
     port: Annotated[int, typer.Option(help="The public routes' port; 0 takes a free one.")] = 0,
     admin_port: Annotated[int, typer.Option(help="The port for all else.")] = 0,
     check: Annotated[bool, typer.Option(help="Look from outside before it is ready.")] = True,
+    _as_json: AlwaysJson = False,
 ) -> None:
     """Run the receiver for development, reachable through a tunnel.
 

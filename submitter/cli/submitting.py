@@ -53,7 +53,9 @@ def submit(
     file: Annotated[
         str, typer.Option("--file", help="Tasks as JSON, one object a line; - is stdin.")
     ] = "",
-    results: Annotated[int, typer.Option("--results", "-n", min=1, max=4)] = 1,
+    results: Annotated[
+        int, typer.Option("--results", "-n", min=1, max=4, help="How many of each task.")
+    ] = 1,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="key=value, in the URL.")] = None,
     metadata: Annotated[str, typer.Option(help="A JSON object, kept private.")] = "{}",
     idempotency_key: Annotated[
@@ -67,6 +69,7 @@ def submit(
     strict: Strict = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to the end.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to watch; 0 is for ever.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, send nothing.")] = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +80,7 @@ def submit(
 
     reelhook submit pixverse:1@6 prompt="a paper boat" width=1280 height=720 duration=5 -n 2 --watch
     reelhook submit sora-2 --platform nanogpt prompt="a paper boat" seconds=4 --watch
-    reelhook submit --file tasks.jsonl
+    reelhook submit --file tasks.jsonl --dry-run
     reelhook submit --resume 24cd5dff-cb81-4db5-8506-b72a9425f9d1
     """
     if platform:
@@ -92,13 +95,19 @@ def submit(
         alone = (model, assignments, idempotency_key, task_id, resume, run)
         if any(alone):
             fail("With --file, the tasks stand in the file, and nothing beside it.", USAGE)
-        _submit_lines(read_tasks(file, defaults), yes, follow)
+        lines = read_tasks(file, defaults)
+        _only_check(lines, as_json) if dry_run else _submit_lines(lines, yes, follow)
     elif resume:
+        if dry_run:
+            fail("There is nothing to check: what is resumed was checked before.", USAGE)
         _resume(resume, platform, run, yes, follow)
     elif model:
         parameters = parameters_of(assignments, defaults.platform)
         draft = _draft(model, parameters, defaults, idempotency_key, task_id)
-        _submit_one(draft, defaults.platform, yes, follow)
+        if dry_run:
+            _only_check([Line(1, defaults.platform, draft)], as_json)
+        else:
+            _submit_one(draft, defaults.platform, yes, follow)
     else:
         fail("Name a model, such as pixverse:1@6, a --file, or a task to --resume.", USAGE)
 
@@ -125,6 +134,18 @@ class _Follow:
             raise WaitTimedOut(task_id=task.id, waited_s=self.timeout) from None
         tell_end(done, self.as_json, named=named)
         return done
+
+
+def _only_check(lines: Sequence[Line], as_json: bool) -> None:
+    """What `submit` would say of its tasks before it sends them."""
+    from collections import Counter
+
+    from submitter.platforms.catalogue import SHIPPED
+
+    _tell_checked(findings_by_line(lines), as_json, numbered=len(lines) > 1)
+    for name, count in Counter(line.platform for line in lines).items():
+        many = f"{count} tasks" if count > 1 else "One task"
+        typer.echo(f"{many} would be submitted to {SHIPPED[name].title}.", err=True)
 
 
 def _draft(
@@ -293,7 +314,7 @@ def validate(
     file: Annotated[
         str, typer.Option("--file", help="Tasks as JSON, one object a line; - is stdin.")
     ] = "",
-    results: Annotated[int, typer.Option("--results", "-n")] = 1,
+    results: Annotated[int, typer.Option("--results", "-n", help="How many of each task.")] = 1,
     strict: Strict = False,
     as_json: Json = False,
 ) -> None:

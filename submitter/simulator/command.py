@@ -51,6 +51,9 @@ def simulate(
         str | None, typer.Option(help="Base of the media URLs (the host that was submitted to).")
     ] = None,
     quiet: Annotated[bool, typer.Option(help="Don't tell of each callback.")] = False,
+    _as_json: Annotated[
+        bool, typer.Option("--json", help="Stdout holds JSON documents, with this or without.")
+    ] = False,
     **knobs: Any,
 ) -> None:
     """Play Runware and NanoGPT on this machine: takes video tasks, calls webhookURLs back for real.
@@ -58,6 +61,9 @@ def simulate(
     Tasks of the model simulator:fail@1 always fail, with the failure code; the last result of
     simulator:partial@1 does. POST /_control turns knobs while it runs, GET /_control shows them,
     and GET /_control/tasks lists every callback attempt. docs/simulator.md tells of each knob.
+
+    reelhook simulate --port 8100
+    reelhook simulate --duplicates 0.3 --drop 0.1 --order shuffled --seed 7
     """
     import anyio
 

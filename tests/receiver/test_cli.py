@@ -9,7 +9,6 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from receiver.delivery.signing import new_secret, sign
 from receiver.settings import new_key
 from tests.doubles import (
     ADMIN_TOKEN,
-    LIMIT_S,
     ROOT,
     SIGNING_KEY,
     Running,
@@ -30,40 +28,13 @@ from tests.doubles import (
     running,
 )
 from tests.make import processing, success, uuid, wrapped
+from tests.receiver.shell import Said, reelhook
 
 pytestmark = pytest.mark.process
 
 OK, FAILED, USAGE, UNREACHABLE, AUTH, NOT_FOUND, TIMED_OUT, SOME_FAILED = range(8)
 
 _numbers = count(1_000)
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a command gave back."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-def reelhook(folder: Path, *arguments: str, given: str = "", **environ: str) -> Said:
-    found = subprocess.run(
-        [sys.executable, "-m", "receiver", *arguments],
-        cwd=ROOT,
-        env=environment(folder, **environ),
-        input=given,
-        capture_output=True,
-        text=True,
-        timeout=2 * LIMIT_S,
-        check=False,
-    )
-    assert "Traceback" not in found.stderr, found.stderr
-    return Said(found.returncode, found.stdout, found.stderr)
 
 
 @pytest.fixture(scope="module")

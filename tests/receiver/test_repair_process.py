@@ -17,7 +17,8 @@ from werkzeug import Request, Response
 from receiver.settings import write_local
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running
 from tests.make import success, uuid, wrapped
-from tests.receiver.test_cli import FAILED, NOT_FOUND, OK, TIMED_OUT, USAGE, Said, reelhook
+from tests.receiver.shell import Said, reelhook
+from tests.receiver.test_cli import FAILED, NOT_FOUND, OK, TIMED_OUT, USAGE
 from tests.receiver.test_upkeep import typed
 
 pytestmark = pytest.mark.process

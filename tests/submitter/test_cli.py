@@ -212,8 +212,8 @@ def test_every_help_shows_an_example(shell: Shell) -> None:
         helps = list(threads.map(lambda command: shell(command, "--help"), commands))
     for command, ended in zip(commands, helps, strict=True):
         assert ended.code == 0
-        # The usage line names the command as well; the example stands below it.
-        _, _, described = " ".join(ended.out.split()).partition("[OPTIONS]")
+        # The usage names the command as well; the examples stand above it.
+        described, _, _ = " ".join(ended.out.split()).partition("Usage")
         assert f"reelhook {command}" in described
     listed = shell("--help").out
     assert [command for command in commands if command in listed] == list(commands)
