@@ -219,7 +219,7 @@ def _state(repair: Repair) -> str:
 
 def joined(repair: Repair) -> str:
     """The tables that `matching` speaks of."""
-    task = " LEFT JOIN tasks t ON t.n = e.task_n" if repair.task else ""
+    task = " LEFT JOIN tasks t ON t.n = e.task_n" if repair.task is not None else ""
     return (
         f"deliveries d{_index(repair)} JOIN endpoints ep ON ep.id = d.endpoint_id"
         f" JOIN events e ON e.id = d.event_id{task}"
@@ -233,11 +233,13 @@ def matching(repair: Repair, settled_by: int) -> Where:
     where.add("d.settled_at <= ?", settled_by)
     where.add("ep.deleted_at IS NULL")
     where.same("ep.project", repair.project)
-    where.same("d.endpoint_id", repair.endpoint and ids.parse(ids.ENDPOINT, repair.endpoint))
+    if repair.endpoint is not None:
+        where.add("d.endpoint_id = ?", ids.parse(ids.ENDPOINT, repair.endpoint))
     where.one_of("e.type", repair.event_type and types_like(repair.event_type))
     where.same("d.last_error", repair.last_error)
     where.same("d.last_status", repair.last_status)
-    where.same("t.id", repair.task and task_key(repair.task))
+    if repair.task is not None:
+        where.add("t.id = ?", task_key(repair.task))
     if repair.kind is JobKind.RECOVER:
         where.add("d.event_id >= ?", first_event(repair))
     between(where, "e" if repair.kind is JobKind.RECOVER else "d", repair)

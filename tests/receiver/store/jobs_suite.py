@@ -374,6 +374,11 @@ class JobsSuite:
             assert (done.state, done.done) == (JobState.DONE, len(listed))
             assert again == listed
 
+    @pytest.mark.parametrize("asked", [{"task": ""}, {"task": "a"}, {"endpoint": ""}])
+    async def test_what_is_no_id_is_not_found(self, store: Store, asked: dict[str, Any]) -> None:
+        with pytest.raises(NotFound):
+            await store.count_repair(repair(states=[State.SUCCEEDED], **asked))
+
     # Recover
 
     async def test_a_recovery_sends_what_an_endpoint_did_not_get_since_then(
