@@ -171,6 +171,8 @@ class EndpointHealth(BaseModel):
 class Endpoint(EndpointSpec):
     """An endpoint as the API shows it; `secret` in the answers of create and rotate alone."""
 
+    model_config = ConfigDict(extra="ignore")  # a later receiver may show more
+
     id: str
     project: str
     state: State

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from receiver.clock import HOUR, MINUTE
-from receiver.platforms import POLLED
+from receiver.platforms import PLATFORMS, POLLED
 from receiver.platforms.items import Category, Item, Kind, PlatformError
 from receiver.platforms.reading import dumps, integer_of
 from receiver.results import ResultState, date, differs, expiry, fill, made_after, tell
@@ -347,7 +347,7 @@ class TaskSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    platform: str = Field(pattern=r"^[a-z0-9_-]{1,32}$")
+    platform: str = Field(pattern=r"^[a-z0-9_-]{1,32}$", json_schema_extra={"enum": [*PLATFORMS]})
     model: str | None = Field(default=None, max_length=200)
     expected: int = Field(default=1, ge=1, le=MOST_EXPECTED)
     project: str | None = Field(default=None, pattern=PROJECT)

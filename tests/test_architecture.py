@@ -39,6 +39,7 @@ DRAWING: Final = """\
     receiver.tasks              pydantic
     receiver.callbacks          pydantic
     receiver.events             pydantic
+    receiver.payloads           pydantic
     receiver.endpoints          pydantic
     receiver.feed
     receiver.deliveries         pydantic
@@ -115,6 +116,7 @@ DRAWING: Final = """\
     receiver.admin.routes.*     starlette pydantic pydantic_core
     receiver.admin.stream       starlette
     receiver.admin.dashboard.*  starlette jinja2
+    receiver.admin.openapi.*    starlette pydantic jinja2 markupsafe
     receiver.admin.api          starlette
 
 5 assembly

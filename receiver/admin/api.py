@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth
+from receiver.admin.openapi.routes import DescriptionRoutes
 from receiver.admin.ops import Ops
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
@@ -28,7 +29,7 @@ MAX_BODY: Final = 16 << 20  # bytes: a task's request may carry images
 
 
 class Api:
-    """The routes under /v1."""
+    """The routes that need a token: those under /v1, and what describes them."""
 
     def __init__(self, ops: Ops, auth: Auth) -> None:
         self._ops = ops
@@ -36,7 +37,7 @@ class Api:
 
     def table(self) -> Sequence[Row]:
         """Every method of every path."""
-        return (
+        rows = (
             *TaskRoutes(self._ops).table(),
             *CallbackRoutes(self._ops).table(),
             *EndpointRoutes(self._ops).table(),
@@ -46,6 +47,7 @@ class Api:
             *StreamRoutes(self._ops).table(),
             *FigureRoutes(self._ops).table(),
         )
+        return (*rows, *DescriptionRoutes(rows).table())
 
     def routes(self) -> list[Route]:
         """The table for Starlette, which takes the first path that fits: named ones before ids."""
