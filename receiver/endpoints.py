@@ -181,6 +181,7 @@ class Endpoint(EndpointSpec):
     public_key: str | None  # Ed25519; made when v1a is first asked for
     overlap_until: datetime | None  # earlier secrets sign along until then
     health: EndpointHealth
+    revision: int = 0  # one more with each change of it, not of its health; its ETag
     secret: str | None = Field(default=None, repr=False)
 
 

@@ -6,10 +6,14 @@
     ├── Unreadable              a body no platform sends: quarantined, never refused
     ├── Refusal                 an API request that can't be done; carries status and code
     │   ├── Invalid             422
+    │   │   └── KeyReused       another request had that Idempotency-Key
     │   ├── Unauthenticated     401
     │   ├── Forbidden           403
     │   ├── NotFound            404
     │   ├── Conflict            409
+    │   │   ├── KeyInUse        the first request with that Idempotency-Key is not over
+    │   │   └── AnswerLost      it is, and nobody knows what it was answered
+    │   ├── PreconditionFailed  412
     │   └── Busy                503
     ├── StoreUnavailable        nothing was written; try again (503)
     │   ├── StoreSaturated      the writer's queue is full
@@ -117,6 +121,31 @@ class Busy(Refusal):
 
     code = "busy"
     status = 503
+
+
+class KeyReused(Invalid):
+    """That Idempotency-Key belongs to another request: make a new key for each."""
+
+    code = "idempotency_key_reused"
+
+
+class KeyInUse(Conflict):
+    """The first request with that Idempotency-Key is still at work: ask again in a moment."""
+
+    code = "idempotency_key_in_use"
+
+
+class AnswerLost(Conflict):
+    """The first request with that Idempotency-Key did its work and its answer was not kept."""
+
+    code = "idempotency_answer_lost"
+
+
+class PreconditionFailed(Refusal):
+    """It was changed meanwhile: read it again, and send the ETag that it has now."""
+
+    code = "precondition_failed"
+    status = 412
 
 
 class StoreUnavailable(ReelhookError):

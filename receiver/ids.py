@@ -19,7 +19,7 @@ _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
 _VALUES: Final = {character: value for value, character in enumerate(_ALPHABET)}
 
 CALLBACK, RESULT, EVENT, DELIVERY, ATTEMPT, ENDPOINT = "cb_", "res_", "evt_", "dlv_", "att_", "ep_"
-JOB = "job_"
+JOB, API_TOKEN = "job_", "tok_"
 
 
 class IdSource:
@@ -67,6 +67,13 @@ def decode(text: str) -> int:
     if number >= 1 << 63:
         raise ValueError("an id fits in 63 bits")
     return number
+
+
+def text_of(data: bytes) -> str:
+    """Bytes in the same alphabet, most significant first, without a sign or padding."""
+    number = int.from_bytes(data, "big")
+    width = -(-len(data) * 8 // 5)
+    return "".join(_ALPHABET[number >> 5 * place & 31] for place in reversed(range(width)))
 
 
 def parse(prefix: str, text: str) -> int:

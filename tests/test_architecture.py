@@ -29,7 +29,7 @@ DRAWING: Final = """\
     receiver.clock
     receiver.ids
     receiver.problems
-    receiver.access
+    receiver.access             pydantic
     receiver.refusals
     receiver.shown
     receiver.platforms.*        pydantic_core
@@ -76,6 +76,8 @@ DRAWING: Final = """\
     receiver.delivery.ourselves yarl
     receiver.delivery.guard     aiohttp yarl
     receiver.delivery.sender    aiohttp yarl multidict
+    receiver.store.access
+    receiver.store.ledger
     receiver.store.protocol
     receiver.store.migrate      sqlite3
     receiver.store.seal         cryptography

@@ -6,10 +6,11 @@ engine. Every verb may raise StoreUnavailable; those that name a thing raise Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from receiver.access import ApiToken, AuditEntry, Deed, Note, OnceKey
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.condition import StoreCondition
 from receiver.costs import Cost, CostSum, Grouping
@@ -23,66 +24,21 @@ from receiver.figures import EndpointReport, Overview
 from receiver.keeping import Bounds
 from receiver.repair import Counted, Job, Repair, Replayed
 from receiver.results import Result
-from receiver.tasks import SubmitState, Task, TaskSpec
+from receiver.store.access import Answer as Answer
+from receiver.store.access import Known as Known
+from receiver.store.access import NewApiToken as NewApiToken
+from receiver.store.access import Once as Once
+from receiver.store.ledger import Registration as Registration
+from receiver.store.ledger import Reprocessing as Reprocessing
+from receiver.store.ledger import TaskChange as TaskChange
+from receiver.store.ledger import TasksAsked as TasksAsked
+from receiver.store.ledger import TasksReleased as TasksReleased
+from receiver.tasks import Task
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class Registration:
-    """A PUT of a task. Times in milliseconds; None: not named, so the defaults hold."""
-
-    id: str
-    spec: TaskSpec
-    project: str
-    now: int
-    deadline_at: int | None
-    give_up_at: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class TaskChange:
-    """A change of one task by hand or by its submitter."""
-
-    id: str
-    now: int
-    submit_state: SubmitState | None = None
-    platform_id: str | None = None
-    was: SubmitState | None = None
-    lease: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TasksAsked:
-    """A claim of tasks that were due at `due_by`. `project` None: of all. In milliseconds."""
-
-    now: int
-    due_by: int
-    lease_until: int
-    limit: int
-    platforms: Sequence[str]
-    project: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TasksReleased:
-    """Tasks of one claim that are handed back; `polled`: their backoff goes on. In milliseconds."""
-
-    ids: Sequence[str]
-    now: int
-    lease_until: int
-    polled: bool
-    project: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reprocessing:
-    """A kept callback's bytes as they are read now; `now` in milliseconds."""
-
-    callback: int
-    arrivals: Sequence[Arrival]
-    now: int
-    dry_run: bool = False
+# Those that an endpoint may have for a change of it; None: any. Else PreconditionFailed.
+Revisions = Collection[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +59,7 @@ class EndpointChange:
     id: str
     patch: EndpointPatch
     private_key: str = field(default="", repr=False)
+    revisions: Revisions = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +71,7 @@ class Rotation:
     private_key: str = field(repr=False)
     now: int
     overlap: int
+    revisions: Revisions = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +107,9 @@ class Query:
     until: int | None = None
     q: str | None = None
     by: Grouping | None = None
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,9 +304,15 @@ class Store(Protocol):
         ...
 
     async def set_endpoint_state(
-        self, endpoint_id: str, state: EndpointState, reason: str | None
+        self,
+        endpoint_id: str,
+        state: EndpointState,
+        reason: str | None,
+        revisions: Revisions = None,
     ) -> Endpoint: ...
-    async def delete_endpoint(self, endpoint_id: str, now: int) -> None: ...
+    async def delete_endpoint(
+        self, endpoint_id: str, now: int, revisions: Revisions = None
+    ) -> None: ...
 
     async def event(self, event_id: str) -> Event: ...
     async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
@@ -461,6 +428,49 @@ class Store(Protocol):
 
     async def ready(self) -> None:
         """Write and commit something. Raises StoreUnavailable when that or `admit` fails."""
+        ...
+
+    def audited(self, note: Note) -> Store:
+        """This store, whose next verb leaves the row that `note` makes of what became of it.
+
+        In the verb's own transaction: neither is there without the other.
+        """
+        ...
+
+    async def note(self, deed: Deed) -> None:
+        """Leave a row about what is more than one transaction."""
+        ...
+
+    async def audit(self, query: Query) -> Page[AuditEntry]:
+        """Manual actions, the latest first."""
+        ...
+
+    async def add_api_token(self, new: NewApiToken) -> ApiToken: ...
+    async def api_tokens(self, query: Query) -> Page[ApiToken]: ...
+    async def api_token(self, token_id: str) -> ApiToken: ...
+    async def known_token(self, digest: bytes) -> Known | None:
+        """The token that has this digest."""
+        ...
+
+    async def delete_api_token(self, token_id: str) -> None: ...
+    async def note_token_uses(self, uses: Mapping[str, int]) -> None:
+        """When these tokens (by id) were last used, in milliseconds; those that are gone, too."""
+        ...
+
+    async def begin_once(self, once: Once) -> Answer | None:
+        """The answer to repeat; None: this is the first request, or nothing came of the first.
+
+        Raises KeyReused, KeyInUse, AnswerLost.
+        """
+        ...
+
+    async def keep_answer(self, key: OnceKey, answer: Answer) -> None: ...
+    async def drop_once(self, key: OnceKey) -> None:
+        """The request changed nothing, so it may come again. One that did is kept."""
+        ...
+
+    async def forget_answers(self, before: int) -> int:
+        """Forget some of the requests that began before then; how many."""
         ...
 
     def on_change(self, listener: Callable[[set[str], bool], None]) -> None:

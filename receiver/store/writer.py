@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
 from receiver.errors import Refusal, StoreBroken, StoreSaturated, StoreUnavailable
 from receiver.store.commits import (
@@ -33,7 +33,7 @@ from receiver.store.commits import (
 )
 from receiver.store.faults import Fault, unavailable
 
-__all__ = ["Transaction", "Writer", "each"]
+__all__ = ["Transaction", "Write", "Writer", "each"]
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -44,6 +44,12 @@ HELD: Final = 64 << 20  # bytes of payload that may wait; what is parsed of it c
 ADMITTED: Final = 0.5  # of both; the rest is for who is already inside: bodies being read, attempts
 STALL: Final = 10.0  # seconds after which waiters are told that a commit does not come back
 CLOSING: Final = 10.0  # seconds that closing takes at most, for the queue and again for the thread
+
+
+class Write(Protocol):
+    """Runs one job of a handler in a transaction, as `Writer.call` does."""
+
+    def __call__(self, handler: Handler[P, R], payload: P, size: int = 0) -> Awaitable[R]: ...
 
 
 class Writer:

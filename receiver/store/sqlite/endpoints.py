@@ -18,9 +18,9 @@ from receiver.endpoints import (
     Subscription,
     as_patterns,
 )
-from receiver.errors import NotFound
+from receiver.errors import NotFound, PreconditionFailed
 from receiver.platforms.reading import dumps
-from receiver.store.protocol import EndpointChange, NewEndpoint, Rotation
+from receiver.store.protocol import EndpointChange, NewEndpoint, Revisions, Rotation
 from receiver.store.seal import Seal
 from receiver.store.sqlite import health
 from receiver.store.sqlite.rows import endpoint_of, json_of
@@ -107,6 +107,16 @@ class StateChange:
     endpoint: int
     state: State
     reason: str | None
+    revisions: Revisions = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """An endpoint that somebody lets go; `now` in milliseconds."""
+
+    endpoint: int
+    now: int
+    revisions: Revisions = None
 
 
 # The columns of what a user sets.
@@ -155,7 +165,7 @@ class Endpoints:
     def change(self, tx: Transaction, change: EndpointChange) -> Endpoint:
         """Apply a patch; a new URL is used from the next attempt."""
         number = ids.parse(ids.ENDPOINT, change.id)
-        current = self._read(tx.connection, number)
+        current = self._read(tx.connection, number, change.revisions)
         spec = change.patch.of(current)
         tx.connection.execute(
             f"UPDATE endpoints SET {' = ?, '.join(_SPEC)} = ? WHERE id = ?",
@@ -175,7 +185,7 @@ class Endpoints:
     def rotate(self, tx: Transaction, rotation: Rotation) -> Endpoint:
         """Put a new secret in front, and a new Ed25519 key if there is one."""
         number = ids.parse(ids.ENDPOINT, rotation.id)
-        public = self._read(tx.connection, number).public_key
+        public = self._read(tx.connection, number, rotation.revisions).public_key
         self._rotate(tx.connection, number, SECRETS, rotation.secret, rotation)
         if public is not None:
             self._rotate(tx.connection, number, PRIVATE_KEYS, rotation.private_key, rotation)
@@ -199,7 +209,7 @@ class Endpoints:
 
     def set_state(self, tx: Transaction, change: StateChange) -> Endpoint:
         """Enable, pause or disable. What is enabled by hand is believed to be well."""
-        self._read(tx.connection, change.endpoint)
+        self._read(tx.connection, change.endpoint, change.revisions)
         if change.state is State.ENABLED:
             health.begin_anew(tx.connection, change.endpoint)
         tx.connection.execute(
@@ -209,10 +219,10 @@ class Endpoints:
         tx.work = True
         return self._changed(tx, change.endpoint)
 
-    def delete(self, tx: Transaction, asked: tuple[int, int]) -> None:
+    def delete(self, tx: Transaction, asked: Deletion) -> None:
         """Forget an endpoint and cancel its queue; its past deliveries stay readable."""
-        number, now = asked
-        self._read(tx.connection, number)
+        number, now = asked.endpoint, asked.now
+        self._read(tx.connection, number, asked.revisions)
         tx.connection.execute(
             "UPDATE endpoints SET deleted_at = ?, state = 'disabled', secrets = '[]',"
             " private_keys = '[]', headers = '{}' WHERE id = ?",
@@ -226,6 +236,9 @@ class Endpoints:
         self._reload_later(tx)
 
     def _changed(self, tx: Transaction, number: int) -> Endpoint:
+        tx.connection.execute(
+            "UPDATE endpoints SET revision = revision + 1 WHERE id = ?", (number,)
+        )
         self._reload_later(tx)
         return self._read(tx.connection, number)
 
@@ -233,12 +246,16 @@ class Endpoints:
         # What is rolled back must not be sent to.
         tx.after_commit.append(lambda: self._directory.reload(tx.connection))
 
-    def _read(self, connection: sqlite3.Connection, number: int) -> Endpoint:
+    def _read(
+        self, connection: sqlite3.Connection, number: int, revisions: Revisions = None
+    ) -> Endpoint:
         cursor = connection.execute(f"{health.ENDPOINT} WHERE e.id = ?", (number,))
         cursor.row_factory = sqlite3.Row
         row = cursor.fetchone()
         if row is None:
             raise NotFound(f"There is no endpoint {ids.ENDPOINT}{ids.encode(number)}.")
+        if revisions is not None and row["revision"] not in revisions:
+            raise PreconditionFailed(revision=row["revision"])
         return endpoint_of(row, self._seal)
 
     def _keys_text(self, number: int, column: str, keys: Sequence[Key]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from receiver.store.protocol import EndedSession, NewLogin
 from receiver.store.sqlite.reads import Reads
-from receiver.store.writer import Transaction, Writer, each
+from receiver.store.writer import Transaction, Write, each
 
 
 class Logins:
     """A part of SqliteStore."""
 
-    _writer: Writer
+    _write: Write
     _reads: Reads
 
     def _make_logins(self) -> None:
@@ -19,15 +19,15 @@ class Logins:
 
     async def add_login(self, new: NewLogin) -> None:
         """Keep a login link's digest."""
-        await self._writer.call(self._add_login, new)
+        await self._write(self._add_login, new)
 
     async def take_login(self, digest: bytes, now: int) -> bool:
         """Burn a login link."""
-        return await self._writer.call(self._take_login, (digest, now))
+        return await self._write(self._take_login, (digest, now))
 
     async def end_session(self, ended: EndedSession) -> None:
         """Log a session out."""
-        await self._writer.call(self._end_session, ended)
+        await self._write(self._end_session, ended)
 
     async def is_ended(self, session_id: str) -> bool:
         """Whether a session was logged out."""

@@ -131,7 +131,7 @@ class Reads:
         where.same("project", query.project)
         where.older(("id",), query)
         rows = await self._all_rows(*where.list("SELECT * FROM jobs", ("id",), query))
-        return _page(rows, query, job_of, "id")
+        return page_of(rows, query, job_of, "id")
 
     async def _one_row(self, what: str, sql: str, values: Iterable[Any]) -> Row:
         rows = await self._all_rows(sql, values)
@@ -171,13 +171,13 @@ class Reads:
         if query.q:
             where.search(("model", "client_ref", "platform_id", "tags", "metadata"), query.q)
         rows = await self._all_rows(*where.list("SELECT * FROM tasks", ("n",), query))
-        return _page(rows, query, lambda row: task_of(row, whole=False), "n")
+        return page_of(rows, query, lambda row: task_of(row, whole=False), "n")
 
     async def costs(self, query: Query) -> CostPage:
         """What tasks cost, group by group."""
         by = query.by or Grouping(By.MODEL)
         rows = await self._all_rows(*costs.page_of(by, query))
-        page = _page(rows, query, lambda row: costs.cost_of(row, by), *costs.order_of(by))
+        page = page_of(rows, query, lambda row: costs.cost_of(row, by), *costs.order_of(by))
         total = None if query.before else await self._total(by, query, rows)
         return CostPage(page.data, page.next_cursor, total)
 
@@ -212,7 +212,7 @@ class Reads:
         where.since_until("c.received_at", query)
         where.older(("c.id",), query)
         rows = await self._all_rows(*where.list(_CALLBACK, ("c.id",), query))
-        return _page(rows, query, lambda row: callback_of(row, whole=False), "id")
+        return page_of(rows, query, lambda row: callback_of(row, whole=False), "id")
 
     async def endpoint(self, endpoint_id: str) -> Endpoint:
         """One endpoint."""
@@ -229,7 +229,7 @@ class Reads:
         where.same("e.project", query.project)
         where.older(("e.id",), query)
         rows = await self._all_rows(*where.list(ENDPOINT, ("e.id",), query))
-        return _page(rows, query, self._endpoint_of, "id")
+        return page_of(rows, query, self._endpoint_of, "id")
 
     def _endpoint_of(self, row: Row) -> Endpoint:
         return endpoint_of(row, self._seal)
@@ -249,7 +249,7 @@ class Reads:
         where.since_until("e.created_at", query)
         where.older(("e.seq",), query)
         rows = await self._all_rows(*where.list(_EVENT, ("e.seq",), query))
-        return _page(rows, query, lambda row: event_of(row, whole=whole), "seq")
+        return page_of(rows, query, lambda row: event_of(row, whole=whole), "seq")
 
     async def delivery(self, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
@@ -279,12 +279,12 @@ class Reads:
         where.since_until("d.created_at", query)
         where.older(_PLACE, query)
         rows = await self._all_rows(*where.list(_DELIVERY, _PLACE, query))
-        return _page(rows, query, delivery_of, "event_id", "endpoint_id")
+        return page_of(rows, query, delivery_of, "event_id", "endpoint_id")
 
     async def dead_letters(self, query: Query) -> Page[DeadLetters]:
         """Dead deliveries by endpoint and cause, the largest group first."""
         rows = await self._all_rows(*dead.page_of(query))
-        return _page(rows, query, dead.dead_of, *dead.ORDER)
+        return page_of(rows, query, dead.dead_of, *dead.ORDER)
 
     async def next_due(self) -> int | None:
         """The earliest next attempt of the endpoints that are sent to, in milliseconds."""
@@ -293,7 +293,8 @@ class Reads:
         return due
 
 
-def _page(rows: Sequence[Row], query: Query, view: Callable[[Row], T], *order: str) -> Page[T]:
+def page_of(rows: Sequence[Row], query: Query, view: Callable[[Row], T], *order: str) -> Page[T]:
+    """Rows of a list as a page of it; one more than was asked for says that there is a next."""
     shown = rows[: query.limit]
     more = len(rows) > query.limit
     cursor = tuple(shown[-1][column] for column in order) if more else None

@@ -20,7 +20,7 @@ from receiver.store.sqlite.replays import Replays
 from receiver.store.sqlite.rows import job_of
 from receiver.store.sqlite.walk import first_event, joined, matching, missing_of
 from receiver.store.sqlite.wanting import wanting
-from receiver.store.writer import Writer, each
+from receiver.store.writer import Write, each
 
 COUNTING: Final = 4.0  # seconds that counting what is missing may take; clients wait for 10
 CHUNK: Final = 500  # events that are looked at between two looks at the clock
@@ -30,7 +30,7 @@ _LAST: Final = (1 << 63) - 1
 class Repairs:
     """A part of SqliteStore."""
 
-    _writer: Writer
+    _write: Write
     _reads: Reads
 
     def _make_repairs(
@@ -58,16 +58,16 @@ class Repairs:
 
     async def drop_alerts(self, events: Sequence[str]) -> None:
         """These were told, or given up."""
-        await self._writer.call(self._drop_alerts, events)
+        await self._write(self._drop_alerts, events)
 
     async def replay(self, asked: Replay) -> Replayed:
         """Send an event again to those that want it today."""
-        return await self._writer.call(self._replay, asked)
+        return await self._write(self._replay, asked)
 
     async def test_endpoint(self, endpoint_id: str, now: int) -> str:
         """Queue an `endpoint.test` for one endpoint."""
         number = ids.parse(ids.ENDPOINT, endpoint_id)
-        return await self._writer.call(self._test, (number, now))
+        return await self._write(self._test, (number, now))
 
     async def count_repair(self, repair: Repair) -> Counted:
         """How many deliveries a job would send again."""
@@ -99,7 +99,7 @@ class Repairs:
 
     async def add_job(self, new: NewJob) -> tuple[Job, bool]:
         """Queue a job, unless the same one is there; whether it is new."""
-        return await self._writer.call(self._add_job, new)
+        return await self._write(self._add_job, new)
 
     async def job(self, job_id: str) -> Job:
         """One job."""
@@ -124,12 +124,12 @@ class Repairs:
 
     async def advance_job(self, job_id: str, now: int) -> JobStep:
         """Send a few more again."""
-        return await self._writer.call(self._advance_job, (ids.parse(ids.JOB, job_id), now))
+        return await self._write(self._advance_job, (ids.parse(ids.JOB, job_id), now))
 
     async def cancel_job(self, job_id: str, now: int) -> Job:
         """Go no further."""
-        return await self._writer.call(self._cancel_job, (ids.parse(ids.JOB, job_id), now))
+        return await self._write(self._cancel_job, (ids.parse(ids.JOB, job_id), now))
 
     async def fail_job(self, job_id: str, now: int, why: str) -> Job:
         """End a job that met a defect."""
-        return await self._writer.call(self._fail_job, (ids.parse(ids.JOB, job_id), now, why))
+        return await self._write(self._fail_job, (ids.parse(ids.JOB, job_id), now, why))

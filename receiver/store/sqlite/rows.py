@@ -167,6 +167,7 @@ def endpoint_of(row: Row, seal: Seal) -> Endpoint:
         public_key=row["public_key"],
         overlap_until=_moment(overlap_of(row["secrets"])),
         health=health_shown(row),
+        revision=row["revision"],
     )
 
 

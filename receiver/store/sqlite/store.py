@@ -17,8 +17,6 @@ from receiver import directories, ids
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
 from receiver.deliveries import Delivery
-from receiver.endpoints import Endpoint
-from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, NotFound, StoreBroken, StoreLocked
 from receiver.events import Event
 from receiver.results import Result
@@ -27,8 +25,6 @@ from receiver.store.migrate import check_owner, make_shrinkable, migrate
 from receiver.store.protocol import (
     Claimed,
     CostPage,
-    EndpointChange,
-    NewEndpoint,
     Page,
     Prune,
     PruneStep,
@@ -36,7 +32,6 @@ from receiver.store.protocol import (
     QueueCancel,
     Registration,
     Reprocessing,
-    Rotation,
     Settled,
     Store,
     TaskChange,
@@ -44,8 +39,10 @@ from receiver.store.protocol import (
     TasksReleased,
 )
 from receiver.store.seal import Seal
-from receiver.store.sqlite import ledger, prune, queue, reconcile, registry
-from receiver.store.sqlite.endpoints import Directory, Endpoints, StateChange
+from receiver.store.sqlite import answers, ledger, prune, queue, reconcile, registry
+from receiver.store.sqlite.access import Access
+from receiver.store.sqlite.downstream import Downstream
+from receiver.store.sqlite.endpoints import Directory, Endpoints
 from receiver.store.sqlite.feed import Feed
 from receiver.store.sqlite.figures import Figures
 from receiver.store.sqlite.logins import Logins
@@ -55,7 +52,7 @@ from receiver.store.sqlite.reads import Reads
 from receiver.store.sqlite.repairs import Repairs
 from receiver.store.sqlite.reprocess import Reprocess, delete_callback
 from receiver.store.sqlite.secrets import check_seal, take_over
-from receiver.store.writer import Transaction, Writer, each
+from receiver.store.writer import Transaction, Write, Writer, each
 from receiver.tasks import Task
 
 Listener = Callable[[set[str], bool], None]
@@ -73,7 +70,7 @@ PRAGMAS: Final = (
 )
 
 
-class SqliteStore(Repairs, Logins, Feed, Figures):
+class SqliteStore(Repairs, Logins, Feed, Access, Downstream, Figures):
     """Everything that is kept, in one file. Use `open`."""
 
     def __init__(
@@ -105,13 +102,14 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
             on_commit=self._tell,
             notice=notice,
         )
+        self._write: Write = self._writer.call
         self._make_handlers()
 
     def _make_handlers(self) -> None:
         # Made once: the writer groups a batch by handler.
         kept = ledger.Ledger(lambda: self._directory.subscriptions, self._next_id)
         known = registry.Registry(kept, self._next_id)
-        ends = Endpoints(self._directory, self._next_id, self._seal)
+        ends = self._make_downstream(Endpoints(self._directory, self._next_id, self._seal))
         tells = Operations(lambda: self._directory.subscriptions, self._next_id)
         work = queue.Queue(self._directory, ends.set_state, self._seal, tells)
         again = Reprocess(kept, lambda: self._directory.subscriptions, self._next_id)
@@ -126,15 +124,13 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
         self._claim_tasks = each(reconcile.claim_tasks)
         self._release_tasks = each(reconcile.release_tasks)
         self._reconcile_task = each(reconcile.reconcile_task)
-        self._add_endpoint, self._change_endpoint = each(ends.add), each(ends.change)
-        self._rotate_secret = each(ends.rotate)
-        self._set_state, self._delete_endpoint = each(ends.set_state), each(ends.delete)
         self._claim, self._settle = work.claim, work.settle
         self._release = each(queue.release_lapsed)
         self._retry, self._cancel = each(queue.retry), each(queue.cancel)
         self._cancel_queue = each(queue.cancel_queue)
         self._make_repairs(lambda: self._directory.subscriptions, self._next_id)
         self._make_logins()
+        self._make_access(self._next_id)
         self._prune = each(prune.prune)
         self._ready = each(lambda tx, _: self._probe(tx.connection))
 
@@ -261,6 +257,7 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
             (secrets.token_hex(16),),
         )
         queue.release_all(Transaction(connection), self._clock())
+        answers.drop_unfinished(connection)
         connection.execute("COMMIT")
         query = "SELECT value FROM meta WHERE name = 'instance'"
         self.instance = connection.execute(query).fetchone()[0]
@@ -305,24 +302,24 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
         """Keep one callback with everything that follows from it."""
         if arrival.task_id is not None:
             arrival.task_id = ids.canonical_task(arrival.task_id)
-        return await self._writer.call(self._record, arrival, len(arrival.body))
+        return await self._write(self._record, arrival, len(arrival.body))
 
     async def register(self, asked: Registration) -> bool:
         """Create or complete a task."""
         asked = replace(asked, id=_canonical(asked.id))
-        return await self._writer.call(self._register, asked)
+        return await self._write(self._register, asked)
 
     async def change_task(self, change: TaskChange) -> None:
         """Note how a submit went."""
-        await self._writer.call(self._change_task, replace(change, id=_canonical(change.id)))
+        await self._write(self._change_task, replace(change, id=_canonical(change.id)))
 
     async def revoke_task(self, change: TaskChange) -> None:
         """Refuse the tokens issued so far."""
-        await self._writer.call(self._revoke_task, replace(change, id=_canonical(change.id)))
+        await self._write(self._revoke_task, replace(change, id=_canonical(change.id)))
 
     async def delete_task(self, change: TaskChange) -> None:
         """Remove a task."""
-        await self._writer.call(self._delete_task, replace(change, id=_canonical(change.id)))
+        await self._write(self._delete_task, replace(change, id=_canonical(change.id)))
 
     async def task(self, task_id: str) -> Task:
         """One task."""
@@ -342,23 +339,23 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
 
     async def claim_tasks(self, asked: TasksAsked) -> Sequence[Task]:
         """Lease tasks that are due for reconcile."""
-        return await self._writer.call(self._claim_tasks, asked)
+        return await self._write(self._claim_tasks, asked)
 
     async def release_tasks(self, released: TasksReleased) -> int:
         """End the leases of one claim early."""
-        return await self._writer.call(self._release_tasks, released)
+        return await self._write(self._release_tasks, released)
 
     async def reconcile_task(self, change: TaskChange) -> None:
         """Make a task due for reconcile now."""
-        await self._writer.call(self._reconcile_task, replace(change, id=_canonical(change.id)))
+        await self._write(self._reconcile_task, replace(change, id=_canonical(change.id)))
 
     async def note_overdue(self, now: int) -> int:
         """Flag tasks past their deadline."""
-        return await self._writer.call(self._note_overdue, now)
+        return await self._write(self._note_overdue, now)
 
     async def give_up(self, now: int) -> int:
         """Close tasks past their give-up."""
-        return await self._writer.call(self._give_up, now)
+        return await self._write(self._give_up, now)
 
     async def callback(self, callback_id: str) -> Callback:
         """One callback."""
@@ -370,46 +367,15 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
 
     async def delete_callback(self, callback_id: str) -> None:
         """Drop a callback that brought nothing."""
-        await self._writer.call(self._delete_callback, ids.parse(ids.CALLBACK, callback_id))
+        await self._write(self._delete_callback, ids.parse(ids.CALLBACK, callback_id))
 
     async def reprocess(self, asked: Reprocessing) -> Receipt:
         """Record what kept bytes say now."""
-        return await self._writer.call(self._reprocess, asked)
+        return await self._write(self._reprocess, asked)
 
     async def callbacks(self, query: Query) -> Page[Callback]:
         """A page of callbacks."""
         return await self._reads.callbacks(query)
-
-    async def add_endpoint(self, new: NewEndpoint) -> Endpoint:
-        """Store an endpoint."""
-        return await self._writer.call(self._add_endpoint, new)
-
-    async def endpoint(self, endpoint_id: str) -> Endpoint:
-        """One endpoint."""
-        return await self._reads.endpoint(endpoint_id)
-
-    async def endpoints(self, query: Query) -> Page[Endpoint]:
-        """A page of endpoints."""
-        return await self._reads.endpoints(query)
-
-    async def change_endpoint(self, change: EndpointChange) -> Endpoint:
-        """Apply a patch."""
-        return await self._writer.call(self._change_endpoint, change)
-
-    async def rotate_secret(self, rotation: Rotation) -> Endpoint:
-        """Sign with a new secret."""
-        return await self._writer.call(self._rotate_secret, rotation)
-
-    async def set_endpoint_state(
-        self, endpoint_id: str, state: EndpointState, reason: str | None
-    ) -> Endpoint:
-        """Enable, pause or disable."""
-        change = StateChange(ids.parse(ids.ENDPOINT, endpoint_id), state, reason)
-        return await self._writer.call(self._set_state, change)
-
-    async def delete_endpoint(self, endpoint_id: str, now: int) -> None:
-        """Forget an endpoint and cancel its queue."""
-        await self._writer.call(self._delete_endpoint, (ids.parse(ids.ENDPOINT, endpoint_id), now))
 
     async def event(self, event_id: str) -> Event:
         """One event."""
@@ -429,27 +395,27 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
 
     async def retry(self, delivery_id: str, now: int) -> None:
         """Send a settled delivery again."""
-        await self._writer.call(self._retry, queue.ByHand(delivery_id, now))
+        await self._write(self._retry, queue.ByHand(delivery_id, now))
 
     async def cancel(self, delivery_id: str, now: int) -> None:
         """Drop a pending delivery."""
-        await self._writer.call(self._cancel, queue.ByHand(delivery_id, now))
+        await self._write(self._cancel, queue.ByHand(delivery_id, now))
 
     async def cancel_queue(self, asked: QueueCancel) -> int:
         """Cancel some of what waits for an endpoint."""
-        return await self._writer.call(self._cancel_queue, asked)
+        return await self._write(self._cancel_queue, asked)
 
     async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
         """Lease due deliveries."""
-        return await self._writer.call(self._claim, queue.Ask(now, lease_until, limit))
+        return await self._write(self._claim, queue.Ask(now, lease_until, limit))
 
     async def settle(self, settled: Settled) -> None:
         """Keep an attempt and move its delivery."""
-        await self._writer.call(self._settle, settled)
+        await self._write(self._settle, settled)
 
     async def release_lapsed(self, now: int) -> int:
         """Return lapsed deliveries to pending."""
-        return await self._writer.call(self._release, now)
+        return await self._write(self._release, now)
 
     async def next_due(self) -> int | None:
         """When the next delivery is due."""
@@ -457,12 +423,12 @@ class SqliteStore(Repairs, Logins, Feed, Figures):
 
     async def prune(self, asked: Prune) -> PruneStep:
         """Drop or count a little of what is too old."""
-        return await self._writer.call(self._prune, asked)
+        return await self._write(self._prune, asked)
 
     async def ready(self) -> None:
         """Write and commit something."""
         self.admit()
-        await self._writer.call(self._ready, None)
+        await self._write(self._ready, None)
 
 
 def _canonical(task_id: str) -> str:
@@ -473,7 +439,7 @@ def _canonical(task_id: str) -> str:
 
 
 def _newest_id(connection: sqlite3.Connection) -> int:
-    tables = ("callbacks", "events", "endpoints", "jobs")
+    tables = ("callbacks", "events", "endpoints", "jobs", "api_tokens")
     newest = [connection.execute(f"SELECT max(id) FROM {table}").fetchone()[0] for table in tables]
     return max(number or 0 for number in newest)
 

@@ -1,0 +1,53 @@
+"""Floor 2, edges: what a store keeps of tokens, of manual actions, and of answers to repeat.
+
+A part of `receiver.store.protocol`, where flows find it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from receiver.access import ApiToken, ApiTokenAsked, OnceKey
+
+
+@dataclass(frozen=True, slots=True)
+class NewApiToken:
+    """A token to keep: its digest, and what lists show of it. Times in milliseconds."""
+
+    asked: ApiTokenAsked
+    digest: bytes = field(repr=False)
+    hint: str
+    created_by: str
+    now: int
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An API token that somebody shows; `expires_at` in milliseconds."""
+
+    token: ApiToken
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request was answered; `text` is sealed by whoever keeps it."""
+
+    status: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request with an Idempotency-Key. `asked` is a digest of it; times in milliseconds.
+
+    After `lease` a request that changed nothing is believed to be gone, after `kept` all is
+    forgotten.
+    """
+
+    key: OnceKey
+    asked: bytes
+    now: int
+    lease: int
+    kept: int
