@@ -19,7 +19,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 
 from receiver import __version__, deadlines, ids
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
-from receiver.admin.auth import Auth
+from receiver.admin.auth import REQUEST_ID, Auth
 from receiver.admin.dashboard.door import Dashboard
 from receiver.admin.ops import Ops, Running
 from receiver.admin.ops.broadcast import Broadcaster
@@ -50,6 +50,7 @@ from receiver.store.protocol import Alert, Settled, Store
 from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
+TIDY: Final = 60.0  # seconds between notes of which API tokens were used
 WEBHOOKS: Final = "/webhooks/"
 LOGINS: Final = 10  # that may fail from one address in a minute
 
@@ -138,7 +139,7 @@ def build(
 
 def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> list[Route]:
     sessions = Sessions(ops, SessionBox(settings.admin_token or new_key()), store.instance)
-    auth = Auth(settings.admin_token, sessions)
+    auth = Auth(ops, settings.admin_token, sessions)
     api = Api(ops, auth)
     failures = FailureLimit(clock, LOGINS)
     pages = Dashboard(ops, auth, sessions, api.table(), failures.note)
@@ -185,6 +186,7 @@ def _lifespan(
             asyncio.create_task(_supervised("jobs", lambda: _work(jobs, log), log)),
             asyncio.create_task(_supervised("feed", lambda: _feed(ops.feed, log), log)),
             asyncio.create_task(_supervised("alerts", lambda: _tell(alerts, log), log)),
+            asyncio.create_task(_supervised("access", lambda: _tidy(ops, log), log)),
         ]
         try:
             yield
@@ -193,6 +195,8 @@ def _lifespan(
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            with contextlib.suppress(StoreUnavailable):  # the store itself says so
+                await ops.tidy()
 
     return lifespan
 
@@ -248,6 +252,15 @@ async def _tell(alerts: Alerts, log: Log) -> None:
         except StoreUnavailable as error:
             log.debug("alerts", error=str(error))  # the store itself says so, once
         await asyncio.sleep(TICK)
+
+
+async def _tidy(ops: Ops, log: Log) -> None:
+    while True:
+        await asyncio.sleep(TIDY)
+        try:
+            await ops.tidy()
+        except StoreUnavailable as error:
+            log.debug("access", error=str(error))  # the store itself says so, once
 
 
 class AlertJournal:
@@ -385,7 +398,8 @@ class FrontDoor:
     async def _past_the_port(self, scope: Scope, receive: Receive, send: Send) -> None:
         outside = self._public_port is not None and scope["server"][1] == self._public_port
         if outside and scope["path"] not in PROBES:
-            body = problem(404, "not_found", "There is nothing here.")
+            named = {"request_id": scope[REQUEST_ID]}
+            body = problem(404, "not_found", "There is nothing here.", **named)
             await Response(body, 404, media_type=MEDIA_TYPE)(scope, receive, send)
             return
         await self._app(scope, receive, send)

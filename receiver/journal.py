@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from receiver.admin.auth import PRINCIPAL
+from receiver.admin.auth import REQUEST_ID as ID
 from receiver.ingest import remote_of
 from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
@@ -51,6 +52,7 @@ class Journaled:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. Its id is the proxy's, or a new one, and stands in the answer."""
         answer = _Answer(send, _given_id(scope) or self._new_id())
+        scope[ID] = answer.request_id
         started = self._seconds()
         try:
             await self._app(scope, receive, answer.send)
@@ -105,6 +107,7 @@ def _line(scope: Scope, answer: _Answer, seconds: float) -> dict[str, Any]:
 
 async def internal_error(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer 500; what follows on the connection may be an unread body, so it ends."""
-    body = problem(500, "internal", "That was our fault; it is in the log.")
+    named = {"request_id": scope[ID]} if ID in scope else {}
+    body = problem(500, "internal", "That was our fault; it is in the log.", **named)
     headers = {"connection": "close"}
     await Response(body, 500, headers, media_type=MEDIA_TYPE)(scope, receive, send)

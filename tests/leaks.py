@@ -27,6 +27,7 @@ SHAPES: Final = {
     # Also one that was altered, encoded or cut on its way.
     "credential in a query": re.compile(rb"[?&](?:sig|apiKey)=[^&\s\"'<>\\[\xe2]{20,}"),
     "endpoint secret": re.compile(rb"wh(?:sec|sk)_[A-Za-z0-9+/]{24,}={0,2}"),
+    "API token": re.compile(rb"rhk_[0-9a-hjkmnp-tv-z]{52}"),
     "authorization": re.compile(rb"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9._~+/-]{12,}=*"),
 }
 KNOWN: Final = "key"  # one that some process was given, found by its text
@@ -34,7 +35,8 @@ KNOWN: Final = "key"  # one that some process was given, found by its text
 TOKENS: Final = frozenset({"token", "credential in a query"})
 SECRETS: Final = frozenset({"endpoint secret"})
 KEYS: Final = frozenset({KNOWN})
-ANYTHING: Final = TOKENS | SECRETS | KEYS | {"authorization"}
+API_TOKENS: Final = frozenset({"API token"})
+ANYTHING: Final = TOKENS | SECRETS | KEYS | API_TOKENS | {"authorization"}
 
 # (the places, what may stand there, why)
 ALLOWED: Final = (
@@ -43,6 +45,8 @@ ALLOWED: Final = (
     (r"answer: POST /v1/endpoints 201", SECRETS, "an endpoint's secret is shown here, once"),
     (r"answer: POST /v1/endpoints/[^/]+/rotate-secret 200", SECRETS, "a new secret, likewise"),
     (r"answer: GET /v1/callbacks/[^/]+/body 200", ANYTHING, "the bytes, asked for as they came"),
+    (r"answer: POST /v1/api-tokens 201", API_TOKENS, "an API token is shown here, once"),
+    (r"stdout: reelhook tokens create", API_TOKENS, "an API token is shown here, once"),
     (r"stdout: reelhook callbacks show --raw", ANYTHING, "the bytes, asked for as they came"),
     (r"stdout: reelhook url", TOKENS, "the webhookURL is what was asked for"),
     (r"stdout: reelhook keys new", KEYS, "new keys are what was asked for"),

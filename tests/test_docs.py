@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from receiver import recording
+from receiver.access import Action, ApiTokenAsked, AuditEntry, NewApiToken, Scope
 from receiver.admin import api
 from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
 from receiver.cli import whole
@@ -333,6 +334,9 @@ def _is_shape(found: FieldInfo) -> bool:
         StoreCondition,
         Setup,
         Setting,
+        NewApiToken,
+        ApiTokenAsked,
+        AuditEntry,
     ],
     ids=lambda shape: shape.__name__,
 )
@@ -356,6 +360,8 @@ def test_every_filter_of_the_lists_is_documented() -> None:
         ("http-api.md", [*Origin]),
         ("http-api.md", [*SubmitState]),
         ("http-api.md", [*Source]),
+        ("http-api.md", [*Scope]),
+        ("http-api.md", [*Action]),
         ("http-api.md", [*set(By) - {By.TAG}]),
         ("events.md", [*Category]),
         ("events.md", [*TYPES]),

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.openapi.routes import DescriptionRoutes
 from receiver.admin.ops import Ops
+from receiver.admin.routes.access import AccessRoutes
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
 from receiver.admin.routes.deliveries import DeliveryRoutes
@@ -46,6 +47,7 @@ class Api:
             *LoginRoutes(self._ops).table(),
             *StreamRoutes(self._ops).table(),
             *FigureRoutes(self._ops).table(),
+            *AccessRoutes(self._ops).table(),
         )
         return (*rows, *DescriptionRoutes(rows).table())
 
@@ -65,6 +67,7 @@ class Api:
             who = await self._auth.principal(request)
             row = rows["GET" if request.method == "HEAD" else request.method]
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
+            who.allow(row.scopes)
             return await row.handler(who, request)
 
         return endpoint

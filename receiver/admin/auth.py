@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import replace
 from typing import Final
 
 from starlette.requests import Request
 
-from receiver.admin.ops import Principal
+from receiver.access import PREFIX
+from receiver.admin.ops import Ops, Principal
 from receiver.admin.sessions import SAFE, Sessions
 from receiver.errors import Unauthenticated
 
 PRINCIPAL: Final = "reelhook.principal"  # where a request's scope says who asked, for its line
+REQUEST_ID: Final = "reelhook.request_id"  # and how it is called
 
 
 class Auth:
-    """Knows the admin token and sessions; API tokens with a scope and a project join it later."""
+    """Knows the admin token and sessions, and asks the store for API tokens."""
 
-    def __init__(self, admin_token: str, sessions: Sessions) -> None:
+    def __init__(self, ops: Ops, admin_token: str, sessions: Sessions) -> None:
+        self._ops = ops
         self._admin_token = admin_token.encode()
         self._sessions = sessions
 
@@ -27,6 +31,9 @@ class Auth:
         A browser that is logged in may look at what its pages show, and no more: what changes
         something through the API needs a token, which no other site's page can make it send.
         """
+        return replace(await self._principal(request), request_id=request_id_of(request))
+
+    async def _principal(self, request: Request) -> Principal:
         given = request.headers.get("authorization")
         if given is None and request.method in SAFE:
             session = await self._sessions.of(request)
@@ -35,11 +42,22 @@ class Auth:
         scheme, _, token = (given or "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated
-        return self.known(token.strip())
+        found = await self._ops.holder(token.strip()) if _is_api_token(token) else None
+        return self.known(token.strip()) if found is None else found
 
     def known(self, token: str) -> Principal:
-        """Whose token this is. Raises Unauthenticated."""
+        """Whose admin token this is. Raises Unauthenticated."""
         known = hmac.compare_digest(token.encode(), self._admin_token)
         if not known or not self._admin_token:
             raise Unauthenticated
         return Principal("admin")
+
+
+def _is_api_token(token: str) -> bool:
+    return token.strip().startswith(PREFIX)
+
+
+def request_id_of(request: Request) -> str | None:
+    """How a request is called in the log, in its answer, and in what it leaves behind."""
+    found: str | None = request.scope.get(REQUEST_ID)
+    return found

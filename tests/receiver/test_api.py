@@ -47,6 +47,7 @@ ABSENT = {
     "event": ids.EVENT + ids.encode(1),
     "delivery": ids.delivery_id(1, 1),
     "job": ids.JOB + ids.encode(1),
+    "token": ids.API_TOKEN + ids.encode(1),
 }
 ROUTES = [
     ("GET", "/v1/tasks"),
@@ -91,6 +92,10 @@ ROUTES = [
     ("GET", "/v1/jobs/{job}"),
     ("POST", "/v1/jobs/{job}/cancel"),
     ("POST", "/v1/deliveries/{delivery}/cancel"),
+    ("GET", "/v1/api-tokens"),
+    ("POST", "/v1/api-tokens"),
+    ("DELETE", "/v1/api-tokens/{token}"),
+    ("GET", "/v1/audit"),
 ]
 LISTS = ["/v1/tasks", "/v1/callbacks", "/v1/endpoints", "/v1/events", "/v1/deliveries", "/v1/jobs"]
 URL = "https://example.com/hook"
@@ -832,7 +837,7 @@ async def test_a_patch_keeps_what_it_does_not_name(api: httpx.AsyncClient) -> No
     made = await added(api, event_types=["result.*"], concurrency=3)
     shown = (await api.patch(f"/v1/endpoints/{made['id']}", json={"concurrency": 4})).json()
     del made["secret"]
-    assert shown == {**made, "concurrency": 4}
+    assert shown == {**made, "concurrency": 4, "revision": made["revision"] + 1}
 
 
 BAD_ENDPOINTS: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from receiver.admin.auth import PRINCIPAL, Auth
+from receiver.admin.auth import PRINCIPAL, Auth, request_id_of
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.dashboard.overview import OverviewPages
 from receiver.admin.dashboard.pages import (
@@ -91,7 +91,7 @@ class Dashboard:
     def _visit(self, request: Request, session: Session, row: PageRow) -> Visit:
         return Visit(
             request,
-            Principal(session.name),
+            Principal(session.name, request_id=request_id_of(request)),
             session,
             self._ops.now(),
             self._pages,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from receiver import ids
+from receiver.admin.ops.access import AccessOps
 from receiver.admin.ops.asking import ChecksUrls, Principal, moment
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.ops.feed import FeedOps
@@ -84,7 +85,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Ops(RepairOps, FigureOps, LoginOps, FeedOps):
+class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
 
     def __init__(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
+from receiver.access import Action, Deed, OnceKey, Scope
 from receiver.clock import Clock, from_datetime, within_reason
 from receiver.delivery.guard import HostRefused
 from receiver.errors import Forbidden, Invalid, NotFound
@@ -16,12 +17,39 @@ from receiver.tokens import DEFAULT_PROJECT
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `project` None: all of them."""
+    """Who asks, and by which request. `project` None: all of them.
+
+    `name` is what the log and the audit rows say, `title` what people call it.
+    """
 
     name: str
     project: str | None = None
+    scope: Scope = Scope.ADMIN
+    title: str = ""
+    request_id: str | None = None
+    key: str | None = None  # the request's Idempotency-Key
 
-    def see(self, project: str) -> None:
+    @property
+    def once(self) -> OnceKey | None:
+        """The request that must not do anything twice."""
+        return None if self.key is None else OnceKey(self.name, self.key)
+
+    def allow(self, scopes: Set[Scope]) -> None:
+        """Raises Forbidden for who has none of them."""
+        if self.scope not in scopes:
+            needed = sorted(scopes)
+            raise Forbidden(
+                f"This token has the scope {self.scope}; what you ask for needs"
+                f" {' or '.join(needed)}.",
+                scopes=needed,
+            )
+
+    def of_all(self, what: str) -> None:
+        """Raises Forbidden for who is of one project; `what` is not up to that."""
+        if self.project is not None:
+            raise Forbidden(f"{what} is not up to the project {self.project!r}.")
+
+    def see(self, project: str | None) -> None:
         """Raises NotFound for another project's things: no oracle of what exists there."""
         if self.project is not None and project != self.project:
             raise NotFound("There is nothing by that id.")
@@ -72,6 +100,50 @@ class Desk:
         self._guard = guard
         self._clock = clock
         self._random = random_bytes
+        self._uses: dict[str, int] = {}  # API tokens' last uses that are not noted yet
+
+    def _by(
+        self,
+        who: Principal,
+        action: Action,
+        target: str | None,
+        project: str | None,
+        *,
+        named: Callable[[Any], str | None] | None = None,
+        **details: Any,
+    ) -> Store:
+        """The store, whose next verb leaves an audit row of what somebody does.
+
+        `named` finds the target in the outcome of a verb that makes one; None: it made nothing.
+        """
+
+        def note(outcome: Any) -> Deed | None:
+            found = target if named is None else named(outcome)
+            made_nothing = named is not None and found is None
+            deed = self._deed(who, action, found, project, **details)
+            return None if made_nothing else deed
+
+        return self.store.audited(note)
+
+    def _deed(
+        self,
+        who: Principal,
+        action: Action,
+        target: str | None,
+        project: str | None,
+        **details: Any,
+    ) -> Deed:
+        return Deed(
+            at=self._clock(),
+            actor=who.name,
+            actor_name=who.title,
+            action=action,
+            target=target,
+            project=project,
+            request_id=who.request_id,
+            details={name: value for name, value in details.items() if value is not None},
+            once=who.once,
+        )
 
     def _check_url(self, who: Principal, url: str) -> None:
         """Raises UrlRefused, to a project without what it says of the network behind us."""

@@ -121,7 +121,7 @@ class RepairOps(EndpointOps, DeliveryOps):
     async def job(self, who: Principal, job_id: str) -> Job:
         """One job."""
         job = await self.store.job(job_id)
-        who.see(job.project or "")
+        who.see(job.project)
         return job
 
     async def cancel_job(self, who: Principal, job_id: str) -> Job:

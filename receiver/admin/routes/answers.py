@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver import ids
+from receiver.admin.auth import REQUEST_ID
 from receiver.admin.ops import Page
 from receiver.errors import Refusal, StoreUnavailable
 from receiver.problems import MEDIA_TYPE, problem
@@ -61,10 +62,10 @@ async def _refused(request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
     if error.status == 503:
         headers["retry-after"] = RETRY_AFTER
-    return _problem(error.status, error.code, str(error), headers, **error.evidence)
+    return _problem(request, error.status, error.code, str(error), headers, **error.evidence)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, ValidationError)  # noqa: S101
     errors = [
         {"parameter": ".".join(map(str, found["loc"])), "message": found["msg"]}
@@ -72,19 +73,19 @@ async def _invalid(_request: Request, error: Exception) -> Response:
     ]
     first = errors[0]
     detail = f"{first['parameter'] or 'The body'}: {first['message']}."
-    return _problem(422, "invalid", detail, errors=errors)
+    return _problem(request, 422, "invalid", detail, errors=errors)
 
 
-async def _unavailable(_request: Request, error: Exception) -> Response:
+async def _unavailable(request: Request, error: Exception) -> Response:
     assert isinstance(error, StoreUnavailable)  # noqa: S101
-    return _problem(503, error.code, str(error), {"retry-after": RETRY_AFTER})
+    return _problem(request, 503, error.code, str(error), {"retry-after": RETRY_AFTER})
 
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code = error.detail.lower().replace(" ", "_")
     headers = {**(error.headers or {}), **_closing(request, error.status_code)}
-    return _problem(error.status_code, code, f"{error.detail}.", headers)
+    return _problem(request, error.status_code, code, f"{error.detail}.", headers)
 
 
 def _closing(request: Request, status: int) -> dict[str, str]:
@@ -93,17 +94,23 @@ def _closing(request: Request, status: int) -> dict[str, str]:
     return {"connection": "close"} if unread and status in _BEFORE_THE_BODY else {}
 
 
-_BEFORE_THE_BODY: Final = frozenset({401, 404, 405, 413})
+_BEFORE_THE_BODY: Final = frozenset({401, 403, 404, 405, 413})
 
 
-async def _unexpected(_request: Request, _error: Exception) -> Response:
-    return _problem(500, "internal", "That was our fault; it is in the log.")
+async def _unexpected(request: Request, _error: Exception) -> Response:
+    return _problem(request, 500, "internal", "That was our fault; it is in the log.")
 
 
 def _problem(
-    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
 ) -> Response:
-    body = problem(status, code, detail, **members)
+    named = {"request_id": request.scope[REQUEST_ID]} if REQUEST_ID in request.scope else {}
+    body = problem(status, code, detail, **members, **named)
     return Response(body, status, headers, media_type=MEDIA_TYPE)
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from receiver import ids
+from receiver.access import Action
 from receiver.callbacks import Outcome
 from receiver.clock import from_datetime, within_reason
 from receiver.costs import Grouping
@@ -204,6 +205,9 @@ QUERY: Final[Mapping[str, Parameter]] = {
         _status,
     ),
     "endpoint": _some("What goes to this endpoint."),
+    "actor": _some("What `admin`, or the API token with this id, did."),
+    "action": _one("What was done.", *Action),
+    "target": _some("What was done to this one."),
     "wait": Parameter(
         "Seconds to wait for a change; 30 at most are waited.",
         {"type": "number", "minimum": 0, "default": 0},

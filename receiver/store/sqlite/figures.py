@@ -40,6 +40,7 @@ from receiver.store.sqlite.health import ENDPOINT, health_shown
 from receiver.store.sqlite.place import Place
 from receiver.store.sqlite.reads import Reads
 from receiver.store.sqlite.rows import Row
+from receiver.store.writer import Writer
 from receiver.tasks import MOST_COST
 from receiver.tokens import DEFAULT_PROJECT
 
