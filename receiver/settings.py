@@ -28,7 +28,7 @@ MIN_ADMIN_TOKEN: Final = 20  # characters
 
 # Where a platform sets PORT, only its router can reach the process, on every interface of it.
 _HOSTED: Final = ("DYNO", "RENDER", "FLY_APP_NAME", "RAILWAY_ENVIRONMENT", "K_SERVICE")
-_EPHEMERAL: Final = {"DYNO": "Heroku", "K_SERVICE": "Cloud Run"}
+EPHEMERAL: Final = {"DYNO": "Heroku", "K_SERVICE": "Cloud Run"}
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
 
 
@@ -209,7 +209,7 @@ class Settings(BaseModel):
         if self.on_loopback:
             found = self._with_local_keys()
         else:
-            self._check_public()
+            self.check_public()
         check_keys(listed(found.signing_keys))
         return found
 
@@ -221,7 +221,8 @@ class Settings(BaseModel):
         }
         return self.changed(Origin.DATA_DIR, missing)
 
-    def _check_public(self) -> None:
+    def check_public(self) -> None:
+        """Raises SettingsRefused for what a bind that others can reach lacks."""
         for variable, value, remedy in (
             ("REELHOOK_PUBLIC_URL", self.public_url, "set it to the https URL platforms call"),
             ("REELHOOK_SIGNING_KEYS", self.signing_keys, "make one with `reelhook keys new`"),
@@ -237,9 +238,9 @@ class Settings(BaseModel):
                 f"REELHOOK_ADMIN_TOKEN has {len(self.admin_token)} characters, at least"
                 f" {MIN_ADMIN_TOKEN} are needed. Make one with `reelhook keys new`."
             )
-        if self.hosting in _EPHEMERAL and not self.database_url.startswith("postgres"):
+        if self.hosting in EPHEMERAL and not self.database_url.startswith("postgres"):
             raise SettingsRefused(
-                f"{_EPHEMERAL[self.hosting]} wipes its disk at every restart, so SQLite would lose"
+                f"{EPHEMERAL[self.hosting]} wipes its disk at every restart, so SQLite would lose"
                 " what it acknowledged. Run on a machine with a disk that stays."
             )
 

@@ -71,6 +71,7 @@ DRAWING: Final = """\
     receiver.log                structlog pydantic_core
     receiver.connection         uvicorn httptools
     receiver.server             uvicorn uvloop starlette
+    receiver.outside            httpx
     receiver.calling            httpx pydantic
     receiver.client             pydantic
     receiver.delivery.ourselves yarl
@@ -126,6 +127,7 @@ DRAWING: Final = """\
     receiver.journal            starlette
     receiver.app                starlette
     receiver.serve
+    receiver.doctor.*
     receiver.cli.help           typer
     receiver.cli.table          rich
     receiver.cli.completing     typer

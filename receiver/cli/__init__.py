@@ -29,7 +29,7 @@ from receiver.cli.output import (
     with_client,
 )
 from receiver.cli.repair import deliveries, endpoints, events, jobs
-from receiver.cli.upkeep import prune
+from receiver.cli.upkeep import doctor, prune
 
 if TYPE_CHECKING:
     from receiver.client import Client
@@ -60,6 +60,7 @@ for _name, _group, _section in (
     app.add_typer(_group, name=_name, rich_help_panel=_section)
 app.command(rich_help_panel=SUBMIT)(costs)
 app.command(rich_help_panel=OPERATE)(prune)
+app.command(rich_help_panel=RUN)(doctor)
 app.command(rich_help_panel=RUN)(login)
 
 

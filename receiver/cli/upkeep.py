@@ -1,4 +1,4 @@
-"""Floor 5, assembly: `reelhook prune`: what keeps the receiver's file small."""
+"""Floor 5, assembly: `reelhook prune` and `doctor`: what keeps a receiver small and well."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from receiver.cli.options import DryRun, Json, Yes
-from receiver.cli.output import fail, say, show, with_client
+from receiver.cli.output import FAILED, fail, say, show, with_client
+from receiver.shown import inert
 
 if TYPE_CHECKING:
     from receiver.client import Client, Pruned
+    from receiver.doctor.findings import Finding
 
 
 def prune(
@@ -60,3 +62,46 @@ def _ask(counted: Pruned) -> None:
     if not parts:
         fail("Nothing is older than the retention settings allow.", 0)
     typer.confirm(f"Drop {', '.join(parts)}?", abort=True, err=True)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Look for what keeps a receiver from its work: settings, keys, disk, port, clock, public URL.
+
+    It changes nothing, and each finding comes with its fix. Run it where the receiver runs, with
+    the same environment. Exit code 1 says that something does not work.
+
+    reelhook doctor
+    reelhook doctor --json
+    """
+    import asyncio
+    import json
+    import os
+
+    from receiver.doctor import examine
+    from receiver.doctor.findings import Level, worst
+
+    findings = asyncio.run(examine(os.environ))
+    if as_json:
+        typer.echo("\n".join(json.dumps(finding.as_json()) for finding in findings))
+    else:
+        _tell(findings)
+    if worst(findings) is Level.ERROR:
+        raise typer.Exit(FAILED)
+
+
+def _tell(findings: list[Finding]) -> None:
+    import shutil
+    import textwrap
+
+    width = max(shutil.get_terminal_size().columns, 40) if sys.stdout.isatty() else 1_000
+    for finding in findings:
+        head = f"{finding.level.value:<7}  {finding.check:<14}  "
+        indent = " " * (11 if width < 70 else len(head))
+        lines = textwrap.wrap(
+            head + finding.text, width, subsequent_indent=indent, break_on_hyphens=False
+        )
+        if finding.fix:
+            lines += textwrap.wrap(
+                f"→ {finding.fix}", width, initial_indent=indent, subsequent_indent=f"{indent}  "
+            )
+        typer.echo(inert("\n".join(lines)))

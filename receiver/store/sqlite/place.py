@@ -39,7 +39,7 @@ def check_place(path: Path, mounts: str | None = None) -> Path:
     what to change.
     """
     path = path.resolve()
-    found = network_filesystem(_mounts() if mounts is None else mounts, str(path))
+    found = network_filesystem(mounted() if mounts is None else mounts, str(path))
     if found:
         raise CannotStart(
             f"{path} lies on a network filesystem ({found}), where SQLite can lose what was"
@@ -63,12 +63,18 @@ def network_filesystem(mounts: str, path: str) -> str | None:
 
     None for a local one. A filesystem in user space tells its name only if it wants to.
     """
+    kind = filesystem(mounts, path)
+    return kind if kind.removeprefix("fuse.") in _NETWORK else None
+
+
+def filesystem(mounts: str, path: str) -> str:
+    """The type of the filesystem that `path` lies on, as the kernel calls it; "" if unknown."""
     best, kind = -1, ""
     for point, found in _mount_points(mounts):
         # Of two mounts at one place the later one is seen.
         if _lies_under(path, point) and len(point) >= best:
             best, kind = len(point), found
-    return kind if kind.removeprefix("fuse.") in _NETWORK else None
+    return kind
 
 
 def _mount_points(mounts: str) -> Iterator[tuple[str, str]]:
@@ -89,7 +95,8 @@ def _lies_under(path: str, point: str) -> bool:
     return path == point or path.startswith(point.rstrip("/") + "/")
 
 
-def _mounts() -> str:
+def mounted() -> str:
+    """What is mounted, as Linux tells it; "" elsewhere."""
     try:
         return MOUNTS.read_text(errors="surrogateescape")
     except OSError:
