@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -87,15 +87,38 @@ class Caller:
         return page
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
+        with self._reached():
             response = await self._http.request(method, path, **options)
+        self._check(response)
+        return response
+
+    @asynccontextmanager
+    async def _streaming(
+        self, method: str, path: str, **options: Any
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The pieces of an answer that does not end by itself, as they come."""
+        with self._reached():
+            async with self._http.stream(method, path, **options) as response:
+                if not response.is_success:
+                    await response.aread()
+                self._check(response)
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise _not_reelhook(response)
+                yield response.aiter_bytes()
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise Unreachable(
                 f"The receiver at {_without_user(self.url)} did not answer"
                 f" ({type(error).__name__}). Start it with `reelhook serve`, or set REELHOOK_URL."
             ) from error
+
+    def _check(self, response: httpx.Response) -> None:
         if response.is_success or response.status_code == 304:
-            return response
+            return
         refused = _refused(response)
         if response.status_code in _NOT_NOW:
             raise Unreachable(
@@ -113,8 +136,12 @@ def read(kind: type[M], response: httpx.Response) -> M:
     try:
         return kind.model_validate_json(_whole(response.content))
     except ValidationError:
-        text = "What answers there is not a receiver of this release. Check REELHOOK_URL."
-        raise ApiRefused(response.status_code, "not_reelhook", text) from None
+        raise _not_reelhook(response) from None
+
+
+def _not_reelhook(response: httpx.Response) -> ApiRefused:
+    text = "What answers there is not a receiver of this release. Check REELHOOK_URL."
+    return ApiRefused(response.status_code, "not_reelhook", text)
 
 
 def _whole(content: bytes) -> bytes:

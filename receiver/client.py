@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from receiver.callbacks import Callback, Reprocess, Reprocessed
-from receiver.calling import TIMEOUT, ApiRefused, Caller, Listing, Unreachable, read
+from receiver.calling import TIMEOUT, ApiRefused, Listing, Unreachable, read
 from receiver.costs import Cost, CostSum
 from receiver.deliveries import DeadLetters, Delivery, QueueCanceled
 from receiver.endpoints import (
@@ -21,6 +21,8 @@ from receiver.endpoints import (
     RotateAsked,
 )
 from receiver.events import Event
+from receiver.following import Asked, Follower
+from receiver.heard import Heard, Message
 from receiver.keeping import PruneAsked, Pruned
 from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
 from receiver.results import Result
@@ -41,6 +43,7 @@ from receiver.tokens import Source
 # What the submitter needs beside the client: it may import this module, and no other noun of ours.
 __all__ = [
     "ApiRefused",
+    "Asked",
     "Callback",
     "ClaimedTask",
     "Client",
@@ -54,8 +57,10 @@ __all__ = [
     "EndpointPatch",
     "EndpointSpec",
     "Event",
+    "Heard",
     "Job",
     "Listing",
+    "Message",
     "Preview",
     "PreviewAsked",
     "Pruned",
@@ -81,7 +86,7 @@ class Costs(Listing[Cost]):
     total: CostSum | None
 
 
-class Client(Caller):
+class Client(Follower):
     """Talks to one receiver. `transport` is for tests; a proxy in the environment is ignored."""
 
     async def health(self) -> Mapping[str, Any]:

@@ -51,6 +51,12 @@ ALLOWED: Final = (
     (r"stdout: reelhook url", TOKENS, "the webhookURL is what was asked for"),
     (r"stdout: reelhook keys new", KEYS, "new keys are what was asked for"),
     (r"stdout: reelhook endpoints (add|rotate-secret)", SECRETS, "a secret is shown here, once"),
+    (
+        r"stdout: reelhook listen",
+        SECRETS,
+        "this machine's own, by --print-secret",
+    ),
+    (r"file: listen\.secret(\.\d+)?", SECRETS, "where this machine keeps its own, at mode 0600"),
     (r"file: local\.json(\.\d+)?", KEYS, "where a local receiver keeps its keys, at mode 0600"),
     (
         r"column: endpoints\.(secrets|private_keys)",

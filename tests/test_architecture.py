@@ -42,6 +42,7 @@ DRAWING: Final = """\
     receiver.payloads           pydantic
     receiver.endpoints          pydantic
     receiver.feed
+    receiver.heard
     receiver.deliveries         pydantic
     receiver.repair             pydantic
     receiver.keeping            pydantic
@@ -73,6 +74,7 @@ DRAWING: Final = """\
     receiver.server             uvicorn uvloop starlette
     receiver.outside            httpx
     receiver.calling            httpx pydantic
+    receiver.following          httpx
     receiver.client             pydantic
     receiver.delivery.ourselves yarl
     receiver.delivery.guard     aiohttp yarl
@@ -138,6 +140,8 @@ DRAWING: Final = """\
     receiver.cli.outbound       typer
     receiver.cli.repair         typer
     receiver.cli.upkeep         typer
+    receiver.listen             httpx
+    receiver.cli.listening      typer httpx
     receiver.cli.login          typer
     receiver.cli                typer
     receiver.__main__

@@ -13,6 +13,7 @@ from receiver.cli import completing
 from receiver.cli.help import DELIVER, OPERATE, RUN, SUBMIT, dressed
 from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, tasks
+from receiver.cli.listening import listen
 from receiver.cli.login import login
 from receiver.cli.options import AlwaysJson, Json
 from receiver.cli.output import (
@@ -62,6 +63,7 @@ app.command(rich_help_panel=SUBMIT)(costs)
 app.command(rich_help_panel=OPERATE)(prune)
 app.command(rich_help_panel=RUN)(doctor)
 app.command(rich_help_panel=RUN)(login)
+app.command(rich_help_panel=DELIVER)(listen)
 
 
 def main() -> None:
