@@ -23,7 +23,7 @@ from receiver.store.protocol import Claimed, Settled, Store
 IN_FLIGHT: Final = 256
 PAUSE: Final = 5.0  # seconds between looks when nobody wakes us
 SETTLE_PAUSE: Final = 0.5  # seconds between tries to keep how an attempt went
-BLOCKED_PAUSE: Final = 0.1  # something is due, but its endpoint has no room or allowance yet
+SHORT_PAUSE: Final = 0.1  # something was begun, or is due while its endpoint has no room for it
 COMMIT: Final = 15 * SECOND  # what a lease grants to lookups of the store and to a slow commit
 
 
@@ -147,7 +147,8 @@ class Worker:
             await asyncio.wait(self._running)
 
     async def _wait(self, begun: int) -> None:
-        pause = PAUSE if begun else await self._pause()
+        # What was begun may take its whole deadline, while what else there is falls due.
+        pause = SHORT_PAUSE if begun else await self._pause()
         # Not wait_for: before Python 3.12 it swallows a cancellation that meets a wake-up, and the
         # receiver would never stop (github.com/python/cpython/issues/86296).
         with suppress(TimeoutError):
@@ -161,7 +162,7 @@ class Worker:
             return PAUSE  # and never out of the loop, which would give up what is under way
         if due is None:
             return PAUSE
-        return min(max((due - self._clock()) / SECOND, BLOCKED_PAUSE), PAUSE)
+        return min(max((due - self._clock()) / SECOND, SHORT_PAUSE), PAUSE)
 
     async def deliver(self, claimed: Claimed) -> None:
         """One attempt, from signing to settling."""

@@ -15,14 +15,15 @@ import pytest
 from receiver import ids
 from receiver.clock import MINUTE, SECOND, from_datetime
 from receiver.deliveries import Delivery, Failure, Outcome, State
+from receiver.delivery import worker
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.delivery.signing import new_secret, verify
 from receiver.delivery.worker import LEASE, Worker, check_lease, lease_of
-from receiver.endpoints import Breaker
+from receiver.endpoints import Breaker, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, StoreUnavailable
-from receiver.store.protocol import Query, Settled
+from receiver.store.protocol import EndpointChange, Query, Settled
 from receiver.store.sqlite import SqliteStore
 from receiver.store.writer import Transaction
 from tests.doubles import START, Consumer, FakeClock, ScriptedSender, consuming, sent
@@ -405,6 +406,40 @@ async def test_a_disk_that_can_not_be_read_gives_up_nothing_that_is_under_way(
     assert not loop.done()
     loop.cancel()
     await asyncio.wait([loop])
+
+
+async def test_an_attempt_that_hangs_delays_no_retry_of_another(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "PAUSE", 3_600.0)  # so that nothing but a look of its own helps
+
+    class Hanging(ScriptedSender):
+        async def send(self, url: str, body: bytes, headers: dict[str, str]) -> Outcome:
+            self.calls.append((url, body, headers))
+            if "hangs" in url:
+                bench.clock.advance(5 * SECOND)  # the other's retry is due
+                await asyncio.Event().wait()
+            return sent(500)
+
+    sender = Hanging()
+    await due(bench)
+    loop = asyncio.create_task(bench.worker(sender).run())
+    await until(lambda: bench.settled)
+    hanging = endpoint(event_types=["result.*"], secret=SECRET, url="https://hangs.example/")
+    other = (await bench.store.endpoints(Query())).data[0]
+    await bench.store.change_endpoint(
+        EndpointChange(other.id, EndpointPatch(event_types=["task.*"]), "")
+    )
+    await bench.store.add_endpoint(hanging)
+    await bench.store.record(arrival_of(uuid(9), success(9), expected=2))
+    await until(lambda: len(bench.settled) == 2)
+    loop.cancel()
+    await asyncio.wait([loop])
+    assert [url.split("/")[2] for url, _, _ in sender.calls] == [
+        "example.com",
+        "hangs.example",
+        "example.com",
+    ]
 
 
 async def test_the_pause_lasts_until_something_is_due(bench: Bench) -> None:
