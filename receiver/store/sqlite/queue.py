@@ -56,7 +56,7 @@ class Queue:
         self._operations = operations
         self._directory = directory
         self._set_state = set_state
-        self._turn = 0
+        self._served = 0  # the endpoint that was last given something
         self._allowances: dict[int, tuple[float, int]] = {}
 
     def claim(self, tx: Transaction, asks: Sequence[Ask]) -> Sequence[Sequence[Claimed]]:
@@ -64,17 +64,17 @@ class Queue:
         return [self._claim(tx.connection, ask) for ask in asks]
 
     def _claim(self, connection: sqlite3.Connection, ask: Ask) -> list[Claimed]:
-        targets = self._in_turn(self._directory.targets)
+        targets = self._in_turn(connection, ask.now)
         busy, short = _busy(connection), health.short_of(connection)
         taken: list[tuple[Target, Leased]] = []
         probed: dict[int, Health] = {}
         for target in targets:
-            fares = short.get(target.id, WELL)
-            sending = busy.get(target.id, 0)
+            fares, sending = short.get(target.id, WELL), busy.get(target.id, 0)
             free = room(fares, concurrency=target.concurrency, busy=sending, now=ask.now)
             free = min(free, ask.limit - len(taken), self._allowance(target, ask.now))
             if free > 0 and (rows := _lease(connection, target.id, ask, free)):
                 self._spend(target, len(rows))
+                self._served = target.id
                 taken += [(target, row) for row in rows]
                 if fares is not (after := probe(fares, ask.lease_until)):
                     probed[target.id] = after
@@ -93,12 +93,11 @@ class Queue:
         tx.work = True  # a place became free
         return [None] * len(news)
 
-    def _in_turn(self, targets: Sequence[Target]) -> list[Target]:
-        # Another endpoint comes first each time, so a scarce limit is shared.
-        if not targets:
-            return []
-        self._turn = (self._turn + 1) % len(targets)
-        return [*targets[self._turn :], *targets[: self._turn]]
+    def _in_turn(self, connection: sqlite3.Connection, now: int) -> list[Target]:
+        # Whoever was served last comes last, so a scarce limit is shared.
+        waiting = _waiting(connection, now)
+        targets = [target for target in self._directory.targets if target.id in waiting]
+        return sorted(targets, key=lambda target: target.id <= self._served)
 
     def _allowance(self, target: Target, now: int) -> int:
         if target.rate_limit is None:
@@ -113,6 +112,18 @@ class Queue:
         if target.rate_limit is not None:
             held, at = self._allowances[target.id]
             self._allowances[target.id] = (held - count, at)
+
+
+def _waiting(connection: sqlite3.Connection, now: int) -> set[int]:
+    # One statement: of a thousand endpoints most have nothing due, and asking each of them by
+    # itself took longer than all that the others had.
+    rows = connection.execute(
+        "SELECT e.id FROM endpoints e WHERE e.state = 'enabled' AND EXISTS ("
+        "SELECT 1 FROM deliveries INDEXED BY deliveries_due WHERE endpoint_id = e.id"
+        " AND state = 'pending' AND next_attempt_at <= ?)",
+        (now,),
+    )
+    return {row[0] for row in rows}
 
 
 def _busy(connection: sqlite3.Connection) -> dict[int, int]:

@@ -14,7 +14,7 @@ from receiver.endpoints import Breaker, EndpointHealth, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.store.protocol import EndpointChange, Query, Store
 from tests.doubles import START, FakeClock, sent
-from tests.make import settled
+from tests.make import endpoint, settled
 from tests.receiver.store.suite import LEASE, Opener, claim, queued, states
 
 OPENED = START + BRIEFLY
@@ -257,3 +257,15 @@ class FlowSuite:
             await store.settle(settled(claimed, state, next_attempt_at=due))
         assert (await store.endpoint(ill.id)).health.consecutive_failures == 2
         assert (await store.endpoint(well.id)).health.consecutive_failures == 0
+
+    async def test_a_scarce_place_goes_round_those_that_wait_and_no_others(
+        self, store: Store
+    ) -> None:
+        idle = endpoint(event_types=["task.overdue"])
+        for _ in range(4):
+            await store.add_endpoint(idle)
+        waiting = [await queued(store, 5), await queued(store, 5)]
+        for _ in range(4):
+            await store.add_endpoint(idle)
+        found = [one.endpoint_id for _ in range(6) for one in await claim(store, limit=1)]
+        assert found == [ids.parse(ids.ENDPOINT, one.id) for one in waiting] * 3
