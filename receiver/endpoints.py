@@ -35,7 +35,7 @@ HOP_BY_HOP: Final = frozenset(
 OF_THE_BODY: Final = ("content-",)
 OF_A_PROXY: Final = ("proxy-",)
 
-
+CONCURRENCY: Final = 10  # attempts at once that an endpoint gets unless it asks otherwise
 DAY_S: Final = 86_400
 
 
@@ -85,7 +85,7 @@ class EndpointSpec(BaseModel):
     description: str = Field(default="", max_length=500)
     headers: dict[str, str] = Field(default_factory=dict, max_length=20, repr=False)
     rate_limit: float | None = Field(default=None, gt=0, le=10_000)
-    concurrency: int = Field(default=10, ge=1, le=1_000)
+    concurrency: int = Field(default=CONCURRENCY, ge=1, le=1_000)
     schedule: (
         Annotated[
             list[Annotated[int, Field(ge=0, le=7 * 86_400)]], Field(min_length=1, max_length=50)

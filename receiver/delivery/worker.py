@@ -134,7 +134,9 @@ class Worker:
         room = self._limit - len(self._running)
         if room <= 0:
             return 0
-        claims = await self._store.claim(now=now, lease_until=now + self._lease, limit=room)
+        claims = await self._store.claim(
+            now=now, lease_until=now + self._lease, limit=room, shared=True
+        )
         for claimed in claims:
             task = asyncio.create_task(self.deliver(claimed))
             self._running.add(task)

@@ -381,8 +381,14 @@ class Store(Protocol):
         """End a job that met a defect. Raises Conflict for one that is over."""
         ...
 
-    async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
-        """Lease due deliveries, fairly over endpoints and within each one's concurrency."""
+    async def claim(
+        self, *, now: int, lease_until: int, limit: int, shared: bool = False
+    ) -> Sequence[Claimed]:
+        """Lease due deliveries, fairly over endpoints and within each one's concurrency.
+
+        `shared`: beyond ten at once no endpoint gets more of `limit` than it leaves to the others,
+        what it has already included. So who hangs never has all of a worker's places.
+        """
         ...
 
     async def settle(self, settled: Settled) -> None:

@@ -15,6 +15,7 @@ from receiver import ids
 from receiver.clock import HOUR, SECOND
 from receiver.deliveries import Failure, State
 from receiver.delivery.health import WELL, Health, probe, room
+from receiver.endpoints import CONCURRENCY
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.platforms.reading import dumps
@@ -35,11 +36,15 @@ KEPT_BODY: Final = 4_096  # bytes of an endpoint's answer that an attempt keeps
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One claim: how many deliveries at most, and until when they are leased."""
+    """One claim: how many deliveries at most, and until when they are leased.
+
+    `shared`: no endpoint gets more of them than it leaves to the others.
+    """
 
     now: int
     lease_until: int
     limit: int
+    shared: bool = False
 
 
 class Queue:
@@ -71,7 +76,7 @@ class Queue:
         for target in targets:
             fares, sending = short.get(target.id, WELL), busy.get(target.id, 0)
             free = room(fares, concurrency=target.concurrency, busy=sending, now=ask.now)
-            free = min(free, ask.limit - len(taken), self._allowance(target, ask.now))
+            free = min(free, _share(ask, sending, len(taken)), self._allowance(target, ask.now))
             if free > 0 and (rows := _lease(connection, target.id, ask, free)):
                 self._spend(target, len(rows))
                 self._served = target.id
@@ -124,6 +129,18 @@ def _waiting(connection: sqlite3.Connection, now: int) -> set[int]:
         (now,),
     )
     return {row[0] for row in rows}
+
+
+def _share(ask: Ask, sending: int, taken: int) -> int:
+    """How many more an endpoint may have that has `sending` of a worker's places already.
+
+    Ten at least, else no more than stay free: who is set to a thousand at once and hangs must not
+    have all of them.
+    """
+    left = ask.limit - taken
+    if not ask.shared:
+        return left
+    return min(left, max(CONCURRENCY - sending, (left - sending + 1) // 2))
 
 
 def _busy(connection: sqlite3.Connection) -> dict[int, int]:

@@ -405,9 +405,11 @@ class SqliteStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         """Cancel some of what waits for an endpoint."""
         return await self._write(self._cancel_queue, asked)
 
-    async def claim(self, *, now: int, lease_until: int, limit: int) -> Sequence[Claimed]:
+    async def claim(
+        self, *, now: int, lease_until: int, limit: int, shared: bool = False
+    ) -> Sequence[Claimed]:
         """Lease due deliveries."""
-        return await self._write(self._claim, queue.Ask(now, lease_until, limit))
+        return await self._write(self._claim, queue.Ask(now, lease_until, limit, shared))
 
     async def settle(self, settled: Settled) -> None:
         """Keep an attempt and move its delivery."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -12,7 +13,7 @@ from receiver.deliveries import Failure, Outcome, State
 from receiver.delivery.health import BRIEFLY, FIRST_PAUSE, LONG_FAILURE, STRIKES
 from receiver.endpoints import Breaker, EndpointHealth, EndpointPatch
 from receiver.endpoints import State as EndpointState
-from receiver.store.protocol import EndpointChange, Query, Store
+from receiver.store.protocol import Claimed, EndpointChange, Query, Store
 from tests.doubles import START, FakeClock, sent
 from tests.make import endpoint, settled
 from tests.receiver.store.suite import LEASE, Opener, claim, queued, states
@@ -31,6 +32,11 @@ async def attempt(store: Store, what: Outcome, now: int, limit: int = 100) -> in
         news = settled(claimed, state, now=now, outcome=what, next_attempt_at=due, disable=gone)
         await store.settle(news)
     return len(claims)
+
+
+async def shared(store: Store, limit: int) -> Sequence[Claimed]:
+    """What a worker with so many free places gets."""
+    return await store.claim(now=START, lease_until=START + LEASE, limit=limit, shared=True)
 
 
 async def fail_until_open(store: Store) -> None:
@@ -258,6 +264,23 @@ class FlowSuite:
         assert (await store.endpoint(ill.id)).health.consecutive_failures == 2
         assert (await store.endpoint(well.id)).health.consecutive_failures == 0
 
+    async def test_who_may_have_a_thousand_at_once_leaves_as_many_places_as_it_gets(
+        self, store: Store
+    ) -> None:
+        greedy = await queued(store, 40, concurrency=1_000)
+        assert len(await shared(store, 32)) == 16
+        assert await shared(store, 16) == []
+        modest = await queued(store, 12)
+        found = Counter(one.endpoint_id for one in await shared(store, 16))
+        assert found == {ids.parse(ids.ENDPOINT, modest.id): 10}
+        found = Counter(one.endpoint_id for one in await claim(store))  # a worker for it alone
+        assert found == {ids.parse(ids.ENDPOINT, greedy.id): 40 + 12 - 16}
+
+    async def test_ten_at_once_are_nobodys_loss(self, store: Store) -> None:
+        await queued(store, 20, concurrency=100)
+        assert len(await shared(store, 8)) == 8
+        assert len(await shared(store, 4)) == 2
+
     async def test_a_scarce_place_goes_round_those_that_wait_and_no_others(
         self, store: Store
     ) -> None:
@@ -267,5 +290,5 @@ class FlowSuite:
         waiting = [await queued(store, 5), await queued(store, 5)]
         for _ in range(4):
             await store.add_endpoint(idle)
-        found = [one.endpoint_id for _ in range(6) for one in await claim(store, limit=1)]
+        found = [one.endpoint_id for _ in range(6) for one in await shared(store, 1)]
         assert found == [ids.parse(ids.ENDPOINT, one.id) for one in waiting] * 3
