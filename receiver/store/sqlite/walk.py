@@ -101,7 +101,7 @@ class Walk:
     def _take_deliveries(self) -> None:
         keys = self._connection.execute(
             f"SELECT event_id, endpoint_id FROM deliveries d{_by(self._repair)}"
-            " AND (event_id, endpoint_id) > (?, ?) AND event_id < ?"
+            " (event_id, endpoint_id) > (?, ?) AND event_id < ?"
             " ORDER BY event_id, endpoint_id LIMIT ?",
             (*self._at, self._number, CHUNK),
         ).fetchall()
@@ -202,7 +202,10 @@ def first_event(repair: Repair) -> int:
 
 
 def _by(repair: Repair) -> str:
-    return f"{_index(repair)} WHERE {_state(repair)}"
+    # Where no index holds them alone, whatever comes is looked at: to look for a hundred among a
+    # million others would be one long statement, and ingest waits behind it.
+    index = _index(repair)
+    return f"{index} WHERE {_state(repair)} AND" if index else " WHERE"
 
 
 def _index(repair: Repair) -> str:

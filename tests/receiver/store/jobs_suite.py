@@ -121,6 +121,21 @@ class JobsSuite:
         assert (await store.advance_job(job.id, START)).taken == 0
         assert await store.next_job(clock.advance(HOUR)) is None
 
+    async def test_a_step_looks_at_few_whatever_it_looks_for(
+        self, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("receiver.store.sqlite.walk.SECONDS", 0.0)  # a chunk is a step then
+        monkeypatch.setattr("receiver.store.sqlite.walk.CHUNK", 3)
+        await queued(store, 10)
+        *others, last = await claim(store)
+        for claimed in others:
+            await store.settle(settled(claimed))
+        await store.settle(settled(last, State.DEAD))
+        job = await begin(store, repair(states=[State.DEAD, State.CANCELED]))
+        taken = [(await store.advance_job(job.id, clock.advance(SECOND))).taken for _ in range(5)]
+        assert taken == [0, 0, 0, 1, 0]
+        assert (await store.job(job.id)).state is JobState.DONE
+
     async def test_an_endpoint_gets_only_a_little_more_than_it_has_under_way(
         self, store: Store, clock: FakeClock
     ) -> None:
