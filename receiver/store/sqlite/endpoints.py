@@ -119,6 +119,9 @@ class Deletion:
     revisions: Revisions = None
 
 
+# What they send again may be for an endpoint that was held until now.
+_WAKE_JOBS: Final = "UPDATE jobs SET next_at = 0 WHERE state IN ('queued', 'running')"
+
 # The columns of what a user sets.
 _SPEC: Final = (
     "url",
@@ -212,6 +215,7 @@ class Endpoints:
         self._read(tx.connection, change.endpoint, change.revisions)
         if change.state is State.ENABLED:
             health.begin_anew(tx.connection, change.endpoint)
+            tx.connection.execute(_WAKE_JOBS)
         tx.connection.execute(
             "UPDATE endpoints SET state = ?, reason = ? WHERE id = ?",
             (change.state, change.reason, change.endpoint),

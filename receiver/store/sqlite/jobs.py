@@ -24,7 +24,9 @@ from receiver.store.writer import Transaction
 
 KEPT: Final = 1_000  # jobs that are over; those before the last so many go when another begins
 WAIT: Final = 250  # milliseconds until a job looks again whether its endpoints have room
-IDLE: Final = 5_000  # milliseconds until it looks through all of it again in vain
+# Milliseconds until it looks again where all that is left waits for endpoints that nothing is sent
+# to, or that take nothing. Enabling one wakes it.
+IDLE: Final = 60_000
 
 
 class Jobs:

@@ -61,7 +61,7 @@ class Walk:
         self._room: dict[int, int] = {}
         self._served: set[int] = set()
         self._held = False
-        self.is_idle = False  # a whole walk found room for nothing
+        self.is_idle = False  # a whole walk found room for nothing, or its endpoint is held
         self.taken = 0
         self.stopped = False  # there is no room for more now
         self.finished = False
@@ -153,7 +153,7 @@ class Walk:
                 self._served.add(endpoint)
                 allowed.append(key)
             elif self._repair.endpoint is not None or endpoint in self._served:
-                self.stopped = True
+                self.stopped, self.is_idle = True, self._held and not self.taken
                 return allowed
             else:
                 self._left = 1

@@ -197,6 +197,21 @@ class JobsSuite:
         done, _ = await drain(store, clock, job)
         assert (done.state, done.done) == (JobState.DONE, 13)
 
+    @pytest.mark.parametrize("for_one", [True, False], ids=["of one endpoint", "of all"])
+    async def test_waiting_for_a_paused_endpoint_costs_a_look_a_minute_and_ends_at_once(
+        self, store: Store, clock: FakeClock, for_one: bool
+    ) -> None:
+        held = await queued(store, 3)
+        await die(store)
+        await store.set_endpoint_state(held.id, EndpointState.PAUSED, None)
+        job = await begin(store, repair(endpoint=held.id if for_one else None))
+        assert (await store.advance_job(job.id, clock())).taken == 0
+        assert await store.next_job(clock.advance(MINUTE - 1)) is None
+        assert await store.next_job(clock() + 1) == job.id
+        await store.set_endpoint_state(held.id, EndpointState.ENABLED, None)
+        assert await store.next_job(clock()) == job.id
+        assert (await store.advance_job(job.id, clock())).taken == 3
+
     async def test_a_limit_takes_the_oldest(self, store: Store, clock: FakeClock) -> None:
         await queued(store, 5)
         dead = sorted(one.event_id for one in await die(store))
