@@ -34,7 +34,7 @@ class Move(StrEnum):
     PROBE = "probe"  # the pause is over: one attempt
     FAIL = "fail"  # the probe failed: a pause of twice the length
     ANSWER = "answer"  # a 2xx, or a word about one event: the endpoint is there
-    RESET = "reset"  # by hand: the endpoint is enabled
+    RESET = "reset"  # by hand: the endpoint is enabled, or gets another URL
 
 
 MOVES: Final[Mapping[tuple[Breaker, Move], Breaker]] = {
@@ -113,7 +113,7 @@ def probe(health: Health, lease_until: int) -> Health:
 
 
 def reset(health: Health) -> Health:
-    """What it is after it was enabled by hand: a queue that failures held begins one by one."""
+    """What it is after it was enabled or moved: a queue that failures held begins one by one."""
     return Health(
         width=1 if health.failures else None,
         last_success_at=health.last_success_at,

@@ -209,6 +209,7 @@ class Life(RuleBasedStateMachine):
     def move_url(self, data: st.DataObject) -> None:
         one = self._draw(data, self.model.alive)
         one.version += 1
+        one.forget()
         self._change(one, EndpointPatch(url=one.url))
 
     @precondition(lambda self: self.model.alive)

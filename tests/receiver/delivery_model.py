@@ -183,9 +183,14 @@ class Endpoint:
         self.held_until = max(self.held_until, now + pause)
 
     def enable(self) -> None:
-        """By hand: what was is forgotten, and the queue begins one by one if there was anything."""
+        """By hand."""
+        self.state, self.reason = "enabled", None
+        self.forget()
+
+    def forget(self) -> None:
+        """What was; the queue begins one by one if there was anything."""
         self.width = 1 if self.failures else None
-        self.state, self.reason, self.breaker = "enabled", None, "closed"
+        self.breaker = "closed"
         self.failures = self.strikes = self.pause = self.held_until = self.cut_at = 0
         self.failing_since = self.refused_at = None
 
@@ -232,6 +237,7 @@ class Call:
     round: int
     began: int
     delays: tuple[int, ...]
+    url: str
 
 
 class Model:
@@ -314,7 +320,8 @@ class Model:
         delivery.attempts += 1
         delivery.lease_until = now + LEASE
         delivery.endpoint.begins(delivery.lease_until)
-        return Call(delivery, delivery.attempts, delivery.round, now, delivery.endpoint.delays)
+        one = delivery.endpoint
+        return Call(delivery, delivery.attempts, delivery.round, now, one.delays, one.url)
 
     def end(self, call: Call, answer: Answer, now: int, next_at: int | None) -> None:
         """An attempt ended. `next_at`: when the store says that the next one is due."""
@@ -327,7 +334,8 @@ class Model:
                 self._fail(call, answer, now, next_at)
         elif one.state == "pending" and one.has_come:
             one.succeed()
-        if not one.endpoint.deleted and one.endpoint.hears(answer, call.began, now, call.delays):
+        is_of_it = not one.endpoint.deleted and call.url == one.endpoint.url
+        if is_of_it and one.endpoint.hears(answer, call.began, now, call.delays):
             self.disabled.append(one.endpoint)
         self.let_next_go(now)
 

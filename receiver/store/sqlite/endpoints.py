@@ -166,10 +166,13 @@ class Endpoints:
         return self._changed(tx, number)
 
     def change(self, tx: Transaction, change: EndpointChange) -> Endpoint:
-        """Apply a patch; a new URL is used from the next attempt."""
+        """Apply a patch; a new URL is used from the next attempt, and is believed to be well."""
         number = ids.parse(ids.ENDPOINT, change.id)
         current = self._read(tx.connection, number, change.revisions)
         spec = change.patch.of(current)
+        if spec.url != current.url:
+            health.begin_anew(tx.connection, number)
+            tx.work = True
         tx.connection.execute(
             f"UPDATE endpoints SET {' = ?, '.join(_SPEC)} = ? WHERE id = ?",
             (*self._spec_row(number, spec), number),

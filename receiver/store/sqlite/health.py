@@ -48,6 +48,7 @@ class Found:
     """An endpoint as a batch of attempts finds it."""
 
     health: Health
+    url: str
     concurrency: int
     is_disabled: bool
 
@@ -92,7 +93,7 @@ def keep(connection: sqlite3.Connection, healths: Mapping[int, Health]) -> None:
 
 
 def begin_anew(connection: sqlite3.Connection, endpoint: int) -> None:
-    """An endpoint was enabled by hand."""
+    """An endpoint was enabled by hand, or is another one since its URL changed."""
     found = _found(connection, [endpoint])[endpoint]
     keep(connection, {endpoint: reset(found.health)})
 
@@ -104,7 +105,9 @@ def note(connection: sqlite3.Connection, news: Sequence[Settled]) -> dict[int, s
         told.setdefault(settled.claimed.endpoint_id, []).append(settled)
     found, healths, disabled = _found(connection, told), dict[int, Health](), dict[int, str]()
     for number, one in found.items():  # who was deleted meanwhile is not among them
-        healths[number], reason = _fare(one, told[number])
+        # What its last URL answered says nothing of where it is now: a 410 least of all.
+        news_of_it = [settled for settled in told[number] if settled.claimed.url == one.url]
+        healths[number], reason = _fare(one, news_of_it)
         if reason is not None and not one.is_disabled:
             disabled[number] = reason
     keep(connection, healths)
@@ -130,12 +133,12 @@ def _seen(settled: Settled, found: Found) -> Seen:
 def _found(connection: sqlite3.Connection, endpoints: Iterable[int]) -> dict[int, Found]:
     numbers = list(endpoints)
     rows = connection.execute(
-        f"SELECT e.id, e.concurrency, e.state, {COLUMNS} FROM endpoints e"
+        f"SELECT e.id, e.url, e.concurrency, e.state, {COLUMNS} FROM endpoints e"
         " LEFT JOIN endpoint_health h ON h.endpoint_id = e.id"
         f" WHERE e.id IN ({', '.join('?' * len(numbers))}) AND e.deleted_at IS NULL",
         numbers,
     )
     return {
-        number: Found(health_of(row), concurrency, state == EndpointState.DISABLED)
-        for number, concurrency, state, *row in rows
+        number: Found(health_of(row), url, concurrency, state == EndpointState.DISABLED)
+        for number, url, concurrency, state, *row in rows
     }

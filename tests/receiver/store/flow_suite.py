@@ -11,7 +11,7 @@ from receiver import ids
 from receiver.clock import DAY, HOUR, MINUTE, SECOND, to_datetime
 from receiver.deliveries import Failure, Outcome, State
 from receiver.delivery.health import BRIEFLY, FIRST_PAUSE, LONG_FAILURE, STRIKES
-from receiver.endpoints import Breaker, EndpointHealth, EndpointPatch
+from receiver.endpoints import Breaker, Endpoint, EndpointHealth, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.store.protocol import Claimed, EndpointChange, Query, Store
 from tests.doubles import START, FakeClock, sent
@@ -37,6 +37,12 @@ async def attempt(store: Store, what: Outcome, now: int, limit: int = 100) -> in
 async def shared(store: Store, limit: int) -> Sequence[Claimed]:
     """What a worker with so many free places gets."""
     return await store.claim(now=START, lease_until=START + LEASE, limit=limit, shared=True)
+
+
+async def move(store: Store, one: Endpoint) -> None:
+    """Give an endpoint another URL."""
+    patch = EndpointPatch(url="https://elsewhere.example/")
+    await store.change_endpoint(EndpointChange(one.id, patch, ""))
 
 
 async def fail_until_open(store: Store) -> None:
@@ -251,6 +257,34 @@ class FlowSuite:
         )
         assert shown.health == await health(store)
         assert shown.health.concurrency == 4
+
+    async def test_another_url_is_another_endpoint(self, store: Store) -> None:
+        added = await queued(store, 9, concurrency=8)
+        await attempt(store, sent(500), START, limit=1)
+        busy = Outcome(503, Failure.STATUS, "A sentence.", 1, retry_after="3600")
+        await attempt(store, busy, START, limit=1)
+        assert list(await claim(store, START + MINUTE)) == []
+        await move(store, added)
+        found = await health(store)
+        assert (found.held_until, found.failing_since) == (None, None)
+        assert found.last_failure_at == to_datetime(START)
+        assert len(await claim(store, START + MINUTE)) == 1  # one by one at first, as enabled ones
+
+    async def test_what_the_last_url_answers_says_nothing_of_the_new_one(
+        self, store: Store
+    ) -> None:
+        added = await queued(store, 8, concurrency=8)
+        gone, bad, good, _ = await claim(store, limit=4)
+        await move(store, added)
+        await store.settle(
+            settled(gone, State.PENDING, outcome=sent(410), next_attempt_at=START, disable="gone")
+        )
+        await store.settle(settled(bad, State.PENDING, next_attempt_at=START))
+        await store.settle(settled(good))
+        shown = await store.endpoint(added.id)
+        assert (shown.state, shown.reason) == (EndpointState.ENABLED, None)
+        assert shown.health == added.health
+        assert Counter(await states(store)) == {"pending": 6, "succeeded": 1, "sending": 1}
 
     async def test_attempts_of_many_endpoints_in_one_batch_are_told_apart(
         self, store: Store
