@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth, request_id_of
 from receiver.admin.dashboard.assets import Assets
+from receiver.admin.dashboard.live import LivePages
 from receiver.admin.dashboard.overview import OverviewPages
 from receiver.admin.dashboard.pages import (
     HEADERS,
@@ -24,6 +25,7 @@ from receiver.admin.dashboard.pages import (
     local,
     theme_of,
 )
+from receiver.admin.dashboard.tasks import TaskPages
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.rows import ROW, Row
 from receiver.admin.sessions import SAFE, Sessions
@@ -55,6 +57,8 @@ class Dashboard:
         """Every page and form."""
         return (
             *OverviewPages(self._ops).table(),
+            *LivePages(self._ops).table(),
+            *TaskPages(self._ops).table(),
             PageRow("POST", "/logout", self._log_out),
             PageRow("POST", "/theme", self._set_theme),
         )

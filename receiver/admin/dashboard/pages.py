@@ -167,6 +167,12 @@ class Visit:
         """The filters in this page's URL."""
         return {name: text for name, text in self.request.query_params.items() if text}
 
+    @property
+    def here(self) -> str:
+        """This page as it was asked for."""
+        query = self.request.url.query
+        return f"{self.path}?{query}" if query else self.path
+
     def id(self, name: str = "id") -> str:
         """A part of this page's path."""
         found: str = self.request.path_params[name]

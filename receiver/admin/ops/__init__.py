@@ -19,7 +19,7 @@ from receiver.admin.ops.feed import FeedOps
 from receiver.admin.ops.figures import FigureOps, Running
 from receiver.admin.ops.logins import LoginOps
 from receiver.admin.ops.repair import Begun, RepairOps
-from receiver.admin.ops.watch import MAX_WAIT, Watch
+from receiver.admin.ops.watch import ANYTHING, MAX_WAIT, Watch
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime
 from receiver.errors import Conflict, Forbidden, Invalid, NotFound
@@ -59,7 +59,7 @@ from receiver.tokens import (
 )
 
 # The doors above take their vocabulary from here, and never reach into the store.
-__all__ = ["Begun", "Ops", "Page", "Principal", "Query", "Running", "Watch"]
+__all__ = ["ANYTHING", "Begun", "Ops", "Page", "Principal", "Query", "Running", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Final
 
 MAX_WAIT: Final = 30.0  # seconds of a long poll; proxies cut longer ones
 _DELIVERIES: Final = ""  # no task has that id
+ANYTHING: Final = "*"  # nor this one
 
 
 class Watch:
@@ -21,9 +22,9 @@ class Watch:
 
     def hear(self, tasks: set[str], work: bool) -> None:
         """Wake whoever waits for one of these tasks, or for work that was done or came."""
-        if not self._waiting:
+        if not (self._waiting and (tasks or work)):
             return
-        for key in (*tasks, _DELIVERIES) if work else tasks:
+        for key in (ANYTHING, *tasks, _DELIVERIES) if work else (ANYTHING, *tasks):
             for event in self._waiting.get(key, ()):
                 event.set()
 
@@ -36,7 +37,7 @@ class Watch:
 
     @contextmanager
     def listening(self, task_id: str = _DELIVERIES) -> Iterator[asyncio.Event]:
-        """An event that is set at the next change of the task, or of deliveries if none is named.
+        """An event that is set at the next change of the task, of ANYTHING, or of deliveries.
 
         Look at what is waited for after entering.
         """
