@@ -23,7 +23,15 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Response, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Dialog,
+    Page,
+    Response,
+    expect,
+    sync_playwright,
+)
 
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, ROOT, Running, running
 from tests.submitter.stage import simulator_process
@@ -34,6 +42,9 @@ HEIGHT: Final = 860
 PATIENCE: Final = LIMIT_S * 1000  # milliseconds
 AXE: Final = "axe-core@4.14.1"
 AXE_SHA256: Final = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+
+
+expect.set_options(timeout=PATIENCE)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from receiver.figures import Figure
 from receiver.shown import redact
 
 # What a state looks like: its tone and its icon, which says it to whoever sees no colour.
@@ -124,6 +125,19 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def amount(figure: Figure) -> str:
+    """`2,400`; `10,000+` where counting stopped there."""
+    return f"{figure.count:,}" if figure.complete else f"{figure.count:,}+"
+
+
+def percent(share: float | None) -> str:
+    """`98.2 %`, and 100 % only if it is all; a dash of nothing."""
+    if share is None:
+        return "–"
+    shown = min(round(share * 100, 1), 99.9) if share < 1 else 100
+    return f"{shown:g} %"
+
+
 def short(text: str) -> str:
     """The beginning of a UUID or of a digest; ids of ours stay whole."""
     return text[:8] if len(text) == 36 or len(text) == 64 else text
@@ -163,6 +177,8 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
         dollars,
         size,
         counted,
+        amount,
+        percent,
         short,
         link,
         pretty,
