@@ -119,7 +119,7 @@ DRAWING: Final = """\
     receiver.admin.sessions     starlette
     receiver.admin.auth         starlette
     receiver.admin.routes.*     starlette pydantic pydantic_core
-    receiver.admin.stream       starlette
+    receiver.admin.stream       starlette pydantic
     receiver.admin.dashboard.*  starlette jinja2
     receiver.admin.openapi.*    starlette pydantic jinja2 markupsafe
     receiver.admin.api          starlette

@@ -8,52 +8,37 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from receiver import recording
-from receiver.access import Action, ApiTokenAsked, AuditEntry, NewApiToken, Scope
-from receiver.admin import api
-from receiver.callbacks import Callback, Outcome, Reprocess, Reprocessed
+from receiver.access import Action, Scope
+from receiver.callbacks import Outcome
 from receiver.cli import whole
 from receiver.cli.help import SECTIONS, Command, Group, meaning_of, name_of, told
 from receiver.clock import DAY, MINUTE, SECOND
-from receiver.condition import Check, Grade, Health, Origin, Setting, Setup, StoreCondition
-from receiver.costs import By, Cost
-from receiver.deliveries import MOVES, Attempt, DeadLetters, Delivery, Failure, QueueCanceled
+from receiver.condition import Grade, Origin
+from receiver.costs import By
+from receiver.deliveries import MOVES, Failure
 from receiver.delivery import health, policy
 from receiver.delivery.guard import UrlRefused
 from receiver.delivery.health import MOVES as BREAKER_MOVES
 from receiver.delivery.policy import SCHEDULE
-from receiver.endpoints import Breaker, Endpoint, EndpointHealth, EndpointSpec
+from receiver.endpoints import Breaker
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
-from receiver.events import TYPES, Event
-from receiver.figures import Answers, EndpointReport, Figure, HealthHour, Overview
-from receiver.keeping import PruneAsked, Pruned
+from receiver.events import TYPES
 from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
 from receiver.repair import (
     JOB_MOVES,
-    Counted,
-    Job,
-    RecoverAsked,
-    Repair,
-    ReplayAsked,
-    Replayed,
-    RetryAsked,
 )
-from receiver.results import Result
 from receiver.settings import Settings
-from receiver.store.protocol import Query
-from receiver.tasks import Status, SubmitState, Task, TaskClaim, TaskSpec, status_of
+from receiver.tasks import Status, SubmitState, status_of
 from receiver.tokens import Source
 from submitter.platforms.catalogue import SHIPPED
 from submitter.rules.catalogue import UNKNOWN_MODEL
@@ -261,20 +246,6 @@ def test_the_example_environment_names_only_what_exists() -> None:
 # HTTP
 
 
-def routes() -> set[str]:
-    """`METHOD /path` of every route."""
-    table = api.Api(cast(Any, None), cast(Any, None)).table()
-    found = {f"{row.method} {row.path}" for row in table}
-    for path in re.findall(r'Route\("([^"]+)"', (ROOT / "receiver" / "app.py").read_text()):
-        found.add(f"{'POST' if path.startswith('/webhooks') else 'GET'} {path}")
-    return found
-
-
-def test_the_page_has_every_route_and_no_other() -> None:
-    named = set(re.findall(r"`((?:GET|PUT|POST|PATCH|DELETE) /[^`?]*)`", page("http-api.md")))
-    assert named == routes()
-
-
 def test_every_problem_code_is_documented() -> None:
     codes = {kind.code for kind in _family(Refusal)} - {Refusal.code}
     codes |= {kind.code for kind in _family(StoreUnavailable)}
@@ -289,65 +260,6 @@ def _family(kind: type[ReelhookError]) -> Iterator[type[ReelhookError]]:
     yield kind
     for child in kind.__subclasses__():
         yield from _family(child)
-
-
-def _is_shape(found: FieldInfo) -> bool:
-    return isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel)
-
-
-@pytest.mark.parametrize(
-    "shape",
-    [
-        Task,
-        TaskSpec,
-        TaskClaim,
-        Reprocess,
-        Reprocessed,
-        Result,
-        Callback,
-        Endpoint,
-        EndpointHealth,
-        EndpointSpec,
-        Event,
-        Delivery,
-        QueueCanceled,
-        DeadLetters,
-        ReplayAsked,
-        Replayed,
-        RetryAsked,
-        RecoverAsked,
-        Repair,
-        Counted,
-        Job,
-        Attempt,
-        PruneAsked,
-        Pruned,
-        Cost,
-        Overview,
-        *(field.annotation for field in Overview.model_fields.values() if _is_shape(field)),
-        Figure,
-        Answers,
-        EndpointReport,
-        HealthHour,
-        Health,
-        Check,
-        StoreCondition,
-        Setup,
-        Setting,
-        NewApiToken,
-        ApiTokenAsked,
-        AuditEntry,
-    ],
-    ids=lambda shape: shape.__name__,
-)
-def test_every_field_of_the_api_is_documented(shape: type[BaseModel]) -> None:
-    text = page("http-api.md")
-    assert [name for name in shape.model_fields if not said(text, name)] == []
-
-
-def test_every_filter_of_the_lists_is_documented() -> None:
-    names = {field.name for field in fields(Query)} - {"before"} | {"cursor", "wait"}
-    assert [name for name in sorted(names) if not said(page("http-api.md"), name)] == []
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
+from urllib.parse import urlencode
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth
@@ -20,9 +21,10 @@ from receiver.admin.routes.endpoints import EndpointRoutes
 from receiver.admin.routes.figures import FigureRoutes
 from receiver.admin.routes.logins import LoginRoutes
 from receiver.admin.routes.repair import RepairRoutes
-from receiver.admin.routes.rows import ROW, Row
+from receiver.admin.routes.rows import HTML, ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
 from receiver.admin.stream import StreamRoutes
+from receiver.errors import Unauthenticated
 
 __all__ = ["EXCEPTION_HANDLERS", "MAX_BODY", "Api"]
 
@@ -64,13 +66,25 @@ class Api:
 
     def _guarded(self, rows: Mapping[str, Row]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            who = await self._auth.principal(request)
             row = rows["GET" if request.method == "HEAD" else request.method]
+            try:
+                who = await self._auth.principal(request)
+            except Unauthenticated:
+                if not _is_for_people(row, request):
+                    raise
+                return RedirectResponse(f"/login?{urlencode({'next': row.path})}", 303)
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
             who.allow(row.scopes)
             return await row.handler(who, request)
 
         return endpoint
+
+
+def _is_for_people(row: Row, request: Request) -> bool:
+    """Whether a browser asks for a page, and its person can log in."""
+    is_page = row.bodies(200) == (HTML,)
+    given = "authorization" in request.headers
+    return is_page and not given and HTML in request.headers.get("accept", "")
 
 
 def _named_first(row: Row) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Floor 4, doors: what goes on, as it happens: `text/event-stream`, and long polls. Starlette only.
+"""Floor 4, doors: what goes on, as it happens: `text/event-stream`, and long polls.
 
 Ours, since sse-starlette patches uvicorn's signal handling when it is imported. A stream ends when
 the client goes, when the receiver stops, and after an hour: then whoever asked has to show their
@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -23,6 +25,7 @@ from receiver.admin.routes.parameters import QUERY
 from receiver.admin.routes.requests import check_parameters, parameter_of
 from receiver.admin.routes.rows import Row
 from receiver.errors import StoreUnavailable
+from receiver.events import Event
 from receiver.feed import Place, Told, Wanted
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -98,6 +101,21 @@ async def _following(watcher: Watcher, wanted: Wanted) -> AsyncGenerator[bytes]:
         spoke = now
 
 
+class ToldAgain(Event):
+    """An event at its place in the stream; with `resent_at`, it is there once more."""
+
+    payload: Any
+    resent_at: datetime | None
+    cursor: str
+
+
+class ListedTold(BaseModel):
+    """What a long poll found, the oldest first; `next_cursor` is where the next one goes on."""
+
+    data: list[ToldAgain]
+    next_cursor: str
+
+
 class StreamRoutes:
     """`GET /v1/events/stream`."""
 
@@ -114,7 +132,8 @@ class StreamRoutes:
                 READERS,
                 "Events as they happen, those that are sent again too",
                 query="event_type filter project cursor wait",
-                answers={200: EVENT_STREAM},
+                headers=LAST_ID,
+                answers={200: (EVENT_STREAM, ListedTold)},
             ),
         )
 

@@ -95,7 +95,9 @@ def test_an_operation_says_what_its_row_does(row: Row) -> None:
         *(("header", name) for name in row.headers.split()),
         *(("path", name) for name in re.findall(r"{(\w+)}", row.path)),
     }
-    assert {scope for found in operation["security"] for scope in found["token"]} == {*row.scopes}
+    scopes = {scope for found in operation["security"] for scope in found.get("token", ())}
+    assert scopes == {*row.scopes}
+    assert ({"session": []} in operation["security"]) == (row.method == "GET")
     assert {status for status in operation["responses"] if status < "400"} == {
         str(status) for status in row.answers
     }
@@ -200,9 +202,19 @@ async def test_the_description_is_served(api: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs"])
 async def test_it_needs_a_token(receiver: Assembled, path: str) -> None:
     assert (await receiver.stranger.get(path)).status_code == 401
-    assert OPERATIONS["GET", path]["security"] == [
-        {"token": [scope]} for scope in Scope if scope in LEDGER
-    ]
+    tokens = [{"token": [scope]} for scope in Scope if scope in LEDGER]
+    assert OPERATIONS["GET", path]["security"] == [*tokens, {"session": []}]
+
+
+@pytest.mark.anyio
+async def test_a_browser_that_is_not_logged_in_is_led_to_the_login(receiver: Assembled) -> None:
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    response = await receiver.stranger.get("/docs", headers=browser)
+    assert (response.status_code, response.headers["location"]) == (303, "/login?next=%2Fdocs")
+    wrong = {"authorization": "Bearer wrong"}
+    assert (await receiver.stranger.get("/docs", headers=browser | wrong)).status_code == 401
+    assert (await receiver.stranger.get("/openapi.json", headers=browser)).status_code == 401
+    assert (await receiver.client.get("/docs", headers=browser)).status_code == 200
 
 
 class Page(HTMLParser):

@@ -156,8 +156,10 @@ def test_answers_are_what_is_said_of_them(
     def ask(case: schemathesis.Case[Any], known: str | None, mend: bool) -> None:
         if known is not None:
             case.path_parameters["id"] = known
-        if "wait" in (case.query or {}):
-            case.query["wait"] = "0.01"
+        if "wait" in (case.query or {}) or path.endswith(
+            "/stream"
+        ):  # which would go on for an hour
+            case.query = {**(case.query or {}), "wait": "0.01"}
         if mend:
             case.query, case.body = mended(case.query), mended(case.body)
         if mend and path.startswith("/webhooks/"):

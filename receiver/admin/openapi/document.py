@@ -16,7 +16,7 @@ from receiver.admin.openapi import problems
 from receiver.admin.openapi.public import ANSWERS, public
 from receiver.admin.openapi.schemas import Kind, schemas_of
 from receiver.admin.routes.parameters import HEADERS, QUERY
-from receiver.admin.routes.rows import Answer, Row
+from receiver.admin.routes.rows import Body, Row
 from receiver.payloads import PAYLOADS
 
 OPENAPI: Final = "3.1.1"
@@ -29,7 +29,7 @@ Described = dict[str, Any]
 
 def described(rows: Sequence[Row]) -> Described:
     """The description of these routes, of the public ones, and of what goes downstream."""
-    answers = _models(answer for row in rows for answer in row.answers.values())
+    answers = _models(body for row in rows for status in row.answers for body in row.bodies(status))
     bodies = _models(row.body for row in rows)
     refs, schemas = schemas_of(bodies, answers, [*ANSWERS, *PAYLOADS.values()])
     paths = public(refs)
@@ -70,6 +70,14 @@ _SCHEMES: Final[Mapping[str, Any]] = {
         "description": "The admin token, or an API token with one of the scopes that stand at the"
         " operation.",
     },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "reelhook_INSTANCE",
+        "description": "A browser that is logged in to the dashboard may look at what it shows. The"
+        " name ends with the first 8 digits of the receiver's instance, and begins with `__Host-`"
+        " over https.",
+    },
     "sig": {
         "type": "apiKey",
         "in": "query",
@@ -95,7 +103,7 @@ _SENT_HEADERS: Final[Mapping[str, Any]] = {
 }
 
 
-def _models(found: Iterable[Answer]) -> list[Kind]:
+def _models(found: Iterable[Body]) -> list[Kind]:
     return [*dict.fromkeys(kind for kind in found if isinstance(kind, type))]
 
 
@@ -106,7 +114,7 @@ def operation_id(method: str, path: str) -> str:
 
 
 def _operation(row: Row, refs: Refs) -> Described:
-    answered = {str(status): _answer(row, status, kind, refs) for status, kind in _answers(row)}
+    answered = {str(status): _answer(row, status, refs) for status in sorted(row.answers)}
     refused = {
         str(status): {"$ref": f"#/components/responses/Problem{status}"}
         for status in problems.refused(row)
@@ -115,15 +123,16 @@ def _operation(row: Row, refs: Refs) -> Described:
         "operationId": operation_id(row.method, row.path),
         "tags": [_tag(row.path)],
         "summary": row.summary,
-        "security": [{"token": [scope.value]} for scope in Scope if scope in row.scopes],
+        "security": _security(row),
         "parameters": [*_path(row.path), *_query(row), *_headers(row)],
         **({} if row.body is None else {"requestBody": _body(row.body, refs)}),
         "responses": {**answered, **refused},
     }
 
 
-def _answers(row: Row) -> Iterable[tuple[int, Answer]]:
-    return sorted(row.answers.items())
+def _security(row: Row) -> list[Described]:
+    tokens: list[Described] = [{"token": [scope.value]} for scope in Scope if scope in row.scopes]
+    return [*tokens, {"session": []}] if row.method == "GET" else tokens
 
 
 def _tag(path: str) -> str:
@@ -178,22 +187,24 @@ _MEANING: Final[Mapping[int, str]] = {
     201: "Made.",
     202: "Begun; it goes on by itself.",
     204: "Gone.",
+    303: "To the login, for browsers that are not logged in.",
     304: "Still the version that you know.",
 }
 
 
-def _answer(row: Row, status: int, kind: Answer, refs: Refs) -> Described:
+def _answer(row: Row, status: int, refs: Refs) -> Described:
     tagged = bool({"if-none-match", "if-match"} & {*row.headers.split()})
     names = [REQUEST_ID, *(["ETag"] if tagged else [])]
     found: Described = {
         "description": _MEANING[status],
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
     }
-    if isinstance(kind, type):
-        found["content"] = {JSON: {"schema": refs[kind]}}
-    elif kind is not None:
-        found["content"] = {kind: {"schema": {}}}
-    return found
+    content = dict(_media(kind, refs) for kind in row.bodies(status) if kind is not None)
+    return {**found, "content": content} if content else found
+
+
+def _media(kind: Kind | str, refs: Refs) -> tuple[str, Described]:
+    return (kind, {"schema": {}}) if isinstance(kind, str) else (JSON, {"schema": refs[kind]})
 
 
 def _webhook(name: str, schema: Mapping[str, Any]) -> Described:

@@ -15,9 +15,8 @@ from receiver.access import LEDGER
 from receiver.admin.openapi.document import JSON, Described, described
 from receiver.admin.openapi.page import HEADERS, rendered
 from receiver.admin.ops import Principal
-from receiver.admin.routes.rows import Row
+from receiver.admin.routes.rows import HTML, Row
 
-HTML: Final = "text/html"
 _FRESH: Final = {"cache-control": "private, no-cache"}  # another release may answer tomorrow
 
 
@@ -44,7 +43,7 @@ class DescriptionRoutes:
                 self._page,
                 LEDGER,
                 "This API as a page to read",
-                answers={200: HTML},
+                answers={200: HTML, 303: None},
             ),
         )
 

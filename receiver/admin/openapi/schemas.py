@@ -45,7 +45,7 @@ def schemas_of(
     )
     refs: dict[Any, dict[str, Any]] = {kind: _renamed(ref) for (kind, _), ref in found.items()}
     schemas = {_name(name): _renamed(schema) for name, schema in made["$defs"].items()}
-    for name in _reached([refs[kind] for kind in answers], schemas):
+    for name in reached([refs[kind] for kind in answers], schemas):
         _require_all(schemas[name])
     for schema in schemas.values():
         schema.pop("title", None)
@@ -85,7 +85,8 @@ def refs_in(part: Any) -> Iterator[str]:
             yield from refs_in(value)
 
 
-def _reached(begin: Any, schemas: Mapping[str, Any]) -> set[str]:
+def reached(begin: Any, schemas: Mapping[str, Any]) -> set[str]:
+    """The names of the schemas that a part of a description leads to, by however many others."""
     found: set[str] = set()
     waiting = [*refs_in(begin)]
     while waiting:

@@ -221,6 +221,10 @@ QUERY: Final[Mapping[str, Parameter]] = {
 }
 
 HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
+    "last-event-id": (
+        "The id of the last message that was read: the stream goes on behind it. Browsers send it.",
+        {"type": "string"},
+    ),
     "if-none-match": (
         "The `ETag` that is known; 304 when it is still the one.",
         {"type": "string"},

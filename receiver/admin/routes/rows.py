@@ -5,7 +5,7 @@ The routes, who may use them, their description (`receiver.admin.openapi`) and t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -19,8 +19,12 @@ from receiver.admin.ops import Principal
 T = TypeVar("T", bound=BaseModel)
 
 Handler = Callable[[Principal, Request], Awaitable[Response]]
-# What an answer's body is: a model's JSON, a media type that no model describes, or nothing.
-Answer = type[BaseModel] | str | None
+# What an answer's body is: a model's JSON, a media type that no model describes, or nothing; or one
+# of several, as the request asks.
+Body = type[BaseModel] | str | None
+Answer = Body | tuple[Body, ...]
+
+HTML: Final = "text/html"
 
 ROW: Final = "reelhook.row"  # where a request's scope has the row that it came to
 
@@ -54,8 +58,12 @@ class Row:
     @property
     def is_list(self) -> bool:
         """Whether a page is answered."""
-        kind = self.answers.get(200)
-        return isinstance(kind, type) and issubclass(kind, Listed)
+        return any(isinstance(kind, type) and issubclass(kind, Listed) for kind in self.bodies(200))
+
+    def bodies(self, status: int) -> Sequence[Body]:
+        """What may be in an answer of this status."""
+        kind = self.answers.get(status)
+        return kind if isinstance(kind, tuple) else (kind,)
 
     @property
     def parameters(self) -> list[str]:
