@@ -27,7 +27,7 @@ MAX_COOKIE: Final = 2_048  # bytes
 
 
 class Session(NamedTuple):
-    """Somebody who logged in. Times in milliseconds since 1970."""
+    """Somebody who logged in: `admin`, or by the id of an API token. In milliseconds since 1970."""
 
     id: str
     name: str

@@ -9,7 +9,7 @@ from typing import Final
 from starlette.requests import Request
 
 from receiver.access import PREFIX
-from receiver.admin.ops import Ops, Principal
+from receiver.admin.ops import ADMIN, Ops, Principal
 from receiver.admin.sessions import SAFE, Sessions
 from receiver.errors import Unauthenticated
 
@@ -36,25 +36,23 @@ class Auth:
     async def _principal(self, request: Request) -> Principal:
         given = request.headers.get("authorization")
         if given is None and request.method in SAFE:
-            session = await self._sessions.of(request)
-            if session is not None:
-                return Principal(session.name)
+            visitor = await self._sessions.of(request)
+            if visitor is not None:
+                return visitor.who
         scheme, _, token = (given or "").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated
-        found = await self._ops.holder(token.strip()) if _is_api_token(token) else None
-        return self.known(token.strip()) if found is None else found
+        return await self.known(token.strip())
 
-    def known(self, token: str) -> Principal:
-        """Whose admin token this is. Raises Unauthenticated."""
-        known = hmac.compare_digest(token.encode(), self._admin_token)
-        if not known or not self._admin_token:
+    async def known(self, token: str) -> Principal:
+        """Whose token this is: the admin's, or an API token. Raises Unauthenticated."""
+        found = await self._ops.holder(token) if token.startswith(PREFIX) else None
+        if found is not None:
+            return found
+        is_admin = hmac.compare_digest(token.encode(), self._admin_token)
+        if not is_admin or not self._admin_token:
             raise Unauthenticated
-        return Principal("admin")
-
-
-def _is_api_token(token: str) -> bool:
-    return token.strip().startswith(PREFIX)
+        return ADMIN
 
 
 def request_id_of(request: Request) -> str | None:

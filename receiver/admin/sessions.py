@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.admin.ops import Ops
+from receiver.admin.ops import Ops, Principal
 from receiver.clock import SECOND
 from receiver.errors import Forbidden
 from receiver.sessions import LIFE, Session, SessionBox
 
 SAFE: Final = frozenset({"GET", "HEAD"})
 _TOLD_FOR: Final = 60  # seconds that a sentence waits for the next page
+
+
+class Visitor(NamedTuple):
+    """A session, and whom it stands for now."""
+
+    session: Session
+    who: Principal
 
 
 class Sessions:
@@ -31,13 +38,14 @@ class Sessions:
         self._name = f"reelhook_{instance[:8]}"
         self._public = urlsplit(ops.public_url)
 
-    async def of(self, request: Request) -> Session | None:
-        """Who is logged in where this request comes from."""
+    async def of(self, request: Request) -> Visitor | None:
+        """Who is logged in where this request comes from; nobody by a token that is gone."""
         text = request.cookies.get(self._cookie(request))
         session = None if text is None else self._box.open(text, self._ops.now())
         if session is None or await self._ops.is_logged_out(session):
             return None
-        return session
+        who = await self._ops.standing(session.name)
+        return None if who is None else Visitor(session, who)
 
     def begin(self, request: Request, response: Response, session: Session) -> None:
         """Log in."""

@@ -204,9 +204,10 @@ class JobStep:
 
 @dataclass(frozen=True, slots=True)
 class NewLogin:
-    """A link that logs in once: the digest of its code. Times in milliseconds."""
+    """A link that logs in once: the digest of its code, and whom. Times in milliseconds."""
 
     digest: bytes
+    holder: str
     now: int
     expires_at: int
 
@@ -411,8 +412,8 @@ class Store(Protocol):
         ...
 
     async def add_login(self, new: NewLogin) -> None: ...
-    async def take_login(self, digest: bytes, now: int) -> bool:
-        """Burn a login link; whether it was good."""
+    async def take_login(self, digest: bytes, now: int) -> str | None:
+        """Burn a login link; whom it logs in, None if it was no good."""
         ...
 
     async def end_session(self, ended: EndedSession) -> None: ...

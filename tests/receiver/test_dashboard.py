@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -14,11 +15,11 @@ import pytest
 from receiver.admin.dashboard.assets import HTMX, STATIC, Assets
 from receiver.admin.dashboard.pages import local
 from receiver.app import LOGINS
-from receiver.clock import HOUR, MINUTE
+from receiver.clock import HOUR, MINUTE, to_rfc3339
 from receiver.sessions import LIFE, NOTICE_SALT, Session, SessionBox
 from receiver.tokens import StrictSigner
-from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, Assembled, assembled
-from tests.make import uuid
+from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled
+from tests.make import TASK, registration, uuid
 from tests.receiver.browsing import browsing, form_in, logged_in, send
 
 pytestmark = pytest.mark.anyio
@@ -205,6 +206,90 @@ async def test_a_session_may_look_at_the_api_and_change_nothing_there(
 async def test_a_wrong_token_is_not_made_good_by_a_session(browser: httpx.AsyncClient) -> None:
     answer = await browser.get("/v1/tasks", headers={"authorization": "Bearer wrong"})
     assert answer.status_code == 401
+
+
+# API tokens
+
+
+async def token_of(receiver: Assembled, **asked: str) -> tuple[str, str]:
+    """An API token: its id and its text."""
+    found = (await receiver.client.post("/v1/api-tokens", json={"name": "film", **asked})).json()
+    return found["id"], found["token"]
+
+
+@asynccontextmanager
+async def holding(receiver: Assembled, token: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of somebody who has logged in with a token."""
+    async with browsing(receiver) as found:
+        assert (await found.post("/login", data={"token": token})).status_code == 303
+        yield found
+
+
+async def test_who_may_only_read_sees_everything_and_changes_nothing(receiver: Assembled) -> None:
+    await receiver.store.register(registration())
+    _, token = await token_of(receiver, scope="read")
+    async with holding(receiver, token) as reader:
+        page = (await reader.get(f"/tasks/{TASK}")).text
+        assert "Reconcile now" not in page
+        assert "Revoke" not in page
+        csrf = form_in(page, "/logout")
+        for path in (f"/tasks/{TASK}/reconcile", f"/tasks/{TASK}/revoke"):
+            answer = await reader.post(path, data=csrf)
+            assert answer.status_code == 403
+            assert "needs admin" in answer.text
+        assert (await reader.get("/v1/tasks")).status_code == 200
+        assert (await reader.get("/v1/settings")).status_code == 403
+        assert (await send(reader, "/", "/logout")).headers["location"] == "/login"
+
+
+async def test_whose_token_is_for_submitting_is_not_let_in(receiver: Assembled) -> None:
+    _, token = await token_of(receiver, scope="submit")
+    answer = await receiver.stranger.post("/login", data={"token": token})
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
+
+
+async def test_a_session_sees_the_project_of_its_token(receiver: Assembled) -> None:
+    await receiver.store.register(registration())
+    ours = uuid(7)
+    await receiver.store.register(registration(ours, project="film"))
+    _, token = await token_of(receiver, scope="admin", project="film")
+    async with holding(receiver, token) as browser:
+        page = (await browser.get("/tasks")).text
+        assert ours in page
+        assert TASK not in page
+        assert (await browser.get(f"/tasks/{ours}")).status_code == 200
+        assert (await browser.get(f"/tasks/{TASK}")).status_code == 404
+        fields = form_in(page, "/logout")
+        assert (await browser.post(f"/tasks/{TASK}/revoke", data=fields)).status_code == 404
+        assert (await browser.post(f"/tasks/{ours}/revoke", data=fields)).status_code == 303
+
+
+async def test_a_session_is_over_once_its_token_is(receiver: Assembled) -> None:
+    lapses = to_rfc3339(START + HOUR)
+    first, second = (
+        await token_of(receiver, scope="read"),
+        await token_of(receiver, scope="read", expires_at=lapses),
+    )
+    async with holding(receiver, first[1]) as one, holding(receiver, second[1]) as other:
+        assert (await receiver.client.delete(f"/v1/api-tokens/{first[0]}")).status_code == 204
+        assert (await one.get("/")).status_code == 303
+        assert (await one.get("/v1/tasks")).status_code == 401
+        assert (await other.get("/")).status_code == 200
+        receiver.clock.advance(HOUR)
+        assert (await other.get("/")).status_code == 303
+
+
+async def test_a_link_logs_in_whoever_asked_for_it(receiver: Assembled) -> None:
+    token_id, token = await token_of(receiver, scope="read", project="film")
+    headers = {"authorization": f"Bearer {token}"}
+    made = await receiver.stranger.post("/v1/login-links", headers=headers)
+    async with browsing(receiver) as browser:
+        page = await browser.get(made.json()["path"])
+        await browser.post("/login", data=form_in(page.text, "/login"))
+        assert "film, project film" in (await browser.get("/")).text
+        await receiver.client.delete(f"/v1/api-tokens/{token_id}")
+        assert (await browser.get("/")).status_code == 303
 
 
 # Forms

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
 
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from receiver.access import ADMINS, READERS, Scope
 from receiver.admin.auth import PRINCIPAL, Auth, request_id_of
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.dashboard.live import LivePages
@@ -26,9 +28,9 @@ from receiver.admin.dashboard.pages import (
     theme_of,
 )
 from receiver.admin.dashboard.tasks import TaskPages
-from receiver.admin.ops import Ops, Principal
+from receiver.admin.ops import Ops
 from receiver.admin.routes.rows import ROW, Row
-from receiver.admin.sessions import SAFE, Sessions
+from receiver.admin.sessions import SAFE, Sessions, Visitor
 from receiver.errors import Refusal, StoreUnavailable, Unauthenticated
 from receiver.sessions import Session
 
@@ -59,8 +61,8 @@ class Dashboard:
             *OverviewPages(self._ops).table(),
             *LivePages(self._ops).table(),
             *TaskPages(self._ops).table(),
-            PageRow("POST", "/logout", self._log_out),
-            PageRow("POST", "/theme", self._set_theme),
+            PageRow("POST", "/logout", self._log_out, allowed=READERS),
+            PageRow("POST", "/theme", self._set_theme, allowed=READERS),
         )
 
     def routes(self) -> list[Route]:
@@ -81,22 +83,22 @@ class Dashboard:
         twins = {row.twin: self._twins[row.twin] for row in rows.values() if row.twin}
 
         async def endpoint(request: Request) -> Response:
-            session = await self._sessions.of(request)
-            if session is None:
+            visitor = await self._sessions.of(request)
+            if visitor is None:
                 return self._turn_away(request)
             row = rows["GET" if request.method == "HEAD" else request.method]
-            request.scope[PRINCIPAL] = session.name
+            request.scope[PRINCIPAL] = visitor.who.name
             if row.twin is not None:
                 request.scope[ROW] = twins[row.twin]  # whose filters the page takes
-            return await self._answer(self._visit(request, session, row))
+            return await self._answer(self._visit(request, visitor, row))
 
         return endpoint
 
-    def _visit(self, request: Request, session: Session, row: PageRow) -> Visit:
+    def _visit(self, request: Request, visitor: Visitor, row: PageRow) -> Visit:
         return Visit(
             request,
-            Principal(session.name, request_id=request_id_of(request)),
-            session,
+            replace(visitor.who, request_id=request_id_of(request)),
+            visitor.session,
             self._ops.now(),
             self._pages,
             self._sessions,
@@ -107,11 +109,19 @@ class Dashboard:
         try:
             if visit.row.method == "POST":
                 await self._check(visit)
+            visit.who.allow(self._allowed(visit.row))
             return await visit.row.handler(visit)
         except Refusal as error:
             return visit.show("refused.html", error.status, message=str(error), code=error.code)
         except StoreUnavailable as error:
             return visit.show("refused.html", 503, message=str(error), code=error.code)
+
+    def _allowed(self, row: PageRow) -> Set[Scope]:
+        if row.allowed is not None:
+            return row.allowed
+        if row.twin is not None:
+            return self._twins[row.twin].scopes
+        return READERS if row.method == "GET" else ADMINS
 
     async def _check(self, visit: Visit) -> None:
         """Raises Forbidden unless a page of ours, in this session, asks for a change."""
@@ -153,9 +163,10 @@ class Dashboard:
         if form.get("code"):
             return await self._ops.log_in(form["code"])
         try:
-            who = self._auth.known(form.get("token", "").strip())
+            who = await self._auth.known(form.get("token", "").strip())
         except Unauthenticated:
             raise Unauthenticated("This is not a token that opens the dashboard.") from None
+        who.allow(READERS)
         return self._ops.begin_session(who.name)
 
     def _refuse(self, request: Request, error: Refusal) -> Response:

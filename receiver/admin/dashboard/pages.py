@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from receiver.access import ADMINS, Scope
 from receiver.admin.dashboard import wording
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.ops import Page, Principal
@@ -101,6 +102,7 @@ class PageRow(NamedTuple):
     path: str
     handler: Handler
     twin: str | None = None
+    allowed: Set[Scope] | None = None  # None: as its twin; without one readers see and admins do
 
 
 class Pages:
@@ -151,6 +153,11 @@ class Visit:
     sessions: Sessions
     row: PageRow
     form: Mapping[str, str] = field(default_factory=dict)  # of a POST
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the forms of a page are for this visitor."""
+        return self.who.scope in ADMINS
 
     @cached_property
     def csrf(self) -> str:

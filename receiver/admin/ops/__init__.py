@@ -13,7 +13,7 @@ from typing import Self
 
 from receiver import ids
 from receiver.admin.ops.access import AccessOps
-from receiver.admin.ops.asking import ChecksUrls, Principal, moment
+from receiver.admin.ops.asking import ADMIN, ChecksUrls, Principal, moment
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.ops.feed import FeedOps
 from receiver.admin.ops.figures import FigureOps, Running
@@ -59,7 +59,7 @@ from receiver.tokens import (
 )
 
 # The doors above take their vocabulary from here, and never reach into the store.
-__all__ = ["ANYTHING", "Begun", "Ops", "Page", "Principal", "Query", "Running", "Watch"]
+__all__ = ["ADMIN", "ANYTHING", "Begun", "Ops", "Page", "Principal", "Query", "Running", "Watch"]
 
 
 @dataclass(frozen=True, slots=True)

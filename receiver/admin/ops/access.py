@@ -15,8 +15,9 @@ from receiver.access import (
     digest_of,
     token_of,
 )
-from receiver.admin.ops.asking import Desk, Principal, moment
-from receiver.errors import Invalid
+from receiver.admin.ops.asking import ADMIN, Desk, Principal, moment
+from receiver.clock import from_datetime
+from receiver.errors import Invalid, NotFound
 from receiver.store.protocol import NewApiToken as Kept
 from receiver.store.protocol import Page, Query
 
@@ -30,9 +31,24 @@ class AccessOps(Desk):
         now = self._clock()
         if known is None or (known.expires_at is not None and known.expires_at <= now):
             return None
-        found = known.token
-        self._uses[found.id] = now
-        return Principal(found.id, found.project, found.scope, found.name)
+        return self._used(known.token, now)
+
+    async def standing(self, name: str) -> Principal | None:
+        """Whom a session stands for, by the name that it began with; None: nobody any more."""
+        if name == ADMIN.name:
+            return ADMIN
+        try:
+            token = await self.store.api_token(name)
+        except NotFound:
+            return None
+        now = self._clock()
+        if token.expires_at is not None and from_datetime(token.expires_at) <= now:
+            return None
+        return self._used(token, now)
+
+    def _used(self, token: ApiToken, now: int) -> Principal:
+        self._uses[token.id] = now
+        return Principal(token.id, token.project, token.scope, token.name)
 
     async def tidy(self) -> None:
         """What is done now and then, and not at each request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from receiver.access import Action, Deed, OnceKey, Scope
 from receiver.clock import Clock, from_datetime, within_reason
@@ -67,6 +67,9 @@ class Principal:
         if query.project not in (None, self.project):
             raise Forbidden(f"This token belongs to the project {self.project!r}.")
         return replace(query, project=self.project)
+
+
+ADMIN: Final = Principal("admin")  # whoever shows the admin token
 
 
 def moment(given: datetime | None, name: str) -> int | None:

@@ -6,7 +6,7 @@ from base64 import urlsafe_b64encode
 
 from receiver.admin.ops.asking import Desk, Principal
 from receiver.clock import to_datetime
-from receiver.errors import Forbidden, Unauthenticated
+from receiver.errors import Unauthenticated
 from receiver.sessions import CODE_LIFE, LIFE, LoginLink, Session, digest_code
 from receiver.store.protocol import EndedSession, NewLogin
 
@@ -19,18 +19,17 @@ class LoginOps(Desk):
         return self._clock()
 
     async def new_login_link(self, who: Principal) -> LoginLink:
-        """A link for a browser, good once and for ten minutes. Raises Forbidden to a project."""
-        if who.project is not None:
-            raise Forbidden("The dashboard shows all projects; this token belongs to one.")
+        """A link that logs in whoever asks for it, good once and for ten minutes."""
         code, now = urlsafe_b64encode(self._random(32)).decode().rstrip("="), self._clock()
-        await self.store.add_login(NewLogin(digest_code(code), now, now + CODE_LIFE))
+        await self.store.add_login(NewLogin(digest_code(code), who.name, now, now + CODE_LIFE))
         return LoginLink(path=f"/login?code={code}", expires_at=to_datetime(now + CODE_LIFE))
 
     async def log_in(self, code: str) -> Session:
         """Burn a link's code. Raises Unauthenticated for one that is used, old or made up."""
-        if not await self.store.take_login(digest_code(code), self._clock()):
+        holder = await self.store.take_login(digest_code(code), self._clock())
+        if holder is None:
             raise Unauthenticated("This link was used before, or is too old. Ask for another.")
-        return self.begin_session("admin")
+        return self.begin_session(holder)
 
     def begin_session(self, name: str) -> Session:
         """A session of somebody who has shown who they are."""

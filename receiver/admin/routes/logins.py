@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.access import ADMINS
+from receiver.access import READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import shown
 from receiver.admin.routes.rows import Row
@@ -27,7 +27,7 @@ class LoginRoutes:
                 "POST",
                 "/v1/login-links",
                 self._new,
-                ADMINS,
+                READERS,
                 "Make a link that logs in to the dashboard, once",
                 answers={201: LoginLink},
             ),

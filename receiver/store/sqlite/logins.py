@@ -21,7 +21,7 @@ class Logins:
         """Keep a login link's digest."""
         await self._write(self._add_login, new)
 
-    async def take_login(self, digest: bytes, now: int) -> bool:
+    async def take_login(self, digest: bytes, now: int) -> str | None:
         """Burn a login link."""
         return await self._write(self._take_login, (digest, now))
 
@@ -38,15 +38,16 @@ class Logins:
 def _add(tx: Transaction, new: NewLogin) -> None:
     tx.connection.execute("DELETE FROM login_codes WHERE expires_at <= ?", (new.now,))
     tx.connection.execute(
-        "INSERT INTO login_codes (digest, expires_at) VALUES (?, ?)", (new.digest, new.expires_at)
+        "INSERT INTO login_codes (digest, holder, expires_at) VALUES (?, ?, ?)",
+        (new.digest, new.holder, new.expires_at),
     )
 
 
-def _take(tx: Transaction, asked: tuple[bytes, int]) -> bool:
+def _take(tx: Transaction, asked: tuple[bytes, int]) -> str | None:
     taken = tx.connection.execute(
-        "DELETE FROM login_codes WHERE digest = ? RETURNING expires_at", asked[:1]
+        "DELETE FROM login_codes WHERE digest = ? RETURNING holder, expires_at", asked[:1]
     ).fetchone()
-    return taken is not None and taken[0] > asked[1]
+    return None if taken is None or taken[1] <= asked[1] else str(taken[0])
 
 
 def _end(tx: Transaction, ended: EndedSession) -> None:

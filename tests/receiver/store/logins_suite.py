@@ -13,6 +13,7 @@ from tests.doubles import START, FakeClock
 from tests.receiver.store.suite import Opener
 
 CODE = digest_code("a code")
+WHO = "tok_0123456789abc"
 
 
 @pytest.mark.anyio
@@ -30,21 +31,23 @@ class LoginsSuite:
         await store.close()
 
     async def test_a_link_is_good_once(self, store: Store) -> None:
-        await store.add_login(NewLogin(CODE, START, START + MINUTE))
+        await store.add_login(NewLogin(CODE, WHO, START, START + MINUTE))
 
-        assert not await store.take_login(digest_code("another"), START)
-        assert await store.take_login(CODE, START + MINUTE - 1)
-        assert not await store.take_login(CODE, START + MINUTE - 1)
+        assert await store.take_login(digest_code("another"), START) is None
+        assert await store.take_login(CODE, START + MINUTE - 1) == WHO
+        assert await store.take_login(CODE, START + MINUTE - 1) is None
 
     async def test_a_link_that_is_over_is_no_good_and_goes_with_the_next(
         self, store: Store
     ) -> None:
-        await store.add_login(NewLogin(CODE, START, START + MINUTE))
-        assert not await store.take_login(CODE, START + MINUTE)
+        await store.add_login(NewLogin(CODE, WHO, START, START + MINUTE))
+        assert await store.take_login(CODE, START + MINUTE) is None
 
-        await store.add_login(NewLogin(CODE, START, START + MINUTE))
-        await store.add_login(NewLogin(digest_code("next"), START + MINUTE, START + 2 * MINUTE))
-        assert not await store.take_login(CODE, START)
+        await store.add_login(NewLogin(CODE, WHO, START, START + MINUTE))
+        await store.add_login(
+            NewLogin(digest_code("next"), WHO, START + MINUTE, START + 2 * MINUTE)
+        )
+        assert await store.take_login(CODE, START) is None
 
     async def test_an_ended_session_is_known_until_it_would_be_over(self, store: Store) -> None:
         await store.end_session(EndedSession("one", START, START + MINUTE))
