@@ -17,6 +17,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,8 +53,8 @@ def verified(secret: bytes, headers: Any, body: bytes, now: float) -> bool:
     return any(hmac.compare_digest(wanted, one) for one in given)
 
 
-def build(seen: Seen) -> Starlette:
-    """The consumer's routes."""
+def build(seen: Seen, answers: Sequence[int] = ()) -> Starlette:
+    """The consumer's routes. `answers`: what each try of an event gets, the last for ever."""
 
     async def take_secret(request: Request) -> Response:
         text = (await request.json())["secret"]
@@ -70,7 +71,8 @@ def build(seen: Seen) -> Starlette:
         seen.events.setdefault(event, payload)
         task = payload["data"].get("task", {}).get("id", "")
         _print({"event": "delivery", "type": payload["type"], "task": task})
-        return Response(status_code=204)
+        tries = min(seen.times[event], len(answers))
+        return Response(status_code=answers[tries - 1] if answers else 204)
 
     async def show(_request: Request) -> Response:
         types = {event: payload["type"] for event, payload in seen.events.items()}
@@ -90,11 +92,11 @@ def _print(line: dict[str, str]) -> None:
     sys.stdout.flush()
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, answers: Sequence[int] = ()) -> None:
     """Serve on loopback until a signal; says when it is ready."""
     listening = socket.create_server(("127.0.0.1", port))
     config = uvicorn.Config(
-        build(Seen()), log_config=None, access_log=False, timeout_graceful_shutdown=2
+        build(Seen(), answers), log_config=None, access_log=False, timeout_graceful_shutdown=2
     )
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     _print({"event": "ready", "url": url})
@@ -104,4 +106,6 @@ async def serve(port: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m submitter.consumer", description=__doc__)
     parser.add_argument("--port", type=int, default=0)
-    asyncio.run(serve(parser.parse_args().port))
+    parser.add_argument("--answers", default="", help="statuses, try by try: 503,204")
+    given = parser.parse_args()
+    asyncio.run(serve(given.port, [int(word) for word in given.answers.split(",") if word]))

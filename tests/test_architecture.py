@@ -146,6 +146,7 @@ DRAWING: Final = """\
     receiver.cli                typer
     receiver.__main__
     submitter.demo              httpx
+    submitter.trigger           httpx
     submitter.reconciler
     submitter.cli.*             typer rich anyio stamina
     submitter

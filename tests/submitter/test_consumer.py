@@ -107,8 +107,8 @@ def test_before_it_has_a_secret_nothing_holds() -> None:
 
 
 @asynccontextmanager
-async def consumer() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(build(Seen()))
+async def consumer(*answers: int) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(build(Seen(), answers))
     async with httpx.AsyncClient(transport=transport, base_url="http://consumer") as client:
         assert (await client.post("/secret", json={"secret": SECRET})).status_code == 204
         yield client
@@ -152,3 +152,15 @@ async def test_an_event_that_is_about_no_task_is_taken_too() -> None:
         given = headers(ours, body, at=int(time.time()))
         assert (await client.post("/hooks", content=body, headers=given)).status_code == 204
         assert (await client.get("/seen")).json()["times"] == {"evt_1": 1}
+
+
+async def test_each_event_is_answered_try_by_try_as_it_was_told() -> None:
+    async with consumer(503, 410, 204) as client:
+        seen = []
+        for event in ("evt_1", "evt_1", "evt_2", "evt_1", "evt_1"):
+            body = payload()
+            given = headers(ours, body, event=event, at=int(time.time()))
+            seen.append((await client.post("/hooks", content=body, headers=given)).status_code)
+        assert seen == [503, 410, 503, 204, 204]
+        unsigned = await client.post("/hooks", content=payload(), headers={"webhook-id": "evt_3"})
+        assert unsigned.status_code == 400
