@@ -64,9 +64,10 @@ KEEPALIVE_S: Final = 4.0
 
 # The session's own timeout is off: it rounds up to whole seconds. `send` keeps the deadline.
 _NO_TIMEOUT: Final = ClientTimeout(total=None, connect=None, sock_read=None, sock_connect=None)
-_MOST_MESSAGES: Final = 100  # heads in answer to one request, 1xx included
+_MOST_HEADS: Final = 100  # in answer to one request, 1xx included
 _MOST_BYTES: Final = 1 << 20  # on the wire; any sane answer is cut by the body's cap long before
 _INLINE_BODY: Final = 1 << 20  # aiohttp warns when it is handed more bytes at once
+_HEAD_ENDS: Final = re.compile(rb"\n\r?\n")
 _STALE: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 _SECRET_NAME: Final = re.compile(
     r"auth|cookie|credential|key|pass|pwd|secret|session|signature|token|jwt", re.IGNORECASE
@@ -193,37 +194,65 @@ class _Flooded(Exception):
 
 
 class _BoundedHandler(ResponseHandler):
-    """A connection that hears only so much per request.
+    """A connection that hears one answer per request, and only so much.
 
     aiohttp bounds a head and we cut the body, but 1xx answers, padding between answers and chunk
     extensions are free. Under uvloop one endpoint that flooded us with 1xx held the loop for
     seconds, and with it every other delivery.
     """
 
-    _messages = 0
     _bytes = 0
+    _heads = 0
+    _is_answered = False  # the head of the answer is there
+    _end = b""  # of what came before that: a head may end in the middle of its last line
 
     def set_response_params(self, **options: Any) -> None:
-        self._messages = self._bytes = 0
+        self._bytes = self._heads = 0
+        self._is_answered, self._end = False, b""
         super().set_response_params(**options)
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
-        if self._bytes > _MOST_BYTES:
+        if data and self._is_answered and self._is_whole():
+            # The next request on this connection would take it for its own answer.
+            self.force_close()
+            self._drop()
+        elif self._bytes > _MOST_BYTES:
             self._give_up()
-        else:
+        elif not data or (data := self._past_heads(data)):  # aiohttp resumes with no data
             super().data_received(data)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        self._messages += 1
-        if self._messages > _MOST_MESSAGES:
-            self._give_up()
-        else:
-            super().feed_data(data, size)
+        self._is_answered = data[0].code >= 200
+        super().feed_data(data, size)
+
+    def _past_heads(self, data: bytes) -> bytes:
+        """Hear each head by itself; what follows the last one is left.
+
+        What follows may be broken, a 204 with a body for one, and aiohttp forgets the answer then.
+        """
+        while not self._is_answered and (end := _HEAD_ENDS.search(self._end + data)):
+            self._heads += 1
+            if self._heads > _MOST_HEADS:
+                self._give_up()
+                return b""
+            at = end.end() - len(self._end)
+            self._end = b""
+            super().data_received(data[:at])
+            data = data[at:]
+        self._end = (self._end + data)[-2:]
+        return data  # also what is only a part of a head
+
+    def _is_whole(self) -> bool:
+        return self._payload is None or self._payload.is_eof()
 
     def _give_up(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
             self.set_exception(_Flooded())
+            self._drop()
+
+    def _drop(self) -> None:
+        if self.transport is not None:
             self.transport.abort()
 
 

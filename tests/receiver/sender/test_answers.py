@@ -154,14 +154,36 @@ async def test_no_head_within_the_deadline_is_a_timeout(handler: Handler) -> Non
         (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart"), b"part"),
         (resetting(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"), b""),
         (breaking(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n"), b""),
+        (answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), b""),
     ],
-    ids=["stalls", "cut", "reset", "bad chunk"],
+    ids=["stalls", "cut", "reset", "bad chunk", "bad chunk at once"],
 )
 async def test_a_2xx_in_time_is_success_whatever_its_body_does(
     handler: Handler, body: bytes
 ) -> None:
     outcome = await answered(handler, deadline_s=HASTY)
     assert (outcome.failure, outcome.truncated, outcome.response_body) == (None, True, body)
+
+
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\n"
+
+
+@pytest.mark.parametrize(
+    ("handler", "body"),
+    [
+        (answering(NO_CONTENT + b"Content-Length: 5\r\n\r\nhello"), b""),
+        (answering(NO_CONTENT + b"\r\nhello"), b""),
+        (breaking(NO_CONTENT + b"\r", b"\nhello"), b""),
+        (breaking(NO_CONTENT, b"\r\nhello"), b""),
+        (breaking(NO_CONTENT + b"\r\n", b"hello"), b""),
+        (answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokay"), b"ok"),
+        (answering(b"\r\nHTTP/1.1 103 Early Hints\r\n\r\n" + OK + b"ay"), b"ok"),
+    ],
+    ids=["204", "no length", "torn", "torn before", "late", "too long", "after hints"],
+)
+async def test_what_follows_an_answer_takes_nothing_from_it(handler: Handler, body: bytes) -> None:
+    outcome = await answered(handler)
+    assert (outcome.failure, outcome.truncated, outcome.response_body) == (None, False, body)
 
 
 async def test_a_dripping_2xx_is_success_at_the_deadline() -> None:

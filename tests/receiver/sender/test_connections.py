@@ -19,9 +19,11 @@ from tests.receiver.sender.remotes import (
     OK,
     answered,
     answering,
+    breaking,
     canary,
     certificate,
     flooding,
+    one_turn,
     request,
     sent,
     serving,
@@ -96,6 +98,25 @@ async def test_a_cut_connection_is_not_used_again() -> None:
     async with serving(handle) as port:
         assert all(outcome.truncated for outcome in await twice(port))
     assert connections == [1, 1]
+
+
+@pytest.mark.parametrize("unasked", [OK, b"HTTP/1.1 408 Too Late\r\n\r\n", b"noise"])
+async def test_what_comes_unasked_is_nobodys_answer(unasked: bytes) -> None:
+    said = asyncio.Event()
+    answers = [OK, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"]
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await breaking(answers.pop(0), unasked)(reader, writer)
+        await one_turn()
+        said.set()
+        await reader.read()
+
+    async with serving(handle) as port, Sender(Guard(LOOPBACK)) as sender:
+        url = f"http://127.0.0.1:{port}/"
+        first = await sender.send(url, BODY, HEADERS)
+        await said.wait()
+        second = await sender.send(url, BODY, HEADERS)
+    assert [first.status, second.status] == [200, 500]
 
 
 async def test_cookies_are_forgotten() -> None:
