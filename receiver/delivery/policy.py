@@ -26,7 +26,7 @@ HOLD_CAP: Final = HOUR
 _THROTTLING: Final = frozenset({429, 502, 504})
 _HOLDING: Final = frozenset({429, 503})
 _REFUSING: Final = frozenset({400, 409, 413, 422})
-_DELTA: Final = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_DELTA: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def parse_retry_after(value: str, now_ms: int) -> int | None:
     """Milliseconds to wait, at most 24 h; None if the header says nothing one can follow."""
     text = value.strip()
     if _DELTA.fullmatch(text):
-        return min(round(float(text) * SECOND), RETRY_AFTER_CAP)
+        return round(min(float(text) * SECOND, RETRY_AFTER_CAP))  # any number of digits is one
     moment = _http_date(text)
     return None if moment is None else min(max(moment - now_ms, 0), RETRY_AFTER_CAP)
 

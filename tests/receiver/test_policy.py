@@ -158,6 +158,9 @@ def test_retry_after_never_shortens_a_long_delay() -> None:
         ("Sun, 99 Nov 1994 08:49:37 GMT", None),
         ("Mon, 01 Jan 0001 00:00:00 +2359", DAY),  # two digits mean 2001
         ("Fri, 31 Dec 9999 23:59:59 -2359", DAY),
+        ("9" * 400, DAY),
+        ("0.5", 500),
+        ("٥", None),
         ("tomorrow", None),
         ("+5", None),
         (".5", None),
