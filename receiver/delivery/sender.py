@@ -73,6 +73,11 @@ _SECRET_NAME: Final = re.compile(
     r"auth|cookie|credential|key|pass|pwd|secret|session|signature|token|jwt", re.IGNORECASE
 )
 _SECRET_VALUE: Final = re.compile(r"(?:bearer|basic|digest|whsec_|whsk_)\b", re.IGNORECASE)
+# Ours to write, and nobody else's (receiver/endpoints.py).
+_PLAIN: Final = {"host", "user-agent", "accept-encoding", "content-length", "content-type"} | {
+    "webhook-id",
+    "webhook-timestamp",
+}
 _SHORTEST_SECRET: Final = 8  # characters; shorter words, such as Bearer, may stand in any answer
 _DECISIVE: Final = (ConnectionBlocked, ssl.SSLError)  # what they are wrapped in says less
 _UNPRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
@@ -213,7 +218,7 @@ class _BoundedHandler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
-        if data and self._is_answered and self._is_whole():
+        if data and self._is_answered and (self._payload is None or self._payload.is_eof()):
             # The next request on this connection would take it for its own answer.
             self.force_close()
             self._drop()
@@ -242,9 +247,6 @@ class _BoundedHandler(ResponseHandler):
             data = data[at:]
         self._end = (self._end + data)[-2:]
         return data  # also what is only a part of a head
-
-    def _is_whole(self) -> bool:
-        return self._payload is None or self._payload.is_eof()
 
     def _give_up(self) -> None:
         if self.transport is not None and not self.transport.is_closing():
@@ -487,7 +489,7 @@ def _secrets_of(headers: CIMultiDict[str]) -> Iterator[bytes]:
 
 
 def _is_secret(name: str, value: str) -> bool:
-    return _is_secret_name(name) or _SECRET_VALUE.match(value) is not None
+    return name not in _PLAIN and (_is_secret_name(name) or bool(_SECRET_VALUE.match(value)))
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ import hmac
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -22,6 +23,7 @@ ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature
 TOLERANCE: Final = 300
 
 _SEED: Final = 32
+_READY: Final = 1_024  # keys that were used last
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 _UNIX_SECONDS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
@@ -174,6 +176,8 @@ def _shared(secret: str) -> bytes:
     return _material(secret, SHARED)
 
 
+# Kept ready, since every attempt signs: making an Ed25519 key takes longer than its signature.
+@lru_cache(maxsize=_READY)
 def _private(whsk: str) -> Ed25519PrivateKey:
     raw = _material(whsk, PRIVATE)
     if len(raw) not in (_SEED, 2 * _SEED):
@@ -195,6 +199,7 @@ def _public(whpk: str) -> Ed25519PublicKey:
     return Ed25519PublicKey.from_public_bytes(raw)
 
 
+@lru_cache(maxsize=_READY)
 def _material(text: str, prefix: str) -> bytes:
     raw = _decoded(text.removeprefix(prefix))
     if not raw:
