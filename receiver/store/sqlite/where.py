@@ -33,7 +33,9 @@ class Where:
     def one_of(self, column: str, values: Sequence[str] | None) -> None:
         """The column has one of these values; None does not filter."""
         if values is not None:
-            marks = ", ".join("?" * len(values))
+            # Of no value it can't be: but `IN ()` is SQLite's alone, and leaves no use for an index
+            # that a statement insists on, which then has "no query solution".
+            marks = ", ".join("?" * len(values)) or "NULL"
             self.add(f"{column} IN ({marks})", *values)
 
     def since_until(self, column: str, query: Query) -> None:

@@ -15,7 +15,7 @@ from receiver.clock import HOUR, MINUTE, SECOND, to_datetime
 from receiver.deliveries import Failure, State
 from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
-from receiver.repair import Job, JobKind, JobState, Repair
+from receiver.repair import Counted, Job, JobKind, JobState, Repair
 from receiver.store.protocol import Claimed, NewJob, Query, Store
 from tests.doubles import START, FakeClock, sent
 from tests.make import endpoint, settled, success, uuid
@@ -408,6 +408,18 @@ class JobsSuite:
     async def test_what_is_no_id_is_not_found(self, store: Store, asked: dict[str, Any]) -> None:
         with pytest.raises(NotFound):
             await store.count_repair(repair(states=[State.SUCCEEDED], **asked))
+
+    @pytest.mark.parametrize("state", [State.SUCCEEDED, State.DEAD])
+    async def test_a_pattern_of_types_that_matches_none_counts_none(
+        self, store: Store, clock: FakeClock, state: State
+    ) -> None:
+        await queued(store, 2)
+        for claimed in await claim(store, clock()):
+            await store.settle(settled(claimed, state, now=clock()))
+        asked = repair(states=[state], event_type="result.nothing,")
+        assert await store.count_repair(asked) == Counted(count=0, complete=True)
+        done, sent = await drain(store, clock, await begin(store, asked, clock()))
+        assert (done.state, done.done, sent) == (JobState.DONE, 0, [])
 
     # Recover
 
