@@ -22,6 +22,7 @@ from receiver import refusals
 from receiver.access import LEDGER, Scope
 from receiver.admin.api import Api
 from receiver.admin.openapi.document import described, operation_id
+from receiver.admin.openapi.meanings import FIELDS
 from receiver.admin.openapi.page import bounds_of, kind_of, prose, rendered
 from receiver.admin.openapi.public import CODES
 from receiver.admin.openapi.schemas import refs_in
@@ -126,6 +127,30 @@ def test_fields_may_be_added_to_what_is_answered() -> None:
     bodies = {row.body.__name__ for row in TABLE if row.body is not None}
     closed = {name for name, found in SCHEMAS.items() if found.get("additionalProperties") is False}
     assert closed == bodies
+
+
+EXPLAINED: Final = [
+    *sorted({row.body.__name__ for row in TABLE if row.body is not None}),
+    *("Task", "Result", "Callback", "Endpoint", "Delivery", "Attempt", "Job", "Replayed"),
+]
+OBVIOUS: Final = {"id", "name", "description", "kind", "error", "platform", "scope", "status"}
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_fields_are_explained(name: str) -> None:
+    fields = SCHEMAS[name]["properties"]
+    said = str(SCHEMAS[name].get("description"))
+    obvious = {field for field in fields if field in OBVIOUS or field.endswith("_id")}
+    told = {field for field, found in fields.items() if "description" in found or field in said}
+    assert {*fields} - told - obvious - {"state", "endpoint", "task", "event_type"} == set()
+
+
+def test_only_fields_that_there_are_are_explained() -> None:
+    names = {field for found in SCHEMAS.values() for field in found.get("properties", ())}
+    names |= {f"{one}.{field}" for one in SCHEMAS for field in SCHEMAS[one].get("properties", ())}
+    assert {*FIELDS} - names == set()
+    explained = SCHEMAS["MediaView"]["properties"]["url"]["description"]
+    assert explained == FIELDS["MediaView.url"] != FIELDS["url"]
 
 
 # Problems

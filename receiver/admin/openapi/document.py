@@ -13,6 +13,7 @@ from typing import Any, Final
 from receiver import __version__
 from receiver.access import Scope
 from receiver.admin.openapi import problems
+from receiver.admin.openapi.meanings import explained
 from receiver.admin.openapi.public import ANSWERS, public
 from receiver.admin.openapi.schemas import Kind, schemas_of
 from receiver.admin.routes.parameters import HEADERS, QUERY
@@ -31,7 +32,8 @@ def described(rows: Sequence[Row]) -> Described:
     """The description of these routes, of the public ones, and of what goes downstream."""
     answers = _models(body for row in rows for status in row.answers for body in row.bodies(status))
     bodies = _models(row.body for row in rows)
-    refs, schemas = schemas_of(bodies, answers, [*ANSWERS, *PAYLOADS.values()])
+    refs, found = schemas_of(bodies, answers, [*ANSWERS, *PAYLOADS.values()])
+    schemas = explained({"Problem": problems.PROBLEM, **found})
     paths = public(refs)
     for row in rows:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, refs)
@@ -43,7 +45,7 @@ def described(rows: Sequence[Row]) -> Described:
         "paths": dict(sorted(paths.items())),
         "webhooks": {name: {"post": _webhook(name, refs[kind])} for name, kind in PAYLOADS.items()},
         "components": {
-            "schemas": {"Problem": problems.PROBLEM, **schemas},
+            "schemas": schemas,
             "responses": {
                 f"Problem{status}": problems.response(status, codes)
                 for status, codes in problems.codes().items()
