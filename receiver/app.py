@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -122,14 +123,16 @@ def build(
         journal=_request_journal(log, answers),
         static_keys=listed(settings.static_keys),
     )
+    api, pages = _doors(settings, store, ops, clock)
     routes = [
         Route("/webhooks/{platform}", ingest),
         *_probes(store, worker),
-        *_doors(settings, store, ops, clock),
+        *api.routes(),
+        *pages.routes(),
     ]
     app = Starlette(
         routes=routes,
-        exception_handlers=dict(EXCEPTION_HANDLERS),
+        exception_handlers={**EXCEPTION_HANDLERS, 404: _lost(pages)},
         lifespan=_lifespan(store, ops, worker, retention, jobs, alerts, clock, log),
     )
     # A redirect would carry the token in its Location.
@@ -137,13 +140,23 @@ def build(
     return Service(app, ingest, ops, worker, retention, jobs, alerts)
 
 
-def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> list[Route]:
+def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> tuple[Api, Dashboard]:
     sessions = Sessions(ops, SessionBox(settings.admin_token or new_key()), store.instance)
     auth = Auth(ops, settings.admin_token, sessions)
     api = Api(ops, auth)
     failures = FailureLimit(clock, LOGINS)
-    pages = Dashboard(ops, auth, sessions, api.table(), failures.note)
-    return [*api.routes(), *pages.routes()]
+    return api, Dashboard(ops, auth, sessions, api.table(), failures.note)
+
+
+def _lost(pages: Dashboard) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def lost(request: Request, error: Exception) -> Response:
+        page = pages.lost(request)
+        if page is not None:
+            return page
+        refused: Response = await EXCEPTION_HANDLERS[HTTPException](request, error)
+        return refused
+
+    return lost
 
 
 def _retention(settings: Settings, store: Store, clock: Clock, log: Log) -> Retention:

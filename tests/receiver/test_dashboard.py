@@ -403,6 +403,27 @@ async def test_each_file_is_what_its_page_says_that_it_is(
     assert plain.headers["cache-control"] == "no-cache"
 
 
+async def test_a_person_who_is_lost_gets_a_page_and_a_program_a_problem(
+    receiver: Assembled,
+) -> None:
+    for path, accept, kind in (
+        ("/nowhere", "text/html,*/*", "text/html; charset=utf-8"),
+        ("/nowhere", "application/json", "application/problem+json"),
+        ("/v1/nowhere", "text/html", "application/problem+json"),
+        ("/static/nowhere", "text/html", "application/problem+json"),
+    ):
+        answer = await receiver.stranger.get(path, headers={"accept": accept})
+        assert (answer.status_code, answer.headers["content-type"]) == (404, kind)
+        assert ("content-security-policy" in answer.headers) == kind.startswith("text/html")
+
+
+async def test_the_navigation_leads_to_the_api(browser: httpx.AsyncClient) -> None:
+    page = (await browser.get("/")).text
+    for path in re.findall('<li><a href="([^"]+)"', page):
+        assert (await browser.get(path)).status_code == 200
+    assert '<a href="/docs">' in page
+
+
 async def test_there_are_no_other_files(receiver: Assembled) -> None:
     for name in ("nothing.css", "..%2fassets.py", ".", "%00", "htmx.min.js/x"):
         assert (await receiver.stranger.get(f"/static/{name}")).status_code == 404

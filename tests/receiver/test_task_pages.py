@@ -66,12 +66,12 @@ async def test_a_task_tells_its_story_newest_first(
     assert told == [
         f"result.failed given up after 1 attempts at {ours.id}",
         "Complete 1 succeeded, 1 failed",
-        "Result 2 failed timeoutProvider, callback",
-        "Callback recorded callback from 203.0.113.7",
+        "Result 2 failed timeoutProvider, by callback",
+        "Callback recorded from 203.0.113.7",
         "Overdue its deadline has passed",
         f"result.succeeded delivered to {ours.id}",
-        "Result 1 callback",
-        "Callback recorded, 2 times callback from 203.0.113.7",
+        "Result 1 by callback",
+        "Callback recorded, 2 times from 203.0.113.7",
         "Registered",
     ]
 

@@ -35,6 +35,7 @@ from receiver.errors import Refusal, StoreUnavailable, Unauthenticated
 from receiver.sessions import Session
 
 MAX_FORM: Final = 256 << 10  # bytes
+API: Final = "/docs"  # a page beside ours
 A_YEAR: Final = 365 * 24 * 3_600  # seconds
 
 Note = Callable[[str], int | None]  # a failure of this address; seconds to wait, if too many
@@ -53,7 +54,8 @@ class Dashboard:
         self._twins = {row.path: row for row in twins if row.method == "GET"}
         self._assets = Assets()
         self._table = self.table()
-        self._pages = Pages(self._assets, [row.path for row in self._table if row.method == "GET"])
+        paths = [row.path for row in self._table if row.method == "GET"]
+        self._pages = Pages(self._assets, [*paths, *(self._twins.keys() & {API})])
 
     def table(self) -> Sequence[PageRow]:
         """Every page and form."""
@@ -129,6 +131,13 @@ class Dashboard:
         visit.form = form_of(await visit.request.body())
         header = visit.request.headers.get("x-csrf-token", "")
         self._sessions.check_csrf(visit.session, header or visit.form.get("csrf", ""))
+
+    def lost(self, request: Request) -> Response | None:
+        """What a person sees where there is nothing; None for a program."""
+        is_page = not request.url.path.startswith(("/v1/", "/webhooks/", "/static/"))
+        if not is_page or "text/html" not in request.headers.get("accept", ""):
+            return None
+        return self._pages.answer("lost.html", 404, theme=theme_of(request))
 
     def _turn_away(self, request: Request) -> Response:
         is_safe = request.method in SAFE

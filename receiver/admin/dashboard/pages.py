@@ -82,6 +82,7 @@ NAVIGATION: Final[Sequence[Sequence[Entry]]] = (
         Entry("/tokens", "API tokens", "key"),
         Entry("/settings", "Settings", "sliders"),
         Entry("/health", "Health", "pulse"),
+        Entry("/docs", "API", "braces"),
     ),
 )
 

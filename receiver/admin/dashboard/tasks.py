@@ -22,6 +22,7 @@ from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Kind
 from receiver.results import Result
 from receiver.tasks import Status, SubmitState, Task
+from receiver.tokens import Source
 
 LISTED: Final = 50  # callbacks and deliveries that a task's page shows; the rest has its own list
 READ: Final = 8  # callbacks whose bodies it shows
@@ -119,17 +120,17 @@ def _steps(
 def _of_result(result: Result) -> Step:
     late = ", after the task was complete" if result.late else ""
     if result.error is None:
-        return Step(
-            result.received_at, Kind.SUCCEEDED, f"Result {result.index + 1}{late}", result.source
-        )
+        text = f"Result {result.index + 1}{late}"
+        return Step(result.received_at, Kind.SUCCEEDED, text, f"by {result.source}")
     text = f"Result {result.index + 1} failed{late}"
-    return Step(result.received_at, Kind.FAILED, text, f"{result.error.code}, {result.source}")
+    return Step(result.received_at, Kind.FAILED, text, f"{result.error.code}, by {result.source}")
 
 
 def _of_callback(callback: Callback) -> Step:
     repeats = f", {callback.repeats + 1} times" if callback.repeats else ""
     text = f"Callback {callback.outcome}{repeats}"
-    detail = callback.reason or f"{callback.source} from {callback.remote}"
+    by = "" if callback.source == Source.CALLBACK else f" by {callback.source}"
+    detail = callback.reason or f"from {callback.remote}{by}"
     href = f"/callbacks/{callback.id}"
     return Step(callback.received_at, callback.outcome, text, detail, href)
 

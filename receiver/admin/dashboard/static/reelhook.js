@@ -184,6 +184,8 @@
     showZone();
     enliven(document);
     showLive();
+    // On a narrow screen the pages stand in a row that scrolls.
+    document.querySelector(".side nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
     follow();
   });
 })();
