@@ -159,7 +159,12 @@ async def test_what_the_door_refused_is_counted(
         (wording.link("java\nscript:x"), None),
         (wording.pretty('{"a":1}'), '{\n  "a": 1\n}'),
         (wording.pretty("no json"), "no json"),
-        (wording.pretty("[" * 100_000), "[" * 100_000),
+        (wording.pretty("[" * 10_000), "[" * 10_000),
+        (wording.pretty("x" * 16_003), f"{'x' * 16_000}\n… and 3 more characters"),
+        (
+            wording.pretty({"a": "x" * 2_001}),
+            '{\n  "a": "' + "x" * 200 + '… (2,001 characters)"\n}',
+        ),
         (
             wording.pretty({"url": "https://a.example/?apiKey=secret"}),
             '{\n  "url": "https://a.example/?apiKey=[redacted]"\n}',
@@ -168,3 +173,10 @@ async def test_what_the_door_refused_is_counted(
 )
 def test_figures_are_written_for_people(found: str | None, told: str | None) -> None:
     assert found == told
+
+
+def test_what_is_deeper_than_anybody_could_read_is_shown_as_it_is() -> None:
+    deep: object = "bottom"
+    for _ in range(600):
+        deep = [deep]
+    assert "bottom" in wording.pretty(deep)

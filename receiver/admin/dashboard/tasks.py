@@ -26,7 +26,6 @@ from receiver.tokens import Source
 
 LISTED: Final = 50  # callbacks and deliveries that a task's page shows; the rest has its own list
 READ: Final = 8  # callbacks whose bodies it shows
-BODY: Final = 16_000  # characters of each
 
 
 class Step(NamedTuple):
@@ -77,10 +76,7 @@ class TaskPages:
         )
 
     async def _body(self, visit: Visit, callback_id: str) -> str | None:
-        body = (await self._ops.callback(visit.who, callback_id)).body
-        if body is not None and len(body) > BODY:
-            return f"{body[:BODY]}\n… and {len(body) - BODY:,} more characters"
-        return body
+        return (await self._ops.callback(visit.who, callback_id)).body
 
     async def _reconcile(self, visit: Visit) -> Response:
         task = await self._ops.reconcile_task(visit.who, visit.id())

@@ -50,6 +50,9 @@ STATES: Final[Mapping[str, tuple[str, str]]] = {
     "running": ("busy", "half"),
     "done": ("good", "check"),
 }
+MOST: Final = 16_000  # characters of a text that a page shows
+LONG: Final = 2_000  # of one text within JSON
+SHORT: Final = 200  # that are left of a longer one
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "m"), (1, "s"))
 
 
@@ -155,13 +158,33 @@ def link(url: str | None) -> str | None:
 
 
 def pretty(found: Any) -> str:
-    """JSON for reading, without a credential of ours; a text that is no JSON as it is."""
-    if isinstance(found, str):
-        try:
+    """JSON for reading, without a credential of ours; a text that is no JSON as it is.
+
+    Long texts within it, such as images, are cut: nobody reads them, and pages stay small.
+    """
+    try:
+        if isinstance(found, str):
             found = json.loads(found)
-        except (ValueError, RecursionError):
-            return redact(str(found))
-    return redact(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        text = json.dumps(_shortened(found), indent=2, ensure_ascii=False, default=str)
+    except (ValueError, RecursionError):  # no JSON, or deeper than anybody could read it
+        text = str(found) if isinstance(found, str) else json.dumps(found, default=str)
+    return cut(redact(text))
+
+
+def _shortened(found: Any) -> Any:
+    if isinstance(found, str):
+        return found if len(found) <= LONG else f"{found[:SHORT]}… ({len(found):,} characters)"
+    if isinstance(found, Mapping):
+        return {name: _shortened(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [_shortened(value) for value in found]
+    return found
+
+
+def cut(text: str) -> str:
+    """The beginning of a long text."""
+    left = len(text) - MOST
+    return text if left <= 0 else f"{text[:MOST]}\n… and {left:,} more characters"
 
 
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
