@@ -169,7 +169,8 @@ class Window:
 @contextmanager
 def window(stage: Stage, browser: Browser, width: int = 1280, **options: Any) -> Iterator[Window]:
     """A window with cookies of its own. What it complained of fails the test."""
-    context = browser.new_context(viewport={"width": width, "height": HEIGHT}, **options)
+    options = {"viewport": {"width": width, "height": HEIGHT}, **options}
+    context = browser.new_context(**options)
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
     found = Window(stage, context, page)
