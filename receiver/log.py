@@ -42,6 +42,17 @@ def configure(level: str, style: str) -> Log:
     return log
 
 
+def for_tests() -> Log:
+    """The lines go to the standard library's logger `reelhook`, which pytest shows of a test that
+    fails; nothing of the process is configured."""
+    log: Log = structlog.wrap_logger(
+        logging.getLogger("reelhook"),
+        processors=[structlog.processors.format_exc_info, structlog.processors.LogfmtRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+    ).bind()
+    return log
+
+
 class Unfailing:
     """A stream whose failures are nobody's.
 

@@ -94,7 +94,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLDS)
     networks, listening = settings.networks, open_sockets(settings)
-    guard = Guard(networks, ourselves=_ourselves(listening))
+    guard = Guard(networks, ourselves=ourselves_of(listening))
     check_alert_url(guard, settings.alert_url)
     sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
     store = await SqliteStore.open(
@@ -117,7 +117,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
                 log=log,
                 public_url=listening.public_url,
             )
-            door = FrontDoor(service, log, _public_port(listening, settings))
+            door = FrontDoor(service, log, public_port(listening, settings))
             gc.collect()
             gc.freeze()
             forced = await serve(
@@ -143,12 +143,14 @@ def _stop(service: Service, patience: _Patience, grace: float) -> None:
     patience.end_in(grace)
 
 
-def _ourselves(listening: Listening) -> Ourselves:
+def ourselves_of(listening: Listening) -> Ourselves:
+    """What no delivery may lead to."""
     urls = (listening.public_url, listening.url, listening.admin_url)
     return Ourselves.at(urls, [bound.getsockname()[:2] for bound in listening.sockets])
 
 
-def _public_port(listening: Listening, settings: Settings) -> int | None:
+def public_port(listening: Listening, settings: Settings) -> int | None:
+    """The port that shows the public routes alone, if there is one."""
     if settings.admin_port is None:
         return None
     port: int = listening.sockets[0].getsockname()[1]

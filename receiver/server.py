@@ -12,6 +12,7 @@ import contextlib
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from functools import partial
 from types import FrameType
@@ -100,7 +101,10 @@ class ReelhookServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Take the signals while serving. uvicorn's own raises them again afterwards, which would
-        end the process before the store is closed."""
+        end the process before the store is closed. A thread beside the main one gets none."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         previous = {sig: signal.signal(sig, self.handle_exit) for sig in HANDLED_SIGNALS}
         try:
             yield
@@ -149,9 +153,11 @@ async def serve(
     on_stop: Callable[[], None] = lambda: None,
     journal: Journal = lambda _counts: None,
     grace: float = GRACE,
+    until: asyncio.Event | None = None,
 ) -> bool:
-    """Serve until a signal; returns after the open requests were answered or the grace is over.
+    """Serve until a signal, or until `until` is set.
 
+    Returns after the open requests were answered or the grace is over.
     True: a second signal wants the end at once, so nothing more is to be waited for.
     `journal` hears how many were refused before they were requests, by code. `grace` is in seconds.
     """
@@ -174,8 +180,16 @@ async def serve(
         backlog=BACKLOG,
     )
     server = ReelhookServer(config, gate, on_ready, on_stop, journal)
+    watch = None if until is None else asyncio.create_task(_stop_at(until, server))
     await server.serve(sockets)
+    if watch is not None:
+        watch.cancel()
     return server.force_exit
+
+
+async def _stop_at(until: asyncio.Event, server: uvicorn.Server) -> None:
+    await until.wait()
+    server.should_exit = True
 
 
 def run(main: Coroutine[Any, Any, object]) -> None:

@@ -129,6 +129,8 @@ DRAWING: Final = """\
     receiver.journal            starlette
     receiver.app                starlette
     receiver.serve
+    receiver.inprocess
+    receiver.testing            pytest anyio
     receiver.doctor.*
     receiver.cli.help           typer
     receiver.cli.table          rich
@@ -148,6 +150,7 @@ DRAWING: Final = """\
     submitter.demo              httpx
     submitter.trigger           httpx
     submitter.reconciler
+    submitter.testing           pytest anyio httpx
     submitter.cli.*             typer rich anyio stamina
     submitter
 """
@@ -324,10 +327,11 @@ def acyclic(built: House) -> Iterator[str]:
 
 
 def eager(built: House) -> Iterator[str]:
-    """Only commands import in function bodies, so that `--help` is quick."""
+    """Only commands import in function bodies, so that `--help` is quick, and plugins of pytest,
+    which every session of their environment imports."""
     for name, module in built.modules.items():
         place = built.place(name)
-        if place is None or "typer" in place.foreign:
+        if place is None or place.foreign & {"typer", "pytest"}:
             continue
         for imported in module.imports:
             if imported.lazy:

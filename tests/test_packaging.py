@@ -95,6 +95,7 @@ def test_the_entry_points(wheel: Path) -> None:
     text = ZipFile(wheel).read(name).decode()
     assert "[console_scripts]\nreelhook = receiver.cli:main\n" in text
     assert "[reelhook.commands]\nsubmitter = submitter.cli:app\n" in text
+    assert "[pytest11]\nreelhook_receiver = receiver.testing\n" in text
 
 
 def test_locks_pin_what_is_declared_with_hashes_and_name_no_registry() -> None:

@@ -1,0 +1,66 @@
+"""Floor 5, assembly: a receiver within another program's process, on sockets of its own.
+
+It leaves the process as it was: no signal, no log set-up, no tuning. `reelhook serve` is for use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from receiver.app import FrontDoor, build
+from receiver.clock import SteadyClock, wall_clock
+from receiver.delivery.guard import Guard
+from receiver.delivery.sender import Sender
+from receiver.log import Log
+from receiver.serve import Listening, open_sockets, ourselves_of, public_port
+from receiver.server import serve
+from receiver.settings import Settings, listed
+from receiver.store.seal import Seal
+from receiver.store.sqlite import SqliteStore
+
+GRACE: Final = 1.0  # seconds for what is still asked at the end
+
+
+@asynccontextmanager
+async def receiving(settings: Settings, log: Log) -> AsyncIterator[Listening]:
+    """A receiver until the end of the block. Raises CannotStart."""
+    listening = open_sockets(settings)
+    guard = Guard(settings.networks, ourselves=ourselves_of(listening))
+    seal = Seal(listed(settings.encryption_keys))
+    path = settings.database_path
+    async with (
+        await SqliteStore.open(path, clock=wall_clock, notice=log.warning, seal=seal) as store,
+        Sender(guard, deadline_s=settings.delivery_deadline) as sender,
+    ):
+        service = build(
+            settings,
+            store=store,
+            sender=sender,
+            guard=guard,
+            clock=SteadyClock(),
+            wall=wall_clock,
+            log=log,
+            public_url=listening.public_url,
+        )
+        door = FrontDoor(service, log, public_port(listening, settings))
+        ready, stop = asyncio.Event(), asyncio.Event()
+        serving = asyncio.create_task(
+            serve(
+                door,
+                listening.sockets,
+                forwarded_allow_ips=settings.forwarded_allow_ips,
+                on_ready=ready.set,
+                on_stop=service.ops.stop_waiting,
+                grace=GRACE,
+                until=stop,
+            )
+        )
+        try:
+            await ready.wait()
+            yield listening
+        finally:
+            stop.set()
+            await serving
