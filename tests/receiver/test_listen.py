@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from receiver import listen
+from receiver.cli.listening import _as_lines
 from receiver.client import ApiRefused, Asked, Client, Heard, Unreachable
 from receiver.delivery.signing import new_secret, verify
 from receiver.feed import Place, Told
@@ -325,6 +326,7 @@ async def test_after_a_drop_it_goes_on_behind_what_it_heard() -> None:
             [answer(404, b"<html>", "text/html")],
             [answer(503, b'{"code":"stopping","detail":"Soon."}')],
             [answer(200, b"<html>", "text/html")],
+            [answer(200, b"", "text/event-stream")],
             [stream(b"data: nonsense\n\n", place="1.1")],
             [stream(told(2).message, b"id: 9\n\n", place="1.1")],
             [stream(told(10).message, place="9"), None],
@@ -335,7 +337,7 @@ async def test_after_a_drop_it_goes_on_behind_what_it_heard() -> None:
     places = [
         head.lower().partition("last-event-id: ")[2].partition("\r\n")[0] for head in script.asked
     ]
-    assert places == ["", *["1.1"] * 7, "9"]
+    assert places == ["", *["1.1"] * 8, "9"]
     assert [(one.id, one.resent) for one in shown(news, Heard)] == [
         ("evt_1", False),
         ("evt_1", True),
@@ -343,7 +345,7 @@ async def test_after_a_drop_it_goes_on_behind_what_it_heard() -> None:
         ("evt_10", False),
     ]
     assert [one.seconds for one in shown(news, Lost)] == [1, 2, 4, 8, 16, 30]
-    assert pauses == [1, 1, 2, 4, 8, 16, 30, 1]  # the first and the last stream just ended
+    assert pauses == [1, 1, 2, 4, 8, 16, 1, 30, 1]  # three streams just ended
     assert [one.again for one in shown(news, Found)] == [False, True]
 
 
@@ -494,8 +496,9 @@ async def command(folder: Path, *arguments: str, **environ: str) -> AsyncIterato
         yield Command(process)
     finally:
         with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+            process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(LIMIT_S):
+            await process.wait()
 
 
 @pytest.mark.anyio
@@ -549,11 +552,19 @@ async def test_lines_are_those_that_people_know(tmp_path: Path) -> None:
             await call_back(receiver, 1)
             url = receiver.ready["url"]
             mapped = f"result.succeeded={consumer.url}"
+            filters = ("--filter", "platform=runware", "--filter", "platform=nanogpt")
             async with command(
-                tmp_path, "--map", mapped, "--after", "0", REELHOOK_URL=url
+                tmp_path, "--map", mapped, "--after", "0", *filters, REELHOOK_URL=url
             ) as laptop:
                 first, second = await laptop.line(), await laptop.line()
+                headers = {"authorization": f"Bearer {ADMIN_TOKEN}"}
+                async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+                    path = f"/v1/events/{first.partition('[')[2].rstrip(']')}/replay"
+                    (await http.post(path)).raise_for_status()
+                again = await laptop.line()
+                await laptop.line()
     event = first.partition("[")[2].rstrip("]")
+    assert again[19:] == f"   --> result.succeeded [{event}] (sent again)"
     assert first[19:] == f"   --> result.succeeded [{event}]"
     assert second[19:] == f"  <--  [204] POST {consumer.url} [{event}]"
     said = tmp_path.joinpath("listen.err").read_text()
@@ -580,6 +591,33 @@ async def test_what_it_can_not_do_it_says(
     async with command(tmp_path, *arguments, REELHOOK_URL=f"http://127.0.0.1:{free_port()}") as one:
         assert await one.process.wait() == code
     assert said in tmp_path.joinpath("listen.err").read_text()
+
+
+@pytest.mark.anyio
+@pytest.mark.process
+async def test_without_its_secret_nothing_is_forwarded(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / KEPT_IN).write_text("whsec_")
+    async with command(tmp_path, "--print-secret") as one:
+        assert await one.process.wait() == 1
+    assert "Remove it" in tmp_path.joinpath("listen.err").read_text()
+
+
+@pytest.mark.parametrize(
+    ("news", "said"),
+    [
+        (Lost("Gone.", 2.0), "Gone. Trying again in 2 s."),
+        (Found("4", again=True, polled=False), "Back, behind 4."),
+        (Found("4", again=True, polled=True), "Back by long polls"),
+        (Forwarded(Heard("evt_1", "a", None, False, b""), "u", None, "no", 1), "[ERROR] POST u"),
+    ],
+)
+def test_a_person_is_told_what_happens(
+    news: News, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _as_lines(news)
+    out, err = capsys.readouterr()
+    assert said in out + err
 
 
 @pytest.mark.anyio

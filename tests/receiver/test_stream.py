@@ -53,9 +53,9 @@ async def happen(receiver: Assembled, *numbers: int, project: str = "default") -
 
 
 async def somebody_watches(feed: Broadcaster) -> None:
-    """Let others run until a long poll is there."""
+    """Let others run until a long poll is there, and knows where the feed ends."""
     for _ in count():
-        if feed.watchers:
+        if feed._end is not None:
             return
         await asyncio.sleep(0)
 
@@ -251,6 +251,22 @@ async def test_a_long_poll_is_answered_by_the_next_event(
         "data": [],
         "next_cursor": "1",
     }
+
+
+async def test_a_long_poll_waits_on_when_something_else_happens(
+    receiver: Assembled, feed: Broadcaster
+) -> None:
+    asked = f"{PATH}?wait=25&event_type=task.completed"
+    waiting = asyncio.create_task(receiver.client.get(asked))
+    async with asyncio.timeout(LIMIT_S):
+        await somebody_watches(feed)
+        await happen(receiver, 1)
+        await feed.tick()
+        await receiver.store.record(arrival(success()))
+        while not waiting.done():
+            await feed.tick()
+            await asyncio.sleep(0)
+    assert [one["type"] for one in (await waiting).json()["data"]] == ["task.completed"]
 
 
 async def test_long_polls_bring_everything_once_page_by_page(receiver: Assembled) -> None:

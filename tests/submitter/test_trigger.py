@@ -143,7 +143,7 @@ def test_every_event_of_a_task_can_be_had(shell: Shell, receiver: Running, event
 
 @pytest.mark.process
 def test_a_person_reads_lines(shell: Shell) -> None:
-    ended = shell("trigger", SUCCEEDED)
+    ended = shell("trigger", SUCCEEDED, "--override", "note=a word")
     assert ended.code == 0
     first, second, third = ended.out.splitlines()
     assert first[19:] == "  <--  callback 1 of 1 [200]"
