@@ -95,6 +95,7 @@ class Query:
     overdue: bool | None = None
     registered: bool | None = None
     task: str | None = None
+    event: str | None = None
     endpoint: str | None = None
     state: State | None = None
     last_error: str | None = None

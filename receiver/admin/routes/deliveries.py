@@ -55,7 +55,8 @@ class DeliveryRoutes:
                 self._deliveries,
                 READERS,
                 "List deliveries",
-                query="state endpoint task event_type last_error last_status project since until",
+                query="state endpoint task event event_type last_error last_status project"
+                " since until",
                 answers={200: Listed[Delivery]},
             ),
             Row(

@@ -183,6 +183,7 @@ QUERY: Final[Mapping[str, Parameter]] = {
     ),
     "outcome": _one("Callbacks of which this became.", *Outcome),
     "task": _some("What belongs to this task."),
+    "event": _some("Deliveries of this event."),
     "orphan": _yes("Callbacks that name no task, or the others."),
     "event_type": _some(
         "Of these types of events, divided by commas; `*` at an end is a wildcard.",

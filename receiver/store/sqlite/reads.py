@@ -275,6 +275,7 @@ class Reads:
         where.one_of("e.type", query.event_type and types_like(query.event_type))
         where.same("e.project", query.project)
         where.same("t.id", query.task and task_key(query.task))
+        where.same("d.event_id", query.event and ids.parse(ids.EVENT, query.event))
         where.same("d.endpoint_id", query.endpoint and ids.parse(ids.ENDPOINT, query.endpoint))
         where.since_until("d.created_at", query)
         where.older(_PLACE, query)
