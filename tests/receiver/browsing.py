@@ -59,3 +59,17 @@ async def send(browser: httpx.AsyncClient, page: str, action: str, **fields: str
     """Fill in a form that stands on a page, and send it."""
     found = (await browser.get(page)).text
     return await browser.post(action, data={**form_in(found, action), **fields})
+
+
+async def token_of(receiver: Assembled, **asked: str) -> tuple[str, str]:
+    """An API token: its id and its text."""
+    found = (await receiver.client.post("/v1/api-tokens", json={"name": "film", **asked})).json()
+    return found["id"], found["token"]
+
+
+@asynccontextmanager
+async def holding(receiver: Assembled, token: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A browser of somebody who has logged in with a token."""
+    async with browsing(receiver) as found:
+        assert (await found.post("/login", data={"token": token})).status_code == 303
+        yield found

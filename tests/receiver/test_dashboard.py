@@ -6,7 +6,6 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -20,7 +19,7 @@ from receiver.sessions import LIFE, NOTICE_SALT, Session, SessionBox
 from receiver.tokens import StrictSigner
 from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled
 from tests.make import TASK, registration, uuid
-from tests.receiver.browsing import browsing, form_in, logged_in, send
+from tests.receiver.browsing import browsing, form_in, holding, logged_in, send, token_of
 
 pytestmark = pytest.mark.anyio
 
@@ -209,20 +208,6 @@ async def test_a_wrong_token_is_not_made_good_by_a_session(browser: httpx.AsyncC
 
 
 # API tokens
-
-
-async def token_of(receiver: Assembled, **asked: str) -> tuple[str, str]:
-    """An API token: its id and its text."""
-    found = (await receiver.client.post("/v1/api-tokens", json={"name": "film", **asked})).json()
-    return found["id"], found["token"]
-
-
-@asynccontextmanager
-async def holding(receiver: Assembled, token: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A browser of somebody who has logged in with a token."""
-    async with browsing(receiver) as found:
-        assert (await found.post("/login", data={"token": token})).status_code == 303
-        yield found
 
 
 async def test_who_may_only_read_sees_everything_and_changes_nothing(receiver: Assembled) -> None:

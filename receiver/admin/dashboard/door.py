@@ -13,7 +13,14 @@ from starlette.routing import Route
 
 from receiver.access import ADMINS, READERS, Scope
 from receiver.admin.auth import PRINCIPAL, Auth, request_id_of
+from receiver.admin.dashboard.access import AccessPages
 from receiver.admin.dashboard.assets import Assets
+from receiver.admin.dashboard.callbacks import CallbackPages
+from receiver.admin.dashboard.condition import ConditionPages
+from receiver.admin.dashboard.deliveries import DeliveryPages
+from receiver.admin.dashboard.endpoints import EndpointPages
+from receiver.admin.dashboard.events import EventPages
+from receiver.admin.dashboard.jobs import JobPages
 from receiver.admin.dashboard.live import LivePages
 from receiver.admin.dashboard.overview import OverviewPages
 from receiver.admin.dashboard.pages import (
@@ -63,6 +70,13 @@ class Dashboard:
             *OverviewPages(self._ops).table(),
             *LivePages(self._ops).table(),
             *TaskPages(self._ops).table(),
+            *CallbackPages(self._ops).table(),
+            *EventPages(self._ops).table(),
+            *DeliveryPages(self._ops).table(),
+            *EndpointPages(self._ops).table(),
+            *JobPages(self._ops).table(),
+            *AccessPages(self._ops).table(),
+            *ConditionPages(self._ops).table(),
             PageRow("POST", "/logout", self._log_out, allowed=READERS),
             PageRow("POST", "/theme", self._set_theme, allowed=READERS),
         )
@@ -121,9 +135,9 @@ class Dashboard:
     def _allowed(self, row: PageRow) -> Set[Scope]:
         if row.allowed is not None:
             return row.allowed
-        if row.twin is not None:
-            return self._twins[row.twin].scopes
-        return READERS if row.method == "GET" else ADMINS
+        if row.method == "POST":  # whoever may read the twin: its form is another matter
+            return ADMINS
+        return READERS if row.twin is None else self._twins[row.twin].scopes
 
     async def _check(self, visit: Visit) -> None:
         """Raises Forbidden unless a page of ours, in this session, asks for a change."""

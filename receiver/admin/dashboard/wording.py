@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from receiver.figures import Figure
+from receiver.figures import Figure, HealthHour
 from receiver.shown import redact
 
 # What a state looks like: its tone and its icon, which says it to whoever sees no colour.
@@ -49,6 +49,12 @@ STATES: Final[Mapping[str, tuple[str, str]]] = {
     "queued": ("wait", "clock"),
     "running": ("busy", "half"),
     "done": ("good", "check"),
+    # conditions
+    "ok": ("good", "check"),
+    "warning": ("warn", "alert"),
+    "failing": ("bad", "cross"),
+    "set": ("good", "check"),
+    "not_set": ("calm", "dot"),
 }
 MOST: Final = 16_000  # characters of a text that a page shows
 LONG: Final = 2_000  # of one text within JSON
@@ -187,6 +193,32 @@ def cut(text: str) -> str:
     return text if left <= 0 else f"{text[:MOST]}\n… and {left:,} more characters"
 
 
+def host(url: str) -> str:
+    """The part of a URL that tells endpoints apart, without a user or a query: `example.com/hooks`.
+
+    Paths hold credentials too (many chats' are nothing else), so a long one is cut.
+    """
+    parts = urlsplit(url)
+    where = parts.netloc.rpartition("@")[2]
+    path = parts.path if parts.path != "/" else ""
+    return where + (path if len(path) <= 24 else f"{path[:23]}…")
+
+
+def query(given: Mapping[str, Any]) -> str:
+    """Filters as the query of a URL; those that are not set stay out."""
+    return urlencode({name: value for name, value in given.items() if value not in (None, "")})
+
+
+def minute(moment: datetime | None) -> str:
+    """What a field for a time in UTC has in it."""
+    return "" if moment is None else f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M}"
+
+
+def busiest(hours: Sequence[HealthHour]) -> int:
+    """The attempts of the hour that had most."""
+    return max((hour.succeeded + hour.failed for hour in hours), default=0)
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
@@ -205,5 +237,9 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
         short,
         link,
         pretty,
+        host,
+        query,
+        minute,
+        busiest,
     )
 }
