@@ -109,7 +109,7 @@ def name(row: Row) -> str:
 
 
 def is_stream(row: Row) -> bool:
-    return "text/event-stream" in row.answers.values()
+    return row.path.endswith("/stream")
 
 
 async def ask(client: httpx.AsyncClient, row: Row, things: dict[str, str], **query: Any) -> Any:
