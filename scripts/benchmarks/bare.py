@@ -1,5 +1,7 @@
 """The yardstick: a bare Starlette app that reads the body and answers 204, on our own server.
 
+`GET /page` answers a page that is one string, the yardstick of pages.
+
 With the argument `plain`, over uvicorn's own connections.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,11 +26,20 @@ async def swallow(request: Request) -> Response:
     return Response(status_code=204)
 
 
+PAGE: Final = f"<!doctype html><title>page</title><p>{'a line of a page ' * 400}</p>"
+
+
+async def page(_request: Request) -> Response:
+    """A page without a thought in it."""
+    return Response(PAGE, media_type="text/html")
+
+
 def main() -> None:
     """Serve on a free port and print it."""
     if "plain" in sys.argv:
         leave_connections_to_uvicorn()
-    app = Starlette(routes=[Route("/webhooks/{platform}", swallow, methods=["POST"])])
+    swallows = Route("/webhooks/{platform}", swallow, methods=["POST"])
+    app = Starlette(routes=[swallows, Route("/page", page)])
     listening = listen("127.0.0.1", 0)
     port = listening.getsockname()[1]
 
