@@ -205,6 +205,9 @@ class Reads:
         """Callbacks, the newest first."""
         where = Where()
         where.same("c.outcome", query.outcome)
+        if query.outcome not in (None, "recorded"):
+            # As the index of the odd ones says it: of a bound value SQLite can't tell.
+            where.add("c.outcome <> 'recorded'")
         if query.orphan is not None:
             where.add("c.task_n IS NULL" if query.orphan else "c.task_n IS NOT NULL")
         where.same(_OWNER, query.project)

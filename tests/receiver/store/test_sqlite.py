@@ -261,3 +261,22 @@ async def test_what_a_model_took_is_read_from_an_index_alone(store: SqliteStore)
         steps = connection.execute(f"EXPLAIN QUERY PLAN {registry.LATEST}", values).fetchall()
     plan = [step[3] for step in steps]
     assert plan == ["SEARCH tasks USING COVERING INDEX tasks_took (platform=? AND model=?)"]
+
+
+@pytest.mark.parametrize("outcome", [*set(Outcome) - {Outcome.RECORDED}])
+async def test_odd_callbacks_are_found_by_their_index(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, outcome: Outcome
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    async def noted(sql: str, values: Any = ()) -> list[Any]:
+        asked.append((sql, values))
+        return []
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._reads, "_all_rows", noted)
+        await store.callbacks(Query(outcome=outcome, limit=50))
+    ((sql, values),) = asked
+    plan = [row["detail"] for row in await store._reads.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
+    assert plan[0] == "SEARCH c USING INDEX callbacks_odd (outcome=?)"
+    assert not any("TEMP B-TREE" in line for line in plan)
