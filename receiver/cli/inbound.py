@@ -9,8 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from receiver.cli import completing
-from receiver.cli.options import CallbackId, DryRun, Json, Limit, OfTask
-from receiver.cli.output import SOME_FAILED, USAGE, done, fail, say, show, table, with_client
+from receiver.cli.options import CallbackId, DryRun, HowMany, Json, OfProject, OfTask, Since, Until
+from receiver.cli.output import (
+    SOME_FAILED,
+    USAGE,
+    done,
+    fail,
+    listing,
+    moment_of,
+    say,
+    show,
+    table,
+    with_client,
+)
 
 if TYPE_CHECKING:
     from receiver.callbacks import Callback, Reprocessed
@@ -32,7 +43,10 @@ def callbacks_list(
     outcome: Outcome = None,
     task: OfTask = None,
     orphans: Orphans = False,
-    limit: Limit = 50,
+    project: OfProject = None,
+    since: Since = None,
+    until: Until = None,
+    limit: HowMany = 50,
     as_json: Json = False,
 ) -> None:
     """List inbound callbacks, the newest first.
@@ -42,9 +56,15 @@ def callbacks_list(
     columns = ("id", "outcome", "reason", "task_id", "size", "repeats", "received_at")
 
     async def use(client: Client) -> None:
-        filters = {"outcome": outcome, "task": task, "orphan": orphans or None}
-        page = await client.callbacks(**filters, limit=limit)
-        table(page.data, as_json, columns, "No callbacks yet.")
+        filters = {
+            "outcome": outcome,
+            "task": task,
+            "orphan": orphans or None,
+            "project": project,
+            "since": moment_of(since),
+            "until": moment_of(until),
+        }
+        await listing(client.callbacks, filters, limit, as_json, columns, "No callbacks yet.")
 
     with_client(use)
 

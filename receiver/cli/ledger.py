@@ -10,6 +10,7 @@ import typer
 from receiver.cli import completing
 from receiver.cli.options import (
     EventId,
+    HowMany,
     Json,
     Limit,
     OfModel,
@@ -23,7 +24,17 @@ from receiver.cli.options import (
     Until,
     Yes,
 )
-from receiver.cli.output import TIMED_OUT, done, fail, moment_of, say, show, table, with_client
+from receiver.cli.output import (
+    TIMED_OUT,
+    done,
+    fail,
+    listing,
+    moment_of,
+    say,
+    show,
+    table,
+    with_client,
+)
 
 if TYPE_CHECKING:
     from receiver.client import Client, Costs
@@ -36,13 +47,17 @@ events = typer.Typer(no_args_is_help=True, help="What was told downstream.")
 def tasks_list(
     status: TaskStatus = None,
     model: OfModel = None,
+    platform: OfPlatform = None,
     tag: OfTag = None,
     overdue: Annotated[bool, typer.Option("--overdue", help="Only overdue ones.")] = False,
     unregistered: Annotated[
         bool, typer.Option("--unregistered", help="Only those known from a callback alone.")
     ] = False,
     q: Annotated[str | None, typer.Option("-q", help="Text in model, tags, metadata.")] = None,
-    limit: Limit = 50,
+    project: OfProject = None,
+    since: Since = None,
+    until: Until = None,
+    limit: HowMany = 50,
     as_json: Json = False,
 ) -> None:
     """List tasks, the newest first.
@@ -52,16 +67,20 @@ def tasks_list(
     columns = ("id", "model", "status", "received", "expected", "cost", "submit_state")
 
     async def use(client: Client) -> None:
-        page = await client.tasks(
-            status=status,
-            model=model,
-            tag=tag,
-            overdue=overdue or None,
-            registered=False if unregistered else None,
-            q=q,
-            limit=limit,
-        )
-        table(page.data, as_json, (*columns, "created_at"), "No tasks. Try `reelhook submit`.")
+        filters = {
+            "status": status,
+            "model": model,
+            "tag": tag,
+            "overdue": overdue or None,
+            "registered": False if unregistered else None,
+            "q": q,
+            "platform": platform,
+            "project": project,
+            "since": moment_of(since),
+            "until": moment_of(until),
+        }
+        empty = "No tasks. Try `reelhook submit`."
+        await listing(client.tasks, filters, limit, as_json, (*columns, "created_at"), empty)
 
     with_client(use)
 
@@ -234,17 +253,28 @@ def events_list(
         ),
     ] = None,
     task: OfTask = None,
-    limit: Limit = 50,
+    project: OfProject = None,
+    since: Since = None,
+    until: Until = None,
+    limit: HowMany = 50,
     as_json: Json = False,
 ) -> None:
     """List events, the newest first.
 
     reelhook events list --type task.completed
+    reelhook events list --since 2h --limit 1000 --json
     """
 
     async def use(client: Client) -> None:
-        page = await client.events(event_type=event_type, task=task, limit=limit)
-        table(page.data, as_json, ("id", "type", "task_id", "created_at"), "No events yet.")
+        filters = {
+            "event_type": event_type,
+            "task": task,
+            "project": project,
+            "since": moment_of(since),
+            "until": moment_of(until),
+        }
+        columns = ("id", "type", "task_id", "created_at")
+        await listing(client.events, filters, limit, as_json, columns, "No events yet.")
 
     with_client(use)
 

@@ -35,6 +35,14 @@ OfEndpoint = Annotated[
         "--endpoint", help="Of this endpoint alone.", autocompletion=completing.endpoint_ids
     ),
 ]
+OfType = Annotated[
+    str | None,
+    typer.Option(
+        "--event-type",
+        help="Of this type alone, such as task.completed.",
+        autocompletion=completing.event_types,
+    ),
+]
 OfModel = Annotated[
     str | None, typer.Option("--model", help="Of this model alone, such as pixverse:1@6.")
 ]
@@ -60,5 +68,7 @@ AlwaysJson = Annotated[
     bool, typer.Option("--json", help="Stdout holds JSON documents, with this or without.")
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=200, help="How many at most.")]
+# Of a list that is read page by page.
+HowMany = Annotated[int, typer.Option("--limit", min=1, help="How many at most.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count, change nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before.")]

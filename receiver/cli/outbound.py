@@ -13,16 +13,22 @@ from receiver.cli.options import (
     DeliveryId,
     DryRun,
     EndpointId,
+    HowMany,
     Json,
-    Limit,
     OfEndpoint,
+    OfProject,
     OfTask,
+    OfType,
+    Since,
+    Until,
     Yes,
 )
 from receiver.cli.output import (
     USAGE,
     done,
     fail,
+    listing,
+    moment_of,
     pairs_of,
     patterns_of,
     say,
@@ -212,7 +218,7 @@ def endpoints_rotate_secret(
 
 
 @endpoints.command("list")
-def endpoints_list(limit: Limit = 50, as_json: Json = False) -> None:
+def endpoints_list(project: OfProject = None, limit: HowMany = 50, as_json: Json = False) -> None:
     """List endpoints.
 
     reelhook endpoints list
@@ -220,8 +226,8 @@ def endpoints_list(limit: Limit = 50, as_json: Json = False) -> None:
     columns = ("id", "state", "health.breaker", "url", "event_types", "reason")
 
     async def use(client: Client) -> None:
-        page = await client.endpoints(limit=limit)
-        table(page.data, as_json, columns, "No endpoints. Try `reelhook endpoints add URL`.")
+        filters, empty = {"project": project}, "No endpoints. Try `reelhook endpoints add URL`."
+        await listing(client.endpoints, filters, limit, as_json, columns, empty)
 
     with_client(use)
 
@@ -326,7 +332,11 @@ def deliveries_list(
     ] = None,
     endpoint: OfEndpoint = None,
     task: OfTask = None,
-    limit: Limit = 50,
+    event_type: OfType = None,
+    project: OfProject = None,
+    since: Since = None,
+    until: Until = None,
+    limit: HowMany = 50,
     as_json: Json = False,
 ) -> None:
     """List deliveries, the newest first; `--state dead` is the dead-letter list.
@@ -336,8 +346,17 @@ def deliveries_list(
     columns = ("id", "event_type", "state", "attempts", "last_error", "next_attempt_at")
 
     async def use(client: Client) -> None:
-        page = await client.deliveries(state=state, endpoint=endpoint, task=task, limit=limit)
-        table(page.data, as_json, columns, "No deliveries. Try `reelhook endpoints add URL`.")
+        filters = {
+            "state": state,
+            "endpoint": endpoint,
+            "task": task,
+            "event_type": event_type,
+            "project": project,
+            "since": moment_of(since),
+            "until": moment_of(until),
+        }
+        empty = "No deliveries. Try `reelhook endpoints add URL`."
+        await listing(client.deliveries, filters, limit, as_json, columns, empty)
 
     with_client(use)
 

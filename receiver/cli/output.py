@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from receiver.cli.table import Column
-    from receiver.client import Client
+    from receiver.client import Client, Listing
     from receiver.settings import Settings
 
 # What most commands need stands in one place for them.
@@ -39,6 +39,7 @@ __all__ = [
     "Limit",
     "done",
     "fail",
+    "listing",
     "moment_of",
     "pairs_of",
     "patterns_of",
@@ -49,6 +50,8 @@ __all__ = [
     "table",
     "with_client",
 ]
+
+PAGE: Final = 200  # the most that the API gives at once
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -172,6 +175,27 @@ def table(rows: Sequence[BaseModel], as_json: bool, columns: Sequence[str], empt
     typer.echo("\n".join([heading(head), *lines]))
     if hidden:
         say(f"No room for {', '.join(hidden)}: --json shows everything.")
+
+
+async def listing(
+    ask: Callable[..., Awaitable[Listing[Any]]],
+    filters: Mapping[str, Any],
+    limit: int,
+    as_json: bool,
+    columns: Sequence[str],
+    empty: str,
+) -> None:
+    """A list of the API, page by page up to `limit`, as a table or JSON lines."""
+    rows: list[BaseModel] = []
+    cursor: str | None = ""
+    while cursor is not None and len(rows) < limit:
+        size = min(limit - len(rows), PAGE)
+        page = await ask(**filters, limit=size, cursor=cursor or None)
+        rows += page.data
+        cursor = page.next_cursor
+    table(rows, as_json, columns, empty)
+    if cursor is not None and not as_json:
+        say(f"There are more than {limit:,}: raise --limit, or name fewer.")
 
 
 def _column(name: str, values: Sequence[object]) -> Column:

@@ -13,11 +13,13 @@ from receiver.cli.options import (
     DryRun,
     EndpointId,
     EventId,
+    HowMany,
     JobId,
     Json,
     Limit,
     OfEndpoint,
     OfTask,
+    OfType,
     Since,
     Until,
     Yes,
@@ -29,6 +31,7 @@ from receiver.cli.output import (
     TIMED_OUT,
     USAGE,
     fail,
+    listing,
     moment_of,
     say,
     show,
@@ -136,14 +139,7 @@ def deliveries_retry(
     ] = None,
     endpoint: OfEndpoint = None,
     task: OfTask = None,
-    event_type: Annotated[
-        str | None,
-        typer.Option(
-            "--event-type",
-            help="Of this type alone, such as task.completed.",
-            autocompletion=completing.event_types,
-        ),
-    ] = None,
+    event_type: OfType = None,
     since: Since = None,
     until: Until = None,
     limit: AtMost = None,
@@ -248,7 +244,7 @@ def _confirm(counted: Job | Counted) -> None:
 
 
 @jobs.command("list")
-def jobs_list(limit: Limit = 50, as_json: Json = False) -> None:
+def jobs_list(limit: HowMany = 50, as_json: Json = False) -> None:
     """List jobs, the newest first.
 
     reelhook jobs list
@@ -256,8 +252,8 @@ def jobs_list(limit: Limit = 50, as_json: Json = False) -> None:
     columns = ("id", "kind", "state", "done", "total", "created_at", "note")
 
     async def use(client: Client) -> None:
-        page = await client.jobs(limit=limit)
-        table(page.data, as_json, columns, "No jobs. `reelhook deliveries retry` makes one.")
+        empty = "No jobs. `reelhook deliveries retry` makes one."
+        await listing(client.jobs, {}, limit, as_json, columns, empty)
 
     with_client(use)
 

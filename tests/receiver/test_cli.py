@@ -81,7 +81,7 @@ def test_the_version_and_the_help_go_to_stdout(tmp_path: Path) -> None:
         ["url", "x", "--results", "0"],
         ["url", "x", "--results", "many"],
         ["url", "x", "--tag", "novalue"],
-        ["tasks", "list", "--limit", "201"],
+        ["tasks", "list", "--limit", "0"],
         ["tasks", "list", "--nonsense"],
         ["endpoints", "add"],
         ["endpoints", "add", "https://example.com", "--filter", "x"],

@@ -10,13 +10,16 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from rich.cells import cell_len
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from receiver.cli import whole
 from receiver.cli.help import REST, WIDEST, dressed, told
+from receiver.cli.output import listing
 from receiver.cli.table import GAP, SHORTEST, Column, laid_out
+from receiver.client import Listing
 from tests.receiver.shell import reelhook
 
 RUNNER = CliRunner()
@@ -195,3 +198,33 @@ def test_every_completion_names_something_that_exists() -> None:
     client = import_module("receiver.client").Client
     for kind in ("tasks", "callbacks", "events", "endpoints", "deliveries", "jobs"):
         assert callable(getattr(client, kind))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("limit", "sizes", "more"),
+    [(350, [200, 150], True), (7, [7], True), (900, [200] * 3, False)],
+)
+async def test_a_list_is_read_page_by_page(
+    capsys: pytest.CaptureFixture[str], limit: int, sizes: list[int], more: bool
+) -> None:
+    asked: list[tuple[int, str | None]] = []
+
+    async def ask(*, team: str, limit: int, cursor: str | None) -> Listing[Row]:
+        assert team == "film"
+        asked.append((limit, cursor))
+        rows = [Row(id=f"row_{len(asked)}_{n}") for n in range(limit)]
+        return Listing[Row](data=rows, next_cursor=None if len(asked) == 3 else f"c{len(asked)}")
+
+    await listing(ask, {"team": "film"}, limit, False, ("id",), "Nothing.")
+    shown = capsys.readouterr()
+    assert [size for size, _ in asked] == sizes
+    assert [cursor for _, cursor in asked] == [None, "c1", "c2"][: len(sizes)]
+    assert len(shown.out.splitlines()) == 1 + sum(sizes)
+    assert ("raise --limit" in shown.err) is more
+
+
+class Row(BaseModel):
+    """A row of a list."""
+
+    id: str
