@@ -6,14 +6,17 @@ and no route that there is not.
 
 from __future__ import annotations
 
+import json
 import re
+from functools import cache
 from typing import Any, Final, cast
 
 import pytest
+from jsonschema_rs import Draft202012Validator
 
 from receiver.admin.api import Api
 from receiver.admin.openapi.document import described
-from receiver.admin.openapi.schemas import reached
+from receiver.admin.openapi.schemas import PLACE, reached
 from receiver.admin.routes.parameters import HEADERS, QUERY
 from receiver.admin.routes.rows import Row
 from tests.test_docs import page, said
@@ -62,7 +65,13 @@ def test_every_parameter_is_explained() -> None:
     assert [name for name in HEADERS if f"`{name}" not in text] == []
 
 
-@pytest.mark.parametrize("name", sorted(reached(DOCUMENT["paths"], SCHEMAS)))
+# What an event holds is the other page's, but for what tasks and results have too.
+OF_EVENTS: Final = reached(DOCUMENT["webhooks"], SCHEMAS) - reached(
+    [SCHEMAS["Task"], SCHEMAS["Result"]], SCHEMAS
+)
+
+
+@pytest.mark.parametrize("name", sorted(reached(DOCUMENT["paths"], SCHEMAS) - OF_EVENTS))
 def test_every_field_of_the_api_is_documented(name: str) -> None:
     text = page("http-api.md")
     assert [field for field in SCHEMAS[name].get("properties", ()) if not said(text, field)] == []
@@ -72,6 +81,40 @@ def test_every_field_of_the_api_is_documented(name: str) -> None:
 def test_every_field_of_an_event_is_documented(name: str) -> None:
     text = page("events.md") + page("http-api.md")
     assert [field for field in SCHEMAS[name].get("properties", ()) if not said(text, field)] == []
+
+
+def examples() -> list[Any]:
+    """Every JSON of the two pages, by its place."""
+    return [
+        pytest.param(json.loads(found[1]), id=f"{name}:{text[: found.start()].count(chr(10)) + 1}")
+        for name in ("http-api.md", "events.md")
+        for text in [page(name)]
+        for found in re.finditer(r"```json\n(.*?)```", text, re.DOTALL)
+    ]
+
+
+@cache
+def validator(name: str) -> Draft202012Validator:
+    """Says whether something is what a schema describes."""
+    schema = {"$ref": f"{PLACE}{name}", "components": {"schemas": SCHEMAS}}
+    return Draft202012Validator(schema)
+
+
+def kinds_of(example: Any) -> list[str]:
+    """The schemas that it is valid for, and has no field beyond."""
+    return [
+        name
+        for name, schema in SCHEMAS.items()
+        if ({*example} <= {*schema.get("properties", ())} or name == "Problem")
+        and validator(name).is_valid(example)
+    ]
+
+
+@pytest.mark.parametrize("example", examples())
+def test_an_example_is_one_of_what_is_described(example: dict[str, Any]) -> None:
+    assert len(kinds_of(example)) == 1
+    cut = {name: value for name, value in example.items() if name != next(iter(example))}
+    assert kinds_of(cut) == []
 
 
 @pytest.mark.parametrize("name", [name for name, found in SCHEMAS.items() if "enum" in found])

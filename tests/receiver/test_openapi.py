@@ -200,6 +200,14 @@ def test_every_event_type_is_a_webhook() -> None:
         assert SCHEMAS[schema]["properties"]["type"]["const"] == name
 
 
+def test_the_payload_of_an_event_is_one_of_these() -> None:
+    payloads = [kind.__name__ for kind in PAYLOADS.values()]
+    assert [*refs_in(SCHEMAS["ToldAgain"]["properties"]["payload"])] == payloads
+    single = SCHEMAS["Event"]["properties"]["payload"]
+    assert [*refs_in(single)] == payloads
+    assert single["anyOf"][-1] == {"type": "null"}  # in lists
+
+
 # The routes, and the page
 
 

@@ -23,6 +23,7 @@ from receiver.payloads import PAYLOADS
 OPENAPI: Final = "3.1.1"
 JSON: Final = "application/json"
 REQUEST_ID: Final = "X-Request-ID"
+REPEATED: Final = "Idempotent-Replayed"
 
 Refs = Mapping[Kind, Mapping[str, Any]]
 Described = dict[str, Any]
@@ -33,7 +34,8 @@ def described(rows: Sequence[Row]) -> Described:
     answers = _models(body for row in rows for status in row.answers for body in row.bodies(status))
     bodies = _models(row.body for row in rows)
     refs, found = schemas_of(bodies, answers, [*ANSWERS, *PAYLOADS.values()])
-    schemas = explained({"Problem": problems.PROBLEM, **found})
+    told = [refs[kind] for kind in PAYLOADS.values()]
+    schemas = explained({"Problem": problems.PROBLEM, **_with_payloads(found, told)})
     paths = public(refs)
     for row in rows:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, refs)
@@ -98,11 +100,24 @@ _SENT_HEADERS: Final[Mapping[str, Any]] = {
         "description": "What the log calls this request.",
         "schema": {"type": "string"},
     },
+    REPEATED: {
+        "description": "`true`: this is what the first request with that key was answered.",
+        "schema": {"const": "true"},
+    },
     "ETag": {
         "description": "The version of what is shown.",
         "schema": {"type": "string"},
     },
 }
+
+
+def _with_payloads(schemas: Described, told: Sequence[Any]) -> Described:
+    """The schemas, with what the payload of an event is: what endpoints are sent of it."""
+    payloads = {"Event": [*told, {"type": "null"}], "ToldAgain": told}
+    for name, kinds in payloads.items():
+        if name in schemas:
+            schemas[name]["properties"]["payload"] = {"anyOf": [*kinds]}
+    return schemas
 
 
 def _models(found: Iterable[Body]) -> list[Kind]:
@@ -195,8 +210,10 @@ _MEANING: Final[Mapping[int, str]] = {
 
 
 def _answer(row: Row, status: int, refs: Refs) -> Described:
-    tagged = bool({"if-none-match", "if-match"} & {*row.headers.split()})
-    names = [REQUEST_ID, *(["ETag"] if tagged else [])]
+    asked = {*row.headers.split()}
+    tagged = bool({"if-none-match", "if-match"} & asked) and status != 204
+    repeated = "idempotency-key" in asked
+    names = [REQUEST_ID, *(["ETag"] if tagged else []), *([REPEATED] if repeated else [])]
     found: Described = {
         "description": _MEANING[status],
         "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in names},
