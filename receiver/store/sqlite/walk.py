@@ -32,8 +32,6 @@ SECONDS: Final = 0.005
 CHUNK: Final = 100  # rows that are looked at between two looks at the clock
 ROUNDS: Final = 2  # times its concurrency is what an endpoint gets ahead of what is new
 
-_NO_TEST: Final = "e.type <> 'endpoint.test'"  # nothing that an endpoint has missed
-
 _LAST: Final = (1 << 63) - 1
 _DELIVERIES, _EVENTS = 0, 1
 
@@ -247,7 +245,6 @@ def matching(repair: Repair, settled_by: int) -> Where:
         where.add("t.id = ?", task_key(repair.task))
     if repair.kind is JobKind.RECOVER:
         where.add("d.event_id >= ?", first_event(repair))
-        where.add(_NO_TEST)
     between(where, "e" if repair.kind is JobKind.RECOVER else "d", repair)
     return where
 
@@ -264,7 +261,7 @@ def missing_of(repair: Repair, after: int, to: int) -> tuple[str, Sequence[Any]]
     """Events of a recovery's time, from one id to another, that its endpoint has no delivery of."""
     where = Where()
     where.add("e.id > ? AND e.id <= ?", after, to)
-    where.add(_NO_TEST)
+    where.add("e.type <> 'endpoint.test'")
     where.add(
         "NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id AND d.endpoint_id = ?)",
         ids.parse(ids.ENDPOINT, repair.endpoint or ""),

@@ -453,16 +453,6 @@ class JobsSuite:
         }
         assert len(await all_deliveries(store, endpoint=other.id, state=State.DEAD)) == 6
 
-    async def test_a_test_is_nothing_that_an_endpoint_has_missed(
-        self, store: Store, clock: FakeClock
-    ) -> None:
-        added = await queued(store, 2)
-        await store.test_endpoint(added.id, START)
-        assert len(await die(store)) == 3
-        job = await begin(store, recovery(added.id))
-        done, sent = await drain(store, clock, job)
-        assert (job.total, done.done, len(sent)) == (2, 2, 2)
-
     async def test_a_recovery_of_what_is_missing_makes_the_deliveries_that_are_wanted(
         self, store: Store, clock: FakeClock
     ) -> None:
