@@ -15,6 +15,7 @@ from receiver.admin.dashboard.assets import HTMX, STATIC, Assets
 from receiver.admin.dashboard.pages import local
 from receiver.app import LOGINS
 from receiver.clock import HOUR, MINUTE, to_rfc3339
+from receiver.errors import StoreFull
 from receiver.sessions import LIFE, NOTICE_SALT, Session, SessionBox
 from receiver.tokens import StrictSigner
 from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled
@@ -333,6 +334,26 @@ async def test_what_is_no_form_of_ours_is_refused(browser: httpx.AsyncClient, bo
     for path in ("/logout", "/login"):
         assert (await browser.post(path, content=body)).status_code == 422
     assert (await browser.post("/logout", content=b"a" * 300_000)).status_code == 413
+
+
+async def test_while_nothing_can_be_written_a_page_says_so(
+    receiver: Assembled, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unavailable(*_: object) -> None:
+        raise StoreFull
+
+    await receiver.store.register(registration())
+    fields = form_in((await browser.get(f"/tasks/{TASK}")).text, "/logout")
+    path = await link_of(receiver)
+    for verb in ("revoke_task", "log_in"):
+        monkeypatch.setattr(receiver.service.ops, verb, unavailable)
+    answer = await browser.post(f"/tasks/{TASK}/revoke", data=fields)
+    assert answer.status_code == 503
+    assert "The disk is nearly full" in answer.text
+    async with browsing(receiver) as another:
+        answer = await another.post("/login", data={"code": path.partition("=")[2]})
+    assert answer.status_code == 503
+    assert "The disk is nearly full" in answer.text
 
 
 async def test_the_theme_is_kept(browser: httpx.AsyncClient) -> None:
