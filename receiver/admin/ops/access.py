@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from receiver.access import (
     BYTES,
     HINT,
@@ -13,15 +15,14 @@ from receiver.access import (
     digest_of,
     token_of,
 )
-from receiver.admin.ops.asking import ADMIN, Principal, moment
-from receiver.admin.ops.once import OnceOps
+from receiver.admin.ops.asking import ADMIN, Desk, Principal, moment
 from receiver.clock import from_datetime
 from receiver.errors import Invalid, NotFound
 from receiver.store.protocol import NewApiToken as Kept
 from receiver.store.protocol import Page, Query
 
 
-class AccessOps(OnceOps):
+class AccessOps(Desk):
     """Who may do what, and who did it."""
 
     async def holder(self, token: str) -> Principal | None:
@@ -52,7 +53,6 @@ class AccessOps(OnceOps):
     async def tidy(self) -> None:
         """What is done now and then, and not at each request."""
         await self._note_uses()
-        await self._forget_answers()
 
     async def _note_uses(self) -> None:
         uses, self._uses = self._uses, {}
@@ -77,7 +77,7 @@ class AccessOps(OnceOps):
             Action.API_TOKEN_CREATE,
             None,
             project,
-            of=lambda made: {"target": made.id},
+            named=attrgetter("id"),
             name=asked.name,
             scope=asked.scope,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -52,7 +52,7 @@ class Principal:
     def see(self, project: str | None) -> None:
         """Raises NotFound for another project's things: no oracle of what exists there."""
         if self.project is not None and project != self.project:
-            raise NotFound(NOTHING)
+            raise NotFound("There is nothing by that id.")
 
     def choose(self, asked: str | None) -> str:
         """The project of something new. Raises Forbidden."""
@@ -80,9 +80,6 @@ def moment(given: datetime | None, name: str) -> int | None:
         return within_reason(from_datetime(given))
     except (ValueError, OverflowError):
         raise Invalid(f"{name} is not a time from 1970 to 2200.", parameter=name) from None
-
-
-NOTHING: Final = "There is nothing by that id."
 
 
 class ChecksUrls(Protocol):
@@ -115,22 +112,19 @@ class Desk:
         target: str | None,
         project: str | None,
         *,
-        of: Callable[[Any], Mapping[str, Any] | None] = lambda outcome: {},
+        named: Callable[[Any], str | None] | None = None,
         **details: Any,
     ) -> Store:
         """The store, whose next verb leaves an audit row of what somebody does.
 
-        `of` finds more details in what became of it, a `target` among them if it was only made
-        now; None: nothing became of it.
+        `named` finds the target in the outcome of a verb that makes one; None: it made nothing.
         """
 
         def note(outcome: Any) -> Deed | None:
-            found = of(outcome)
-            if found is None:
-                return None
-            return self._deed(
-                who, action, project=project, **{"target": target, **details, **found}
-            )
+            found = target if named is None else named(outcome)
+            made_nothing = named is not None and found is None
+            deed = self._deed(who, action, found, project, **details)
+            return None if made_nothing else deed
 
         return self.store.audited(note)
 
@@ -138,9 +132,8 @@ class Desk:
         self,
         who: Principal,
         action: Action,
-        *,
-        target: str | None = None,
-        project: str | None = None,
+        target: str | None,
+        project: str | None,
         **details: Any,
     ) -> Deed:
         return Deed(

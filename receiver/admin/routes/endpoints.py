@@ -11,13 +11,7 @@ from starlette.responses import Response
 from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import (
-    body_of,
-    parameter_of,
-    query_of,
-    revision_of,
-    revisions_of,
-)
+from receiver.admin.routes.requests import body_of, parameter_of, query_of
 from receiver.admin.routes.rows import Handler, Listed, Row
 from receiver.deliveries import QueueCanceled
 from receiver.endpoints import (
@@ -66,8 +60,7 @@ class EndpointRoutes:
                 self._endpoint,
                 READERS,
                 "One endpoint and how it fares",
-                headers="if-none-match",
-                answers={200: Endpoint, 304: None},
+                answers={200: Endpoint},
             ),
             Row(
                 "POST",
@@ -99,7 +92,6 @@ class EndpointRoutes:
                 self._patch_endpoint,
                 ADMINS,
                 "Change an endpoint",
-                headers="if-match",
                 body=EndpointPatch,
                 answers={200: Endpoint},
             ),
@@ -109,7 +101,6 @@ class EndpointRoutes:
                 self._delete_endpoint,
                 ADMINS,
                 "Delete an endpoint and cancel what waits for it",
-                headers="if-match",
                 answers={204: None},
             ),
         )
@@ -122,7 +113,6 @@ class EndpointRoutes:
                 self._rotate_secret,
                 ADMINS,
                 "Make a new secret; the answer alone has it",
-                headers="if-match",
                 body=RotateAsked,
                 answers={200: Endpoint},
             ),
@@ -144,7 +134,6 @@ class EndpointRoutes:
                 self._move(state),
                 ADMINS,
                 summary,
-                headers="if-match",
                 answers={200: Endpoint},
             )
             for move, (state, summary) in MOVES.items()
@@ -156,27 +145,22 @@ class EndpointRoutes:
     async def _add_endpoint(self, who: Principal, request: Request) -> Response:
         spec = await body_of(request, EndpointAsked)
         endpoint = await self._ops.add_endpoint(who, spec, parameter_of(request, "project"))
-        return _shown(endpoint, 201)
+        return shown(endpoint, 201)
 
     async def _endpoint(self, who: Principal, request: Request) -> Response:
-        endpoint = await self._ops.endpoint(who, request.path_params["id"])
-        if endpoint.revision == revision_of(request):
-            return Response(status_code=304, headers=_etag(endpoint))
-        return _shown(endpoint)
+        return shown(await self._ops.endpoint(who, request.path_params["id"]))
 
     async def _patch_endpoint(self, who: Principal, request: Request) -> Response:
         patch = await body_of(request, EndpointPatch)
-        endpoint_id, revisions = request.path_params["id"], revisions_of(request)
-        return _shown(await self._ops.change_endpoint(who, endpoint_id, patch, revisions))
+        return shown(await self._ops.change_endpoint(who, request.path_params["id"], patch))
 
     async def _delete_endpoint(self, who: Principal, request: Request) -> Response:
-        await self._ops.delete_endpoint(who, request.path_params["id"], revisions_of(request))
+        await self._ops.delete_endpoint(who, request.path_params["id"])
         return Response(status_code=204)
 
     async def _rotate_secret(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, RotateAsked)
-        endpoint_id, revisions = request.path_params["id"], revisions_of(request)
-        return _shown(await self._ops.rotate_secret(who, endpoint_id, asked, revisions))
+        return shown(await self._ops.rotate_secret(who, request.path_params["id"], asked))
 
     async def _preview(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, PreviewAsked)
@@ -187,15 +171,6 @@ class EndpointRoutes:
 
     def _move(self, state: State) -> Handler:
         async def move(who: Principal, request: Request) -> Response:
-            endpoint_id, revisions = request.path_params["id"], revisions_of(request)
-            return _shown(await self._ops.move_endpoint(who, endpoint_id, state, revisions))
+            return shown(await self._ops.move_endpoint(who, request.path_params["id"], state))
 
         return move
-
-
-def _shown(endpoint: Endpoint, status: int = 200) -> Response:
-    return shown(endpoint, status, _etag(endpoint))
-
-
-def _etag(endpoint: Endpoint) -> Mapping[str, str]:
-    return {"etag": f'"{endpoint.revision}"'}
