@@ -78,9 +78,12 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(
-    app: ASGIApp, query: str = "", *, method: str = "GET", **headers: str
+    app: ASGIApp, query: str = "", *, method: str = "GET", deaf: bool = False, **headers: str
 ) -> AsyncIterator[Stream]:
-    """A stream of a receiver in this process; the client is gone at the end of the block."""
+    """A stream of a receiver in this process; the client is gone at the end of the block.
+
+    `deaf`: it takes nothing of what is sent.
+    """
     stream, gone, begun = Stream(), asyncio.Event(), asyncio.Event()
     asked = {"authorization": f"Bearer {ADMIN_TOKEN}", **headers}
     scope = {
@@ -108,6 +111,8 @@ async def streaming(
             stream.headers = {k.decode(): v.decode() for k, v in message["headers"]}
             begun.set()
             return
+        if deaf:
+            await asyncio.Event().wait()
         if message.get("body"):
             stream.take(message["body"].decode())
         if not message.get("more_body"):

@@ -130,7 +130,8 @@ async def test_it_goes_on_behind_the_last_id(receiver: Assembled) -> None:
     events = await happen(receiver, 1, 2, 3)
     await receiver.store.replay(Replay(events[0], START))
     for last, left in (("0", 4), ("1", 3), ("3", 1), ("3.1", 0), ("3.9", 0)):
-        for query, headers in ((f"cursor={last}", {}), ("cursor=2", {"last_event_id": last})):
+        by_header: dict[str, Any] = {"last_event_id": last}
+        for query, headers in ((f"cursor={last}", {}), ("cursor=2", by_header)):
             async with streaming(receiver.door, query, **headers) as stream:
                 assert await ids(stream, left) == [*events, events[0]][4 - left :]
 
@@ -319,6 +320,14 @@ async def test_it_ends_when_the_receiver_stops(receiver: Assembled, feed: Broadc
 async def test_who_is_gone_watches_no_more(receiver: Assembled, feed: Broadcaster) -> None:
     async with streaming(receiver.door) as stream:
         await stream.next()
+        assert feed.watchers == 1
+    assert feed.watchers == 0
+
+
+async def test_who_took_nothing_before_watches_no_more_either(
+    receiver: Assembled, feed: Broadcaster
+) -> None:
+    async with streaming(receiver.door, deaf=True):
         assert feed.watchers == 1
     assert feed.watchers == 0
 

@@ -93,7 +93,6 @@ class Broadcaster:
         async with self._opening:
             if self._end is None:
                 self._from = self._end = await self._store.newest_place()
-                self._stirred.set()  # whatever was committed since nobody has heard of
             return self._end
 
     def _hold(self, found: Sequence[Told]) -> None:

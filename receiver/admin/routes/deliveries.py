@@ -34,7 +34,7 @@ class DeliveryRoutes:
                 self._events,
                 READERS,
                 "List events",
-                query="event_type task project since until",
+                query="event_type task platform model tag project since until",
                 answers={200: Listed[Event]},
             ),
             Row(

@@ -23,7 +23,7 @@ from receiver.results import Result
 from receiver.store.faults import Fault, judge
 from receiver.store.protocol import CostPage, Page, Query
 from receiver.store.seal import Seal
-from receiver.store.sqlite import costs, dead
+from receiver.store.sqlite import costs, dead, lists
 from receiver.store.sqlite.health import ENDPOINT
 from receiver.store.sqlite.rows import (
     attempt_of,
@@ -61,7 +61,6 @@ _NEXT_DUE: Final = (
     " WHERE e.state = 'enabled' AND e.deleted_at IS NULL)"
 )
 _PLACE: Final = ("d.event_id", "d.endpoint_id")
-_EVENT: Final = "SELECT e.*, t.id AS task_id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
 # What names no task came with a static key, whose tasks are the default project's.
 _OWNER: Final = f"coalesce(t.project, '{DEFAULT_PROJECT}')"
 _CALLBACK: Final = (
@@ -240,18 +239,12 @@ class Reads:
     async def event(self, event_id: str) -> Event:
         """One event with its payload."""
         number = ids.parse(ids.EVENT, event_id)
-        row = await self._one_row(f"event {event_id}", f"{_EVENT} WHERE e.id = ?", [number])
+        row = await self._one_row(f"event {event_id}", f"{lists.EVENT} WHERE e.id = ?", [number])
         return event_of(row, whole=True)
 
     async def events(self, query: Query, *, whole: bool = False) -> Page[Event]:
         """Events, the newest first; their payloads only when `whole`."""
-        where = Where()
-        where.one_of("e.type", query.event_type and types_like(query.event_type))
-        where.same("e.project", query.project)
-        where.same("t.id", query.task and task_key(query.task))
-        where.since_until("e.created_at", query)
-        where.older(("e.seq",), query)
-        rows = await self._all_rows(*where.list(_EVENT, ("e.seq",), query))
+        rows = await self._all_rows(*lists.events_of(query))
         return page_of(rows, query, lambda row: event_of(row, whole=whole), "seq")
 
     async def delivery(self, delivery_id: str) -> Delivery:

@@ -16,7 +16,7 @@ from receiver.feed import START as BEGINNING
 from receiver.feed import Place, Told
 from receiver.store.protocol import Query, Replay, Store
 from tests.doubles import START, FakeClock
-from tests.make import arrival, endpoint, success, uuid
+from tests.make import TASK, arrival, endpoint, registration, success, uuid
 from tests.receiver.store.jobs_suite import begin, recovery, repair
 from tests.receiver.store.prune_suite import drop
 from tests.receiver.store.repair_suite import die
@@ -198,6 +198,22 @@ class FeedSuite:
         assert await types(store, event_type=asked) == wanted
         found = (await store.deliveries(Query(event_type=asked))).data
         assert sorted(one.event_type for one in found) == wanted
+
+    async def test_events_are_listed_by_what_their_task_is(self, store: Store) -> None:
+        await store.register(registration(model="pixverse:1@6", tags={"team": "film"}, expected=2))
+        await store.record(arrival(success(), expected=2))
+        await store.record(arrival_of(uuid(5), success(5), expected=1))
+        whole = (await store.events(Query())).data
+        mine = [one.id for one in whole if one.task_id == TASK]
+        assert (len(whole), len(mine)) == (3, 1)
+        for asked in (
+            Query(model="pixverse:1@6"),
+            Query(tag=("team", "film")),
+            Query(platform="runware", event_type="result.*", tag=("team", "film")),
+        ):
+            assert [one.id for one in (await store.events(asked)).data] == mine
+        for asked in (Query(model="pixverse"), Query(tag=("team", "x")), Query(platform="nanogpt")):
+            assert (await store.events(asked)).data == []
 
     async def test_any_history_is_told_once_each_from_wherever_one_stands(
         self, store: Store
