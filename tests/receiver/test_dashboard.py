@@ -12,15 +12,20 @@ import httpx
 import pytest
 
 from receiver.admin.dashboard.assets import HTMX, STATIC, Assets
-from receiver.admin.dashboard.pages import local
+from receiver.admin.dashboard.pages import NAVIGATION, local
 from receiver.app import LOGINS
 from receiver.clock import HOUR, MINUTE, to_rfc3339
+from receiver.deliveries import State
 from receiver.errors import StoreFull
 from receiver.sessions import LIFE, NOTICE_SALT, Session, SessionBox
+from receiver.store.protocol import Query
 from receiver.tokens import StrictSigner
 from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled
-from tests.make import TASK, registration, uuid
+from tests.make import TASK, arrival, registration, settled, success, uuid
 from tests.receiver.browsing import browsing, form_in, holding, logged_in, send, token_of
+from tests.receiver.store.suite import claim
+
+CLOSED = ("/settings", "/tokens", "/audit")  # to readers
 
 pytestmark = pytest.mark.anyio
 
@@ -226,6 +231,40 @@ async def test_who_may_only_read_sees_everything_and_changes_nothing(receiver: A
         assert (await reader.get("/v1/tasks")).status_code == 200
         assert (await reader.get("/v1/settings")).status_code == 403
         assert (await send(reader, "/", "/logout")).headers["location"] == "/login"
+
+
+async def test_no_page_shows_a_reader_what_the_api_would_not(receiver: Assembled) -> None:
+    secret = "hunter-of-two-worlds"
+    spec = {
+        "url": f"https://hooks.example.net/{secret}?key={secret}",
+        "headers": {"x-key": secret},
+        "description": "ours",
+    }
+    made = (await receiver.client.post("/v1/endpoints", json=spec)).json()
+    await receiver.store.register(registration())
+    await receiver.store.record(arrival(success()))
+    for one in await claim(receiver.store, START):
+        await receiver.store.settle(settled(one, State.DEAD, now=START))
+    (delivery,) = (await receiver.store.deliveries(Query(event_type="result.succeeded"))).data
+    (event,) = (await receiver.store.events(Query(event_type="result.succeeded"))).data
+    (callback,) = (await receiver.store.callbacks(Query())).data
+    ids = {
+        "/tasks": TASK,
+        "/endpoints": made["id"],
+        "/deliveries": delivery.id,
+        "/events": event.id,
+        "/callbacks": callback.id,
+    }
+    _, token = await token_of(receiver, scope="read")
+    pages = [entry.path for group in NAVIGATION for entry in group]
+    async with holding(receiver, token) as reader, logged_in(receiver) as admin:
+        shown_to_admin = ""
+        for path in [*pages, *(f"{path}/{found}" for path, found in ids.items())]:
+            page = await reader.get(path)
+            assert page.status_code == (403 if path in CLOSED else 200), path
+            assert secret not in page.text, path
+            shown_to_admin += (await admin.get(path)).text
+    assert secret in shown_to_admin
 
 
 async def test_whose_token_is_for_submitting_is_not_let_in(receiver: Assembled) -> None:
