@@ -48,6 +48,7 @@ from receiver.retention import LOOK, Retention
 from receiver.sessions import SessionBox
 from receiver.settings import Settings, listed, new_key
 from receiver.store.protocol import Alert, Settled, Store
+from receiver.store.seal import Seal, key_for
 from receiver.tokens import Claims, TokenBox
 
 TICK: Final = 1.0  # seconds between looks at the deadlines
@@ -109,6 +110,7 @@ def build(
         clock=clock,
         wall=wall,
         random_bytes=secrets.token_bytes,
+        seals=Seal([key_for("answers", key) for key in listed(settings.signing_keys)]),
         running=_running(settings, worker, clock(), answers),
     )
     jobs = Jobs(store, clock=clock, journal=_job_journal(log))

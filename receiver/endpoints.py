@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from receiver.errors import Invalid
 from receiver.events import ENDPOINT_TEST, OPERATIONAL, TYPES, Event
 from receiver.platforms import PARSERS
+from receiver.platforms.reading import dumps
 from receiver.tasks import Status
 
 FIELDS: Final = frozenset({"platform", "model", "status"})
@@ -260,9 +261,7 @@ def _holds(name: str, wanted: Sequence[str], facts: Mapping[str, Any]) -> bool:
 
 def _text(value: object) -> str:
     # As JSON writes it, so that `metadata.paid=true` means the boolean.
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+    return value if isinstance(value, str) else dumps(value)
 
 
 def check(spec: EndpointSpec | PreviewAsked) -> None:

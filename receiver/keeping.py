@@ -66,5 +66,6 @@ class Pruned(BaseModel):
     results: int = 0
     callbacks: int = 0
     tasks: int = 0
+    audit: int = 0
     freed_bytes: int = 0
     next_cursor: str | None = None

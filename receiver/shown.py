@@ -7,6 +7,7 @@ bytes are kept as they came; what is read out of them, told downstream or printe
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Final
 
 REDACTED: Final = "[redacted]"
@@ -39,6 +40,26 @@ def without_tokens(text: str) -> str:
 def _without_token(found: re.Match[str]) -> str:
     claims_alone = "." not in found[0] and "%" not in found[0]  # which open nothing
     return found[0] if claims_alone else REDACTED
+
+
+# What may be an IPv4 or IPv6 address, a zone included; `ipaddress` decides.
+_ADDRESS: Final = re.compile(
+    r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+(?:%\w+)?)(?![\w])"
+)
+
+
+def without_addresses(text: str) -> str:
+    """The text without IP addresses: what a name resolved to is its network's own."""
+    return _ADDRESS.sub(_without_address, text)
+
+
+def _without_address(found: re.Match[str]) -> str:
+    address = found[0].rstrip(".:")
+    try:
+        ip_address(address)
+    except ValueError:
+        return found[0]
+    return REDACTED + found[0][len(address) :]
 
 
 def readable(body: bytes) -> tuple[str, bool]:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.openapi.routes import DescriptionRoutes
-from receiver.admin.ops import Ops
+from receiver.admin.ops import NOTHING, Ops
 from receiver.admin.routes.access import AccessRoutes
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
@@ -20,11 +20,12 @@ from receiver.admin.routes.deliveries import DeliveryRoutes
 from receiver.admin.routes.endpoints import EndpointRoutes
 from receiver.admin.routes.figures import FigureRoutes
 from receiver.admin.routes.logins import LoginRoutes
+from receiver.admin.routes.once import once
 from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.rows import HTML, ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
 from receiver.admin.stream import StreamRoutes
-from receiver.errors import Unauthenticated
+from receiver.errors import NotFound, Unauthenticated
 
 __all__ = ["EXCEPTION_HANDLERS", "MAX_BODY", "Api"]
 
@@ -75,7 +76,12 @@ class Api:
                 return RedirectResponse(f"/login?{urlencode({'next': row.path})}", 303)
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
             who.allow(row.scopes)
-            return await row.handler(who, request)
+            try:
+                return await once(self._ops, who, request, row.handler)
+            except NotFound:
+                if who.project is None:
+                    raise
+            raise NotFound(NOTHING)  # what is another project's is told of in the same words
 
         return endpoint
 

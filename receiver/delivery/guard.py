@@ -64,6 +64,11 @@ _KNOWN_NAMES: Final = {
 
 _FORBIDDEN: Final = re.compile(r"[\x00-\x20\x7f-\xa0\\\u2028\u2029\ufeff]|\s")
 _SHAPE: Final = re.compile(r"(https?)://([^/?#]+)", re.ASCII | re.IGNORECASE)
+_ALLOWED: Final = r"(?:[\w.~:/@!$&'()*+,;=\[\]-]|%[0-9a-f]{2})"
+_TARGET: Final = re.compile(
+    rf"https?://[^/?#]+(?P<path>(?:/{_ALLOWED}*)?)(?:\?(?P<query>(?:{_ALLOWED}|\?)*))?",
+    re.ASCII | re.IGNORECASE,
+)
 _HOST: Final = re.compile(r"(?!.*\.\.)[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_-])?\.?", re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
 _QUAD: Final = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})(?:\.(?!$)|$)){4}", re.ASCII)
@@ -217,6 +222,26 @@ def guarded_socket(guard: Guard) -> Callable[[tuple[Any, ...]], socket.socket]:
         return socket.socket(family, kind, proto)
 
     return make
+
+
+def as_written(url: str) -> URL:
+    """A URL to request, byte for byte as somebody wrote it where every byte may stand in a request.
+
+    yarl writes `%2F` in a query as `/` and `[` as `%5B`: reserved characters, so that is another
+    URL (RFC 3986 §2.2), and one that carries a signature of its own may not hold any more.
+    """
+    parsed = URL(url)
+    written = _TARGET.fullmatch(url)
+    if written is None:
+        return parsed
+    return URL.build(
+        scheme=parsed.scheme,
+        host=parsed.host_subcomponent or "",
+        port=parsed.explicit_port,
+        path=written["path"] or "/",
+        query_string=written["query"] or "",
+        encoded=True,
+    )
 
 
 def _vet(guard: Guard, address: str, port: int) -> None:

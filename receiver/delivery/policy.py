@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Final
 
@@ -82,6 +82,19 @@ def parse_retry_after(value: str, now_ms: int) -> int | None:
         return round(min(float(text) * SECOND, RETRY_AFTER_CAP))  # any number of digits is one
     moment = _http_date(text)
     return None if moment is None else min(max(moment - now_ms, 0), RETRY_AFTER_CAP)
+
+
+def undated(outcome: Outcome, wall: int) -> Outcome:
+    """The same, with a date in `Retry-After` as seconds from now.
+
+    The endpoint wrote it by its own clock, so it is held against the wall's. The steady clock, by
+    which retries go, may be hours from that after somebody set it.
+    """
+    given = outcome.retry_after
+    if given is None or not given.strip()[:1].isalpha():
+        return outcome
+    asked = parse_retry_after(given, wall)
+    return replace(outcome, retry_after=None if asked is None else f"{asked / SECOND:.3f}")
 
 
 def _http_date(text: str) -> int | None:

@@ -47,6 +47,7 @@ from receiver.delivery.guard import (
     GuardedResolver,
     HostUnreadable,
     UrlRefused,
+    as_written,
     guarded_socket,
 )
 from receiver.errors import SettingsRefused
@@ -338,7 +339,7 @@ async def _post(
 def _aim(guard: Guard, url: str) -> URL:
     """The parsed URL, if the guard's rules of today still let it pass."""
     guard.check_url(url)
-    return URL(url)
+    return as_written(url)
 
 
 def _trust(ca_file: str | None) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ from receiver import ids
 from receiver.clock import MINUTE, SECOND, Clock
 from receiver.deliveries import Failure, Outcome
 from receiver.delivery.health import longest_pause
-from receiver.delivery.policy import SCHEDULE, decide
+from receiver.delivery.policy import SCHEDULE, decide, undated
 from receiver.delivery.signing import SignatureRefused, sign
 from receiver.errors import CannotStart, StoreUnavailable
 from receiver.store.protocol import Claimed, Settled, Store
@@ -175,7 +175,8 @@ class Worker:
             detail = f"Nothing was sent: {error}. Rotate the endpoint's secret."
             outcome = Outcome(None, Failure.SIGNING, detail, 0)
         else:
-            outcome = await self._sender.send(claimed.url, claimed.payload, headers)
+            answer = await self._sender.send(claimed.url, claimed.payload, headers)
+            outcome = undated(answer, self._wall())
         await self._settle(claimed, outcome, started)
 
     def _headers(self, claimed: Claimed) -> dict[str, str]:

@@ -7,6 +7,7 @@ front of the text, inside: a row can't be given another one's secret.
 
 from __future__ import annotations
 
+import hmac
 import re
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -87,6 +88,12 @@ class Seal:
         except InvalidToken:
             return False
         return True
+
+
+def key_for(purpose: str, secret: str) -> str:
+    """A key for a `Seal`, made of a secret that is one for something else (RFC 5869 §2.2)."""
+    made = hmac.digest(secret.encode(), f"reelhook {purpose}".encode(), "sha256")
+    return urlsafe_b64encode(made).decode()
 
 
 def _fernet_key(key: str) -> bytes:

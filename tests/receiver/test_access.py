@@ -170,7 +170,7 @@ async def test_each_route_lets_in_its_scopes_alone(receiver: Assembled, scope: S
     absent = {"id": ids.ENDPOINT + ids.encode(1)}
     async with holding(receiver, token["token"]) as client:
         for row in table(receiver):
-            if scope in row.scopes and "text/event-stream" in row.answers.values():
+            if scope in row.scopes and row.path.endswith("/stream"):
                 continue  # it would go on for ever
             response = await client.request(row.method, row.path.format(**absent), json={"x": 1})
             allowed = scope in row.scopes

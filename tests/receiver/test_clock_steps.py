@@ -19,6 +19,7 @@ from receiver.errors import TokenExpired, TokenRefused
 from receiver.keeping import Keep
 from receiver.retention import Retention
 from receiver.store.protocol import Query, TaskChange, TasksAsked
+from receiver.store.seal import Seal
 from receiver.store.sqlite import SqliteStore
 from receiver.tasks import SubmitState, TaskSpec
 from receiver.tokens import Source, TokenBox
@@ -210,6 +211,7 @@ async def test_revoking_holds_for_tokens_of_before_and_spares_those_of_after(
         clock=bench.clock,
         wall=bench.machine.wall,
         random_bytes=Dice().bytes,
+        seals=Seal(),
     )
     admin = Principal("admin")
     bench.machine.step(step)

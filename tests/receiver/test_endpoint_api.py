@@ -198,7 +198,7 @@ async def test_null_clears_what_has_a_default(api: httpx.AsyncClient) -> None:
         ]
     )
     shown = (await api.patch(f"/v1/endpoints/{made['id']}", json=nulls)).json()
-    own = ("id", "created_at", "secret")
+    own = ("id", "created_at", "secret", "revision")
     assert {n: v for n, v in shown.items() if n not in own} == {
         n: v for n, v in bare.items() if n not in own
     }

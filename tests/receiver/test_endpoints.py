@@ -28,7 +28,7 @@ FACTS = {
     "model": "pixverse:1@6",
     "status": "partial",
     "tags": {"team": "a.b", "empty": ""},
-    "metadata": {"paid": True, "n": 5, "deep": {"x": 1}, "none": None},
+    "metadata": {"paid": True, "n": 5, "deep": {"x": 1}, "none": None, "list": ["a", 1]},
 }
 # RFC 9110 §7.6.1, what says something of our body, and what the sender writes.
 OURS_TO_SEND = [
@@ -83,6 +83,9 @@ def test_a_pattern_matches_what_was_put_around_it(before: str, core: str, after:
         ({"tags.other": ("*",)}, False),
         ({"metadata.paid": ("true",)}, True),
         ({"metadata.n": ("5",)}, True),
+        ({"metadata.list": ('["a",1]',)}, True),
+        ({"metadata.list": ('*"a"*',)}, True),
+        ({"metadata.deep": ('{"x":1}',)}, True),
         ({"metadata.none": ("*",)}, False),
         ({"metadata.missing": ("*",)}, False),
     ],

@@ -10,6 +10,7 @@ from aiohttp import AsyncResolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from receiver.delivery.guard import (
     BlockedAddress,
@@ -19,8 +20,10 @@ from receiver.delivery.guard import (
     HostUnreadable,
     Network,
     UrlRefused,
+    as_written,
     guarded_socket,
 )
+from receiver.delivery.ourselves import Origin
 from receiver.errors import Invalid
 
 EVERYTHING: list[Network] = [ip_network("0.0.0.0/0"), ip_network("::/0")]
@@ -188,6 +191,14 @@ ACCEPTED = [
 @pytest.mark.parametrize("url", ACCEPTED)
 def test_urls_that_may_be_registered(url: str) -> None:
     CLOSED.check_url(url)
+
+
+@pytest.mark.parametrize("url", [*ACCEPTED, "http://[::1]:8080/a?b", "http://[fe80::1%25lo]/"])
+def test_what_is_requested_goes_where_the_guard_looked(url: str) -> None:
+    written, looked_at = as_written(url), URL(url)
+    assert Origin.of(written) == Origin.of(looked_at)
+    assert written.raw_host == looked_at.raw_host
+    assert written.host_port_subcomponent == looked_at.host_port_subcomponent
 
 
 REFUSED = [

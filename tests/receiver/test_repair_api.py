@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from receiver import ids
+from receiver.clock import DAY
 from receiver.endpoints import State
 from tests.doubles import LIMIT_S, START, Assembled, assembled, consuming
 from tests.make import endpoint
@@ -148,15 +149,21 @@ async def test_a_double_click_gets_the_same_job(receiver: Assembled) -> None:
 
     first = await ask("k")
     second = await ask("k")
-    assert (first[0], second[0]) == (202, 200)
-    assert first[1]["id"] == second[1]["id"]
+    assert first == second
+    assert first[0] == 202
     status, refused = await ask("k", limit=3)
-    assert (status, refused["code"]) == (409, "conflict")
+    assert (status, refused["code"]) == (422, "idempotency_key_reused")
     for odd in ("", "x" * 256, "\x7f"):
         assert (await ask(odd))[0] == 422
     canceled = await post(receiver, f"/v1/jobs/{first[1]['id']}/cancel")
     assert canceled["state"] == "canceled"
-    assert (await ask("k"))[1]["state"] == "canceled"  # it was that very request
+    assert await ask("k") == first  # it was that very request
+    receiver.clock.advance(DAY)
+    status, there = await ask("k")  # the job is known for longer than the answer
+    assert (status, there["id"], there["state"]) == (200, first[1]["id"], "canceled")
+    receiver.clock.advance(DAY)
+    status, refused = await ask("k", limit=3)
+    assert (status, refused["code"]) == (409, "conflict")
 
 
 async def test_an_endpoint_recovers_what_it_did_not_get(receiver: Assembled) -> None:

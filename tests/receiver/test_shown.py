@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.callbacks import read
-from receiver.shown import inert, readable, redact
+from receiver.shown import inert, readable, redact, without_addresses
 from receiver.tokens import Source, TokenBox, webhook_url
 from tests.make import KEY, TASK, claims, failure, success, wrapped
 
@@ -112,3 +112,21 @@ def test_no_item_carries_a_credential(escape: str) -> None:
 def test_a_body_without_one_is_read_as_it_is() -> None:
     found, _ = read("runware", wrapped(success(1, note="eyJ2Ijo", apiKey="x")), TASK)
     assert json.loads(found[0].raw) == success(1, note="eyJ2Ijo", apiKey="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("No connection to 10.1.2.3:443: x", "No connection to [redacted]:443: x"),
+        ("failed ('192.168.0.1', 8999).", "failed ('[redacted]', 8999)."),
+        ("No connection to [::1]:443.", "No connection to [[redacted]]:443."),
+        ("fd00:ec2::254 is not public.", "[redacted] is not public."),
+        ("fe80::1%eth0, and ::ffff:10.0.0.1.", "[redacted], and [redacted]."),
+        ("It ended at 10.1.2.3.", "It ended at [redacted]."),
+        ("release 1.2.3, status 500: at 12:30:45", "release 1.2.3, status 500: at 12:30:45"),
+        ("999.1.2.3 is none", "999.1.2.3 is none"),
+        ("host example.com: no answer", "host example.com: no answer"),
+    ],
+)
+def test_addresses_are_cut_out(text: str, shown: str) -> None:
+    assert without_addresses(text) == shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from receiver import ids
-from receiver.clock import MINUTE, SECOND, from_datetime
+from receiver.clock import DAY, MINUTE, SECOND, from_datetime, to_datetime
 from receiver.deliveries import Delivery, Failure, Outcome, State
 from receiver.delivery import worker
 from receiver.delivery.guard import Guard
@@ -52,7 +53,7 @@ class Bench:
             self.store,
             sender or self.sender,
             clock=self.clock,
-            wall=self.clock,
+            wall=options.pop("wall", self.clock),
             jitter=lambda: 0.5,
             journal=lambda settled: self.settled.append(settled),
             schedule=SCHEDULE,
@@ -135,6 +136,20 @@ async def test_a_failure_follows_the_schedule_with_the_same_id_and_body(bench: B
     stamps = [int(headers["webhook-timestamp"]) for _, _, headers in bench.sender.calls]
     assert stamps == [START // SECOND + wait for wait in (0, 5, 25)]
     assert (await bench.delivery()).state == "succeeded"
+
+
+@pytest.mark.parametrize("apart", [-DAY // 2, 0, DAY // 2])
+async def test_a_date_in_retry_after_goes_by_the_clock_on_the_wall(
+    bench: Bench, apart: int
+) -> None:
+    await due(bench)
+    until = formatdate((bench.clock() + apart + MINUTE) // SECOND, usegmt=True)
+    bench.sender.outcomes = [replace(sent(503), retry_after=until)]
+    await bench.deliver(bench.worker(wall=lambda: bench.clock() + apart))
+    minute = to_datetime(START + MINUTE)
+    assert (await bench.delivery()).next_attempt_at == minute
+    (shown,) = (await bench.store.endpoints(Query())).data
+    assert shown.health.held_until == minute
 
 
 async def test_a_secret_that_can_not_sign_fails_the_attempt_and_says_so(bench: Bench) -> None:

@@ -9,20 +9,22 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from receiver import ids
+from receiver.access import Action
 from receiver.admin.ops.access import AccessOps
-from receiver.admin.ops.asking import ADMIN, ChecksUrls, Principal, moment
+from receiver.admin.ops.asking import ADMIN, NOTHING, ChecksUrls, Principal, moment
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.ops.feed import FeedOps
 from receiver.admin.ops.figures import FigureOps, Running
 from receiver.admin.ops.logins import LoginOps
+from receiver.admin.ops.once import Answered, Seals
 from receiver.admin.ops.repair import Begun, RepairOps
 from receiver.admin.ops.watch import ANYTHING, MAX_WAIT, Watch
-from receiver.callbacks import Callback, Reprocess, Reprocessed
+from receiver.callbacks import Callback, Receipt, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime
-from receiver.errors import Conflict, Forbidden, Invalid, NotFound
+from receiver.errors import Conflict, Invalid, NotFound
 from receiver.keeping import Pruned
 from receiver.platforms import PLATFORMS
 from receiver.reprocessing import arrivals_of
@@ -34,6 +36,7 @@ from receiver.store.protocol import (
     Query,
     Registration,
     Reprocessing,
+    Revisions,
     Store,
     TaskChange,
     TasksAsked,
@@ -59,7 +62,20 @@ from receiver.tokens import (
 )
 
 # The doors above take their vocabulary from here, and never reach into the store.
-__all__ = ["ADMIN", "ANYTHING", "Begun", "Ops", "Page", "Principal", "Query", "Running", "Watch"]
+__all__ = [
+    "ADMIN",
+    "ANYTHING",
+    "NOTHING",
+    "Answered",
+    "Begun",
+    "Ops",
+    "Page",
+    "Principal",
+    "Query",
+    "Revisions",
+    "Running",
+    "Watch",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +102,8 @@ class _Minted:
 
 
 class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
-    """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs."""
+    """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs, `seals` keeps
+    answers that are repeated."""
 
     def __init__(
         self,
@@ -99,9 +116,11 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
         clock: Clock,
         wall: Clock,
         random_bytes: Callable[[int], bytes],
+        seals: Seals,
         running: Running | None = None,
     ) -> None:
         super().__init__(store, guard=guard, clock=clock, random_bytes=random_bytes)
+        self._seals = seals
         self._begin_figures(running or Running())
         self.public_url = public_url
         self._tokens = tokens
@@ -132,10 +151,19 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
         )
         # What has no URL is not stored.
         self._mint(_Minted.asked(asked), source)
-        may_submit = await self.store.register(asked)
+        may_submit = await self._register(who, asked)
         task = await self.store.task(task_id)
         url = self._mint_known(task, source)
         return RegisteredTask(**task.model_dump(), webhook_url=url, may_submit=may_submit)
+
+    async def _register(self, who: Principal, asked: Registration) -> bool:
+        try:
+            return await self.store.register(asked)
+        except Conflict:
+            if (await self.store.task(asked.id)).project == asked.project or who.project is None:
+                raise
+        # Whose it is, a project is not told.
+        raise Conflict("That task id is taken. Use another.")
 
     def _latest(self) -> int:
         # A token must be newer than the revocation before it, whichever clock is ahead.
@@ -197,9 +225,13 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
 
     async def reconcile_task(self, who: Principal, task_id: str) -> Task:
         """Make a task due for reconcile now. A rejected one is a Conflict."""
-        who.see((await self.store.task(task_id)).project)
-        await self.store.reconcile_task(TaskChange(task_id, self._clock()))
+        store = await self._by_task(who, Action.TASK_RECONCILE, task_id)
+        await store.reconcile_task(TaskChange(task_id, self._clock()))
         return await self.store.task(task_id)
+
+    async def _by_task(self, who: Principal, action: Action, task_id: str) -> Store:
+        task = await self.task(who, task_id)
+        return self._by(who, action, task.id, task.project)
 
     async def change_task(self, who: Principal, task_id: str, patch: TaskPatch) -> Task:
         """Note how a submit went, or take the right to submit."""
@@ -217,14 +249,14 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
 
     async def revoke_task(self, who: Principal, task_id: str) -> Task:
         """Refuse every token issued so far."""
-        who.see((await self.store.task(task_id)).project)
-        await self.store.revoke_task(TaskChange(task_id, self._latest()))
+        store = await self._by_task(who, Action.TASK_REVOKE, task_id)
+        await store.revoke_task(TaskChange(task_id, self._latest()))
         return await self.store.task(task_id)
 
     async def delete_task(self, who: Principal, task_id: str) -> None:
         """Remove a task with its results and callbacks."""
-        who.see((await self.store.task(task_id)).project)
-        await self.store.delete_task(TaskChange(task_id, self._clock()))
+        store = await self._by_task(who, Action.TASK_DELETE, task_id)
+        await store.delete_task(TaskChange(task_id, self._clock()))
 
     async def task(self, who: Principal, task_id: str) -> Task:
         """One task."""
@@ -277,8 +309,10 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
 
     async def delete_callback(self, who: Principal, callback_id: str) -> None:
         """Drop a callback that brought nothing."""
-        who.see((await self.store.kept_callback(callback_id)).project)
-        await self.store.delete_callback(callback_id)
+        kept = await self.store.kept_callback(callback_id)
+        who.see(kept.project)
+        store = self._by(who, Action.CALLBACK_DELETE, callback_id, kept.project, task=kept.task_id)
+        await store.delete_callback(callback_id)
 
     async def reprocess(self, who: Principal, callback_id: str, asked: Reprocess) -> Reprocessed:
         """Take a callback's bytes once more. Raises Conflict when they may not, or are gone."""
@@ -287,9 +321,9 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
         if kept.body is None:
             raise Conflict(f"The bytes of {callback_id} are not kept any more: poll the task.")
         arrivals = arrivals_of(kept, kept.body, now)
-        receipt = await self.store.reprocess(
-            Reprocessing(kept.id, arrivals, now, dry_run=asked.dry_run)
-        )
+        by = self._by(who, Action.CALLBACK_REPROCESS, callback_id, kept.project, of=_receipt)
+        store = self.store if asked.dry_run else by
+        receipt = await store.reprocess(Reprocessing(kept.id, arrivals, now, dry_run=asked.dry_run))
         shown = (await self.store.callback(callback_id)).model_dump(exclude={"body", "body_exact"})
         return Reprocessed(**shown, status=receipt.outcome, results=receipt.results)
 
@@ -297,9 +331,14 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
         self, who: Principal, place: tuple[int, ...], *, dry_run: bool
     ) -> tuple[Pruned, tuple[int, ...] | None]:
         """Drop or count a little of what is too old, in all projects; and where it goes on."""
-        if who.project is not None:
-            raise Forbidden(f"What is kept for how long is not up to the project {who.project!r}.")
+        who.of_all("What is kept for how long")
+        if not dry_run:  # it is many transactions, so the row comes first
+            await self.store.note(self._deed(who, Action.PRUNE))
         return await self._retention.by_hand(place, dry_run=dry_run)
+
+
+def _receipt(receipt: Receipt) -> Mapping[str, Any]:
+    return {"outcome": receipt.outcome, "results": receipt.results}
 
 
 def _canonical(task_id: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-
 from receiver.access import (
     BYTES,
     HINT,
@@ -15,14 +13,15 @@ from receiver.access import (
     digest_of,
     token_of,
 )
-from receiver.admin.ops.asking import ADMIN, Desk, Principal, moment
+from receiver.admin.ops.asking import ADMIN, Principal, moment
+from receiver.admin.ops.once import OnceOps
 from receiver.clock import from_datetime
 from receiver.errors import Invalid, NotFound
 from receiver.store.protocol import NewApiToken as Kept
 from receiver.store.protocol import Page, Query
 
 
-class AccessOps(Desk):
+class AccessOps(OnceOps):
     """Who may do what, and who did it."""
 
     async def holder(self, token: str) -> Principal | None:
@@ -53,6 +52,7 @@ class AccessOps(Desk):
     async def tidy(self) -> None:
         """What is done now and then, and not at each request."""
         await self._note_uses()
+        await self._forget_answers()
 
     async def _note_uses(self) -> None:
         uses, self._uses = self._uses, {}
@@ -77,7 +77,7 @@ class AccessOps(Desk):
             Action.API_TOKEN_CREATE,
             None,
             project,
-            named=attrgetter("id"),
+            of=lambda made: {"target": made.id},
             name=asked.name,
             scope=asked.scope,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -52,7 +52,7 @@ class Principal:
     def see(self, project: str | None) -> None:
         """Raises NotFound for another project's things: no oracle of what exists there."""
         if self.project is not None and project != self.project:
-            raise NotFound("There is nothing by that id.")
+            raise NotFound(NOTHING)
 
     def choose(self, asked: str | None) -> str:
         """The project of something new. Raises Forbidden."""
@@ -80,6 +80,9 @@ def moment(given: datetime | None, name: str) -> int | None:
         return within_reason(from_datetime(given))
     except (ValueError, OverflowError):
         raise Invalid(f"{name} is not a time from 1970 to 2200.", parameter=name) from None
+
+
+NOTHING: Final = "There is nothing by that id."
 
 
 class ChecksUrls(Protocol):
@@ -112,19 +115,22 @@ class Desk:
         target: str | None,
         project: str | None,
         *,
-        named: Callable[[Any], str | None] | None = None,
+        of: Callable[[Any], Mapping[str, Any] | None] = lambda outcome: {},
         **details: Any,
     ) -> Store:
         """The store, whose next verb leaves an audit row of what somebody does.
 
-        `named` finds the target in the outcome of a verb that makes one; None: it made nothing.
+        `of` finds more details in what became of it, a `target` among them if it was only made
+        now; None: nothing became of it.
         """
 
         def note(outcome: Any) -> Deed | None:
-            found = target if named is None else named(outcome)
-            made_nothing = named is not None and found is None
-            deed = self._deed(who, action, found, project, **details)
-            return None if made_nothing else deed
+            found = of(outcome)
+            if found is None:
+                return None
+            return self._deed(
+                who, action, project=project, **{"target": target, **details, **found}
+            )
 
         return self.store.audited(note)
 
@@ -132,8 +138,9 @@ class Desk:
         self,
         who: Principal,
         action: Action,
-        target: str | None,
-        project: str | None,
+        *,
+        target: str | None = None,
+        project: str | None = None,
         **details: Any,
     ) -> Deed:
         return Deed(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from receiver.access import Action
 from receiver.admin.ops.asking import Desk, Principal
+from receiver.admin.ops.secrecy import delivery_for
 from receiver.deliveries import DeadLetters, Delivery
 from receiver.events import Event
 from receiver.store.protocol import Page, Query
@@ -31,18 +33,25 @@ class DeliveryOps(Desk):
 
     async def delivery(self, who: Principal, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
-        delivery = await self.store.delivery(delivery_id)
-        who.see((await self.store.event(delivery.event_id)).project)
+        delivery, _ = await self._delivery(who, delivery_id)
         return delivery
+
+    async def _delivery(self, who: Principal, delivery_id: str) -> tuple[Delivery, str]:
+        delivery = await self.store.delivery(delivery_id)
+        project = (await self.store.event(delivery.event_id)).project
+        who.see(project)
+        return delivery_for(who, delivery), project
 
     async def retry(self, who: Principal, delivery_id: str) -> Delivery:
         """Send a settled delivery again, from the start of its schedule."""
-        await self.delivery(who, delivery_id)
-        await self.store.retry(delivery_id, self._clock())
-        return await self.store.delivery(delivery_id)
+        _, project = await self._delivery(who, delivery_id)
+        store = self._by(who, Action.DELIVERY_RETRY, delivery_id, project)
+        await store.retry(delivery_id, self._clock())
+        return await self.delivery(who, delivery_id)
 
     async def cancel(self, who: Principal, delivery_id: str) -> Delivery:
         """Drop a pending delivery from its queue."""
-        await self.delivery(who, delivery_id)
-        await self.store.cancel(delivery_id, self._clock())
-        return await self.store.delivery(delivery_id)
+        _, project = await self._delivery(who, delivery_id)
+        store = self._by(who, Action.DELIVERY_CANCEL, delivery_id, project)
+        await store.cancel(delivery_id, self._clock())
+        return await self.delivery(who, delivery_id)

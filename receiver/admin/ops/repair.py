@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from receiver.access import Action
 from receiver.admin.ops.asking import Principal, moment
 from receiver.admin.ops.deliveries import DeliveryOps
 from receiver.admin.ops.endpoints import EndpointOps
@@ -24,7 +25,7 @@ from receiver.repair import (
     Replayed,
     RetryAsked,
 )
-from receiver.store.protocol import NewJob, Page, Query, Replay
+from receiver.store.protocol import NewJob, Page, Query, Replay, Store
 
 LOOK: Final = 0.05  # seconds between two looks, however much is delivered meanwhile
 
@@ -47,19 +48,27 @@ class RepairOps(EndpointOps, DeliveryOps):
 
         An existing delivery gets a new round of attempts, a missing one is made.
         """
-        await self.event(who, event_id)
+        event = await self.event(who, event_id)
         if asked.endpoint is not None:
             await self.endpoint(who, asked.endpoint)
-        return await self.store.replay(Replay(event_id, self._clock(), asked.endpoint))
+        store = self._by(who, Action.EVENT_REPLAY, event_id, event.project, endpoint=asked.endpoint)
+        return await store.replay(Replay(event_id, self._clock(), asked.endpoint))
 
     async def test_endpoint(self, who: Principal, endpoint_id: str, seconds: float) -> Delivery:
         """Send an endpoint its own `endpoint.test`; after its attempt, or after so many seconds."""
-        await self.endpoint(who, endpoint_id)
-        delivery_id = await self.store.test_endpoint(endpoint_id, self._clock())
+        endpoint = await self.endpoint(who, endpoint_id)
+        store = self._by(
+            who,
+            Action.ENDPOINT_TEST,
+            endpoint.id,
+            endpoint.project,
+            of=lambda made: {"delivery": made},
+        )
+        delivery_id = await store.test_endpoint(endpoint_id, self._clock())
         with suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, MAX_WAIT)):
                 await self._attempted(delivery_id)
-        return await self.store.delivery(delivery_id)
+        return await self.delivery(who, delivery_id)
 
     async def _attempted(self, delivery_id: str) -> None:
         with self.watch.listening() as moved:
@@ -89,7 +98,7 @@ class RepairOps(EndpointOps, DeliveryOps):
             until=_time(asked.until, "until"),
             limit=asked.limit,
         )
-        return await self._begin(repair, key, dry_run=asked.dry_run)
+        return await self._begin(who, repair, key, dry_run=asked.dry_run)
 
     async def recover(
         self, who: Principal, endpoint_id: str, asked: RecoverAsked, key: str | None
@@ -105,14 +114,30 @@ class RepairOps(EndpointOps, DeliveryOps):
             missing=asked.missing,
             limit=asked.limit,
         )
-        return await self._begin(repair, key, dry_run=asked.dry_run)
+        return await self._begin(who, repair, key, dry_run=asked.dry_run)
 
-    async def _begin(self, repair: Repair, key: str | None, *, dry_run: bool) -> Counted | Begun:
+    async def _begin(
+        self, who: Principal, repair: Repair, key: str | None, *, dry_run: bool
+    ) -> Counted | Begun:
         counted = await self.store.count_repair(repair)
         if dry_run:
             return counted
         total = counted.count if counted.complete else None
-        return Begun(*await self.store.add_job(NewJob(repair, self._clock(), total, key)))
+        store = self._noting_job(who, repair)
+        return Begun(*await store.add_job(NewJob(repair, self._clock(), total, key)))
+
+    def _noting_job(self, who: Principal, repair: Repair) -> Store:
+        by_endpoint = repair.kind is JobKind.RECOVER
+        asked = repair.model_dump(mode="json", exclude_none=True, exclude={"kind", "project"})
+        named = "job" if by_endpoint else "target"
+        return self._by(
+            who,
+            Action.ENDPOINT_RECOVER if by_endpoint else Action.DELIVERIES_RETRY,
+            repair.endpoint if by_endpoint else None,
+            repair.project,
+            of=lambda made: {named: made[0].id} if made[1] else None,
+            asked=asked,
+        )
 
     async def jobs(self, who: Principal, query: Query) -> Page[Job]:
         """A page of jobs."""
@@ -126,8 +151,9 @@ class RepairOps(EndpointOps, DeliveryOps):
 
     async def cancel_job(self, who: Principal, job_id: str) -> Job:
         """Go no further; what was sent again goes on."""
-        await self.job(who, job_id)
-        return await self.store.cancel_job(job_id, self._clock())
+        job = await self.job(who, job_id)
+        store = self._by(who, Action.JOB_CANCEL, job.id, job.project)
+        return await store.cancel_job(job_id, self._clock())
 
 
 def _time(given: datetime | None, name: str) -> datetime | None:

@@ -11,7 +11,13 @@ from starlette.responses import Response
 from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import body_of, parameter_of, query_of
+from receiver.admin.routes.requests import (
+    body_of,
+    parameter_of,
+    query_of,
+    revision_of,
+    revisions_of,
+)
 from receiver.admin.routes.rows import Handler, Listed, Row
 from receiver.deliveries import QueueCanceled
 from receiver.endpoints import (
@@ -60,7 +66,8 @@ class EndpointRoutes:
                 self._endpoint,
                 READERS,
                 "One endpoint and how it fares",
-                answers={200: Endpoint},
+                headers="if-none-match",
+                answers={200: Endpoint, 304: None},
             ),
             Row(
                 "POST",
@@ -92,6 +99,7 @@ class EndpointRoutes:
                 self._patch_endpoint,
                 ADMINS,
                 "Change an endpoint",
+                headers="if-match",
                 body=EndpointPatch,
                 answers={200: Endpoint},
             ),
@@ -101,6 +109,7 @@ class EndpointRoutes:
                 self._delete_endpoint,
                 ADMINS,
                 "Delete an endpoint and cancel what waits for it",
+                headers="if-match",
                 answers={204: None},
             ),
         )
@@ -113,6 +122,7 @@ class EndpointRoutes:
                 self._rotate_secret,
                 ADMINS,
                 "Make a new secret; the answer alone has it",
+                headers="if-match",
                 body=RotateAsked,
                 answers={200: Endpoint},
             ),
@@ -134,6 +144,7 @@ class EndpointRoutes:
                 self._move(state),
                 ADMINS,
                 summary,
+                headers="if-match",
                 answers={200: Endpoint},
             )
             for move, (state, summary) in MOVES.items()
@@ -145,22 +156,27 @@ class EndpointRoutes:
     async def _add_endpoint(self, who: Principal, request: Request) -> Response:
         spec = await body_of(request, EndpointAsked)
         endpoint = await self._ops.add_endpoint(who, spec, parameter_of(request, "project"))
-        return shown(endpoint, 201)
+        return _shown(endpoint, 201)
 
     async def _endpoint(self, who: Principal, request: Request) -> Response:
-        return shown(await self._ops.endpoint(who, request.path_params["id"]))
+        endpoint = await self._ops.endpoint(who, request.path_params["id"])
+        if endpoint.revision == revision_of(request):
+            return Response(status_code=304, headers=_etag(endpoint))
+        return _shown(endpoint)
 
     async def _patch_endpoint(self, who: Principal, request: Request) -> Response:
         patch = await body_of(request, EndpointPatch)
-        return shown(await self._ops.change_endpoint(who, request.path_params["id"], patch))
+        endpoint_id, revisions = request.path_params["id"], revisions_of(request)
+        return _shown(await self._ops.change_endpoint(who, endpoint_id, patch, revisions))
 
     async def _delete_endpoint(self, who: Principal, request: Request) -> Response:
-        await self._ops.delete_endpoint(who, request.path_params["id"])
+        await self._ops.delete_endpoint(who, request.path_params["id"], revisions_of(request))
         return Response(status_code=204)
 
     async def _rotate_secret(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, RotateAsked)
-        return shown(await self._ops.rotate_secret(who, request.path_params["id"], asked))
+        endpoint_id, revisions = request.path_params["id"], revisions_of(request)
+        return _shown(await self._ops.rotate_secret(who, endpoint_id, asked, revisions))
 
     async def _preview(self, who: Principal, request: Request) -> Response:
         asked = await body_of(request, PreviewAsked)
@@ -171,6 +187,15 @@ class EndpointRoutes:
 
     def _move(self, state: State) -> Handler:
         async def move(who: Principal, request: Request) -> Response:
-            return shown(await self._ops.move_endpoint(who, request.path_params["id"], state))
+            endpoint_id, revisions = request.path_params["id"], revisions_of(request)
+            return _shown(await self._ops.move_endpoint(who, endpoint_id, state, revisions))
 
         return move
+
+
+def _shown(endpoint: Endpoint, status: int = 200) -> Response:
+    return shown(endpoint, status, _etag(endpoint))
+
+
+def _etag(endpoint: Endpoint) -> Mapping[str, str]:
+    return {"etag": f'"{endpoint.revision}"'}

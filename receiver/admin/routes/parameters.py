@@ -230,6 +230,10 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         "The `ETag` that is known; 304 when it is still the one.",
         {"type": "string"},
     ),
+    "if-match": (
+        "Only if it still has this `ETag`, or one of these, divided by commas; else 412.",
+        {"type": "string"},
+    ),
     "idempotency-key": (
         "The same key gets the same answer, and nothing is done twice.",
         {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[ -~]+$"},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+import re
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from receiver.admin.ops import Query
+from receiver.admin.ops import Query, Revisions
 from receiver.admin.routes.parameters import MAX_KEY, QUERY
 from receiver.admin.routes.rows import row_of
 from receiver.errors import Invalid, Unreadable
@@ -60,6 +61,21 @@ def parameter_of(request: Request, name: str) -> Any:
 def revision_of(request: Request) -> int | None:
     text = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
+
+
+def revisions_of(request: Request) -> Revisions:
+    """Which revisions `If-Match` lets through; None: any (RFC 9110 §13.1.1).
+
+    Weak tags and those that we never gave match nothing.
+    """
+    given = request.headers.get("if-match")
+    if given is None or given.strip() == "*":
+        return None
+    tags = [part.strip() for part in given.split(",")]
+    return frozenset(int(tag[1:-1]) for tag in tags if _TAG.fullmatch(tag))
+
+
+_TAG: Final = re.compile(r'"[0-9]{1,15}"', re.ASCII)
 
 
 def key_of(request: Request) -> str | None:

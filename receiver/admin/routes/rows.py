@@ -26,6 +26,7 @@ Answer = Body | tuple[Body, ...]
 
 HTML: Final = "text/html"
 
+ONCE: Final = "idempotency-key"
 ROW: Final = "reelhook.row"  # where a request's scope has the row that it came to
 
 
@@ -54,6 +55,11 @@ class Row:
     headers: str = ""
     body: type[BaseModel] | None = None
     answers: Mapping[int, Answer] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # What a POST does, it can be asked to do once (`receiver.admin.routes.once`).
+        if self.method == "POST":
+            object.__setattr__(self, "headers", f"{self.headers} {ONCE}".strip())
 
     @property
     def is_list(self) -> bool:

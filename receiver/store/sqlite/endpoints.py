@@ -235,6 +235,7 @@ class Endpoints:
             " private_keys = '[]', headers = '{}' WHERE id = ?",
             (now, number),
         )
+        health.forget(tx.connection, number)
         tx.connection.execute(
             "UPDATE deliveries SET state = 'canceled', next_attempt_at = NULL, settled_at = ?"
             " WHERE endpoint_id = ? AND state = 'pending'",

@@ -98,6 +98,11 @@ def begin_anew(connection: sqlite3.Connection, endpoint: int) -> None:
     keep(connection, {endpoint: reset(found.health)})
 
 
+def forget(connection: sqlite3.Connection, endpoint: int) -> None:
+    """An endpoint was deleted: no claim has to look at how it fared."""
+    connection.execute("DELETE FROM endpoint_health WHERE endpoint_id = ?", (endpoint,))
+
+
 def note(connection: sqlite3.Connection, news: Sequence[Settled]) -> dict[int, str]:
     """Let each attempt's endpoint fare better or worse; the endpoints to disable, and why."""
     told: dict[int, list[Settled]] = {}

@@ -23,6 +23,7 @@ from receiver.events import (
     announce_disabled,
     announce_exhausted,
 )
+from receiver.shown import without_addresses
 from receiver.store.protocol import Settled
 from receiver.store.sqlite.entries import add_deliveries, add_event, is_alive
 from receiver.store.sqlite.rows import json_of
@@ -119,7 +120,8 @@ def _dying(settled: Settled, row: Sequence[Any]) -> Dying:
         "created_at": to_rfc3339(created_at),
         "last_error": outcome.failure,
         "last_status": outcome.status,
-        "last_detail": outcome.detail,
+        # It goes to a project, which is not told what is behind the names that it gave.
+        "last_detail": without_addresses(outcome.detail),
     }
     return Dying(claimed.event_id, claimed.endpoint_id, delivery, json_of(task))
 

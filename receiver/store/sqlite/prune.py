@@ -237,6 +237,20 @@ def _drop_orphans(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
     return _drop_with(connection, chunk, going, (("callbacks", "id"),))
 
 
+# The audit log, whose rows are in the order of their times; the newest stays, as of events.
+
+_AUDIT_GOES: Final = (
+    "seq > :after0 AND seq <= :to0 AND at < :tasks AND seq < (SELECT max(seq) FROM audit)"
+)
+
+
+def _drop_audit(connection: sqlite3.Connection, chunk: _Chunk) -> Found:
+    if chunk.asked.dry_run:
+        return Found(audit=_count(connection, f"audit WHERE {_AUDIT_GOES}", chunk.values))
+    dropped = connection.execute(f"DELETE FROM audit WHERE {_AUDIT_GOES}", chunk.values)
+    return Found(audit=dropped.rowcount)
+
+
 _WALKS: Final = (
     _Walk(
         lambda bounds: bounds.bodies,
@@ -269,6 +283,12 @@ _WALKS: Final = (
         1,
         f"SELECT id FROM callbacks WHERE {_ORPHAN} AND id > ? AND id < ? ORDER BY id LIMIT ?",
         _drop_orphans,
+    ),
+    _Walk(
+        lambda bounds: bounds.tasks,
+        1,
+        f"SELECT seq FROM audit WHERE seq > ? AND at < (? >> {ENTROPY_BITS}) ORDER BY seq LIMIT ?",
+        _drop_audit,
     ),
 )
 

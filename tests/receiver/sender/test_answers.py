@@ -64,6 +64,33 @@ async def test_what_is_sent_is_what_is_recorded() -> None:
     assert recorded == {n: REDACTED if n in hidden else v for n, v in received.items()}
 
 
+@pytest.mark.parametrize(
+    ("written", "requested"),
+    [
+        ("/a%2Fb/%40x/%7Eu/%3Ay", "/a%2Fb/%40x/%7Eu/%3Ay"),
+        ("/?sp=%2Ftriggers%2Fmanual&sig=a%2Bb%3D%3D", "/?sp=%2Ftriggers%2Fmanual&sig=a%2Bb%3D%3D"),
+        ("/a/../b//c;d?e[]=1&f=g?h", "/a/../b//c;d?e[]=1&f=g?h"),
+        ("", "/"),
+        ("?a=b", "/?a=b"),
+        ("/ü?ü=%zz", "/%C3%BC?%C3%BC=%25zz"),  # can't be requested as it stands
+        ('/a"b', "/a%22b"),
+    ],
+)
+async def test_a_url_is_requested_as_it_was_written(written: str, requested: str) -> None:
+    heads: list[str] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await request(reader))[0])
+        writer.write(OK)
+
+    async with serving(handle) as port:
+        outcome = await sent(f"HTTP://127.0.0.1:{port}{written}")
+    assert outcome.status == 200
+    first, *_ = heads[0].split("\r\n")
+    assert first == f"POST {requested} HTTP/1.1"
+    assert f"Host: 127.0.0.1:{port}".lower() in heads[0].lower()
+
+
 @pytest.mark.parametrize("escaped", [False, True], ids=["plain", "as PHP writes JSON"])
 async def test_what_an_endpoint_echoes_of_our_secrets_is_struck_out(escaped: bool) -> None:
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
