@@ -33,7 +33,7 @@ def test_results_appear_while_a_video_goes_on_playing(stage: Stage, desk: Window
     expect(desk.page.locator(".lead .of")).to_have_text("1 of 3")
     video = desk.page.locator("video").first
     video.evaluate("video => { video.loop = video.muted = true; return video.play() }")
-    desk.page.wait_for_function(f"({PLAYS})(document.querySelector('video'))")
+    desk.until(f"() => ({PLAYS})(document.querySelector('video'))")
     video.evaluate(
         "video => { window.mine = video; window.stops = 0; video.onpause = () => stops++ }"
     )
@@ -45,9 +45,7 @@ def test_results_appear_while_a_video_goes_on_playing(stage: Stage, desk: Window
         expect(desk.page.locator("video")).to_have_count(number)
         # The very same player has played on; a page that was loaded anew would not know `mine`.
         assert desk.page.evaluate("mine === document.querySelector('video') && mine.isConnected")
-        desk.page.wait_for_function(
-            f"played => mine.currentTime !== played && ({PLAYS})(mine)", arg=played
-        )
+        desk.until(f"played => mine.currentTime !== played && ({PLAYS})(mine)", played)
         assert desk.page.evaluate("stops") == 0
     expect(desk.page.locator(".lead .badge").first).to_have_text("succeeded")
 
@@ -107,9 +105,9 @@ def test_a_page_can_be_kept_as_it_is(stage: Stage, desk: Window) -> None:
     asked: list[str] = []
     desk.page.on("request", lambda request: asked.append(request.url))
     desk.page.evaluate(HEAR)
-    desk.page.wait_for_function("heard.includes('hello')")
+    desk.until("() => heard.includes('hello')")
     stage.call_back(url, stage.video(task))
-    desk.page.wait_for_function("heard.includes('change')")  # so would the page have
+    desk.until("() => heard.includes('change')")  # so would the page have
     assert [found.rpartition("/")[2] for found in asked] == ["live"]  # which was ours
     expect(desk.page.locator(".lead .of")).to_have_text("0 of 2")
     switch.click()

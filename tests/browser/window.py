@@ -156,6 +156,18 @@ class Window:
         assert response is not None
         return response
 
+    def until(self, condition: str, given: Any = None) -> None:
+        """Wait until a function in the page says yes.
+
+        Playwright's own `wait_for_function` evaluates a text within the page at its second look,
+        and the pages' policy forbids that.
+        """
+        script = f"""given => new Promise(done => {{
+          const look = () => ({condition})(given) ? done() : requestAnimationFrame(look);
+          look();
+        }})"""
+        self.page.evaluate(script, given)
+
     def is_live(self) -> None:
         """Wait until the page hears of changes."""
         self.page.locator("[data-live-switch][data-state=live]").wait_for()
