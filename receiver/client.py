@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from receiver.access import ApiToken, ApiTokenAsked, AuditEntry, NewApiToken
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.calling import TIMEOUT, ApiRefused, Listing, Unreachable, read
 from receiver.costs import Cost, CostSum
@@ -43,7 +44,10 @@ from receiver.tokens import Source
 # What the submitter needs beside the client: it may import this module, and no other noun of ours.
 __all__ = [
     "ApiRefused",
+    "ApiToken",
+    "ApiTokenAsked",
     "Asked",
+    "AuditEntry",
     "Callback",
     "ClaimedTask",
     "Client",
@@ -61,6 +65,7 @@ __all__ = [
     "Job",
     "Listing",
     "Message",
+    "NewApiToken",
     "Preview",
     "PreviewAsked",
     "Pruned",
@@ -324,6 +329,23 @@ class Client(Follower):
         asked = PruneAsked(dry_run=dry_run, cursor=cursor)
         response = await self._ask("POST", "/v1/prune", content=asked.model_dump_json())
         return read(Pruned, response)
+
+    async def add_api_token(self, asked: ApiTokenAsked) -> NewApiToken:
+        """Make an API token; `token` is in this answer alone."""
+        content = asked.model_dump_json(exclude_none=True)
+        return read(NewApiToken, await self._ask("POST", "/v1/api-tokens", content=content))
+
+    async def api_tokens(self, **filters: Any) -> Listing[ApiToken]:
+        """One page of API tokens, without their texts."""
+        return await self._list(ApiToken, "/v1/api-tokens", filters)
+
+    async def delete_api_token(self, token_id: str) -> None:
+        """Revoke an API token."""
+        await self._ask("DELETE", f"/v1/api-tokens/{token_id}")
+
+    async def audit(self, **filters: Any) -> Listing[AuditEntry]:
+        """One page of what was done by hand, the latest first."""
+        return await self._list(AuditEntry, "/v1/audit", filters)
 
     async def login_link(self) -> LoginLink:
         """A link that logs a browser in to the dashboard, once."""

@@ -46,7 +46,7 @@ ALLOWED: Final = (
     (r"answer: POST /v1/endpoints/[^/]+/rotate-secret 200", SECRETS, "a new secret, likewise"),
     (r"answer: GET /v1/callbacks/[^/]+/body 200", ANYTHING, "the bytes, asked for as they came"),
     (r"answer: POST /v1/api-tokens 201", API_TOKENS, "an API token is shown here, once"),
-    (r"stdout: reelhook tokens create", API_TOKENS, "an API token is shown here, once"),
+    (r"stdout: reelhook tokens create", API_TOKENS | KEYS, "an API token is shown here, once"),
     (r"stdout: reelhook callbacks show --raw", ANYTHING, "the bytes, asked for as they came"),
     (r"stdout: reelhook url", TOKENS, "the webhookURL is what was asked for"),
     (r"stdout: reelhook keys new", KEYS, "new keys are what was asked for"),

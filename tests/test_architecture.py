@@ -142,6 +142,7 @@ DRAWING: Final = """\
     receiver.cli.outbound       typer
     receiver.cli.repair         typer
     receiver.cli.upkeep         typer
+    receiver.cli.access         typer
     receiver.listen             httpx
     receiver.cli.listening      typer httpx
     receiver.cli.login          typer

@@ -10,6 +10,7 @@ import typer
 from typer.main import get_command
 
 from receiver.cli import completing
+from receiver.cli.access import audit, tokens
 from receiver.cli.help import DELIVER, OPERATE, RUN, SUBMIT, dressed
 from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, tasks
@@ -57,10 +58,12 @@ for _name, _group, _section in (
     ("deliveries", deliveries, DELIVER),
     ("events", events, DELIVER),
     ("jobs", jobs, DELIVER),
+    ("tokens", tokens, OPERATE),
 ):
     app.add_typer(_group, name=_name, rich_help_panel=_section)
 app.command(rich_help_panel=SUBMIT)(costs)
 app.command(rich_help_panel=OPERATE)(prune)
+app.command(rich_help_panel=OPERATE)(audit)
 app.command(rich_help_panel=RUN)(doctor)
 app.command(rich_help_panel=RUN)(login)
 app.command(rich_help_panel=DELIVER)(listen)

@@ -115,8 +115,11 @@ def spec_of(kind: type[M], **values: Any) -> M:
         fail(f"{place}: {first['msg']}.", USAGE)
 
 
-def moment_of(text: str | None) -> str | None:
-    """A time as the API takes it, out of one, or out of how long ago it was (`90s 30m 2h 7d`)."""
+def moment_of(text: str | None, *, ahead: bool = False) -> str | None:
+    """A time as the API takes it, out of one, or out of how long ago it was (`90s 30m 2h 7d`).
+
+    `ahead`: how long it is until then.
+    """
     import re
     from datetime import UTC, datetime, timedelta
 
@@ -125,9 +128,11 @@ def moment_of(text: str | None) -> str | None:
         return text
     unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[found[2]]
     try:
-        return (datetime.now(UTC) - timedelta(**{unit: int(found[1])})).isoformat()
+        apart = timedelta(**{unit: int(found[1])})
+        now = datetime.now(UTC)
+        return (now + apart if ahead else now - apart).isoformat()
     except OverflowError:
-        fail(f"{text} ago is before all records.", USAGE)
+        fail(f"{text} {'from now' if ahead else 'ago'} is beyond all records.", USAGE)
 
 
 def show(found: BaseModel, as_json: bool, columns: Sequence[str] = ()) -> None:
