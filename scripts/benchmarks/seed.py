@@ -49,10 +49,13 @@ SELECT id, task_n, 'recorded', 'runware', 'callback', randomblob(16), length(raw
 """
 _EVENTS: Final = """
 INSERT INTO events (id, type, task_n, project, created_at, payload)
-SELECT id, 'result.succeeded', task_n, 'default', received_at, CAST(told || raw AS BLOB)
+SELECT id, 'result.succeeded', task_n, 'default', received_at,
+       CAST('{"data":{"task":{},"result":' || told || ',"raw":' || raw || '}}' AS BLOB)
   FROM results
 UNION ALL
-SELECT n + 5, 'task.completed', n, 'default', completed_at, zeroblob(1200) FROM tasks
+SELECT n + 5, 'task.completed', n, 'default', completed_at,
+       CAST('{"data":{"task":{},"results":["' || hex(zeroblob(560)) || '"]}}' AS BLOB)
+  FROM tasks
 """
 _DELIVERIES: Final = """
 INSERT INTO deliveries (event_id, endpoint_id, state, attempts, first_succeeded_at, created_at,
