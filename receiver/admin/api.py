@@ -22,6 +22,7 @@ from receiver.admin.routes.figures import FigureRoutes
 from receiver.admin.routes.logins import LoginRoutes
 from receiver.admin.routes.once import once
 from receiver.admin.routes.repair import RepairRoutes
+from receiver.admin.routes.requests import check_parameters
 from receiver.admin.routes.rows import HTML, ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
 from receiver.admin.stream import StreamRoutes
@@ -76,6 +77,7 @@ class Api:
                 return RedirectResponse(f"/login?{urlencode({'next': row.path})}", 303)
             request.scope[PRINCIPAL], request.scope[ROW] = who.name, row
             who.allow(row.scopes)
+            check_parameters(request)
             try:
                 return await once(self._ops, who, request, row.handler)
             except NotFound:

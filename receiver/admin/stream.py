@@ -22,7 +22,7 @@ from receiver.access import READERS
 from receiver.admin.ops import Ops, Principal
 from receiver.admin.ops.broadcast import Watcher
 from receiver.admin.routes.parameters import QUERY
-from receiver.admin.routes.requests import check_parameters, parameter_of
+from receiver.admin.routes.requests import parameter_of
 from receiver.admin.routes.rows import Row
 from receiver.errors import StoreUnavailable
 from receiver.events import Event
@@ -138,7 +138,6 @@ class StreamRoutes:
         )
 
     async def _stream(self, who: Principal, request: Request) -> Response:
-        check_parameters(request)
         wanted = self._ops.wanted(who, *_asked(request))
         if "wait" in request.query_params:
             seconds = parameter_of(request, "wait")

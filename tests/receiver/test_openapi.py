@@ -248,6 +248,15 @@ async def test_it_needs_a_token(receiver: Assembled, path: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_parameter_that_a_route_does_not_have_is_refused(api: httpx.AsyncClient) -> None:
+    for row in TABLE:
+        path = re.sub("{.*?}", "1", row.path)
+        response = await api.request(row.method, path, params={"projekt": "film"})
+        assert (response.status_code, response.json()["parameter"]) == (422, "projekt"), row
+        assert "422" in OPERATIONS[row.method, row.path]["responses"]
+
+
+@pytest.mark.anyio
 async def test_a_browser_that_is_not_logged_in_is_led_to_the_login(receiver: Assembled) -> None:
     browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
     response = await receiver.stranger.get("/docs", headers=browser)

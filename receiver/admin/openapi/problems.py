@@ -105,15 +105,13 @@ def _family(kind: type[Any]) -> Iterator[type[Any]]:
 def refused(row: Row) -> list[int]:
     """Which statuses a row may refuse with."""
     changes, takes = row.method != "GET", row.body is not None
-    asked = bool(row.parameters or row.headers or takes)
     may = {
         404: "{" in row.path or (changes and takes) or bool(_NAMING & {*row.parameters}),
         409: changes,
         412: "if-match" in row.headers.split(),
         413: takes,
-        422: asked or changes,
     }
-    always = {401, 403, 500, *UNHEARD}
+    always = {401, 403, 422, 500, *UNHEARD}
     return sorted(always | {status for status, is_so in may.items() if is_so})
 
 

@@ -34,18 +34,20 @@ async def body_of(request: Request, kind: type[M]) -> M:
 
 
 def check_parameters(request: Request) -> None:
-    """Raises Invalid for a parameter that the request's row does not have."""
+    """Raises Invalid for a parameter that the request's row does not have.
+
+    One that is misspelled would otherwise be none: `?projekt=film` would mean all projects.
+    """
     known = row_of(request).parameters
     if unknown := set(request.query_params) - {*known}:
         raise Invalid(
-            f"There is no parameter {min(unknown)!r} here; known: {', '.join(known)}.",
+            f"There is no parameter {min(unknown)!r} here; known: {', '.join(known) or 'none'}.",
             parameter=min(unknown),
         )
 
 
 def query_of(request: Request) -> Query:
-    """What a list is asked for, of what its row allows. Raises Invalid."""
-    check_parameters(request)
+    """What a list is asked for. Raises Invalid."""
     given = dict(request.query_params)
     values = {name: QUERY[name].read(text, name) for name, text in given.items() if text != ""}
     before = values.pop("cursor", None)
