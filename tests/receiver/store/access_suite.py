@@ -21,11 +21,13 @@ from receiver.errors import (
     NotFound,
     PreconditionFailed,
 )
+from receiver.keeping import Bounds
 from receiver.store.protocol import (
     Answer,
     EndpointChange,
     NewApiToken,
     Once,
+    Prune,
     Query,
     Rotation,
     Store,
@@ -61,6 +63,16 @@ def deed(action: Action = Action.TASK_REVOKE, **changes: Any) -> Deed:
 
 def once(now: int = START, *, asked: bytes = b"asked", key: OnceKey = KEY) -> Once:
     return Once(key, asked, now, lease=MINUTE, kept=DAY)
+
+
+async def pruned(store: Store, bounds: Bounds, *, dry_run: bool = False) -> int:
+    """How many rows of the audit log a whole round drops, or would drop."""
+    count = 0
+    place: tuple[int, ...] | None = ()
+    while place is not None:
+        step = await store.prune(Prune(START, bounds, place, dry_run))
+        count, place = count + step.counts.get("audit", 0), step.place
+    return count
 
 
 async def seen(store: Store, **filters: Any) -> list[tuple[str, str | None]]:
@@ -206,6 +218,21 @@ class AccessSuite:
         await store.note(deed(target="new"))
         rest = await store.audit(Query(limit=2, before=first.next_cursor))
         assert [entry.target for entry in (*first.data, *rest.data)] == ["2", "1", "0"]
+
+    async def test_old_rows_go_and_the_newest_stays(self, store: Store) -> None:
+        for number in range(25):
+            await store.note(deed(target=str(number), at=START + number))
+        bounds = Bounds(tasks=START + 22)
+        assert await pruned(store, bounds, dry_run=True) == 22
+        assert len((await store.audit(Query(limit=100))).data) == 25
+        assert await pruned(store, bounds) == 22
+        assert await pruned(store, bounds) == 0
+        assert [target for _, target in await seen(store)] == ["24", "23", "22"]
+        assert await pruned(store, Bounds(tasks=START + DAY)) == 2
+        await store.note(deed(target="next"))
+        found = (await store.audit(Query())).data
+        assert [(entry.seq, entry.target) for entry in found] == [(26, "next"), (25, "24")]
+        assert await pruned(store, Bounds()) == 0
 
     # Answers to repeat
 
