@@ -45,7 +45,6 @@ from receiver.tasks import MOST_COST
 from receiver.tokens import DEFAULT_PROJECT
 
 BOUND: Final = 10_000  # rows that a figure is made of, at most
-QUEUE_BOUND: Final = 50_000  # of queues, which are read off an index alone
 
 # What names no task came with a static key, whose tasks are the default project's.
 _OWNER: Final = f"coalesce(t.project, '{DEFAULT_PROJECT}')"
@@ -130,14 +129,14 @@ class _Asked:
     now: int
     project: str | None
 
-    def values(self, bound: int = 0) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         midnight = self.now // DAY * DAY
         # One row more than the bound says whether there are more.
         return {
             "now": self.now,
             "project": self.project,
             "few": 1 if self.project is None else BOUND,
-            "most": (bound or BOUND) + 1,
+            "most": BOUND + 1,
             "since": self.now - HOUR,
             "hour": _id_at(self.now - HOUR),
             "midnight": _id_at(midnight),
@@ -155,7 +154,7 @@ class Figures:
     async def overview(self, asked: OverviewAsked) -> Overview:
         """How it all fares."""
         of = _Asked(asked.now, asked.project)
-        waiting = await self._row(_WAITING, of, QUEUE_BOUND)
+        waiting = await self._row(_WAITING, of)
         return Overview(
             at=to_datetime(asked.now),
             project=asked.project,
@@ -166,8 +165,8 @@ class Figures:
             results=_results(await self._row(_RESULTS, of), of),
             callbacks=await self._callbacks_lately(of),
             queue=QueueNow(
-                waiting=_figure(waiting["count"], QUEUE_BOUND),
-                held=min(waiting["held"], QUEUE_BOUND),
+                waiting=_figure(waiting["count"]),
+                held=min(waiting["held"], BOUND),
                 oldest_due_at=_moment((await self._row(_OLDEST_DUE, of))["at"]),
             ),
             attention=await self._attention(of),
@@ -175,8 +174,8 @@ class Figures:
             cost_today=_cost(await self._row(_COST, of)),
         )
 
-    async def _row(self, sql: str, of: _Asked, bound: int = 0) -> Row:
-        (row,) = await self._reads.rows(sql, of.values(bound))
+    async def _row(self, sql: str, of: _Asked) -> Row:
+        (row,) = await self._reads.rows(sql, of.values())
         return row
 
     async def _count(self, sql: str, of: _Asked) -> Figure:
@@ -196,11 +195,11 @@ class Figures:
         )
 
     async def _attention(self, of: _Asked) -> Attention:
-        dead = await self._row(_DEAD, of, QUEUE_BOUND)
+        dead = await self._row(_DEAD, of)
         return Attention(
             quarantined=await self._count(_ODD.replace("{outcome}", "quarantined"), of),
             conflict=await self._count(_ODD.replace("{outcome}", "conflict"), of),
-            dead=_figure(dead["count"], QUEUE_BOUND),
+            dead=_figure(dead["count"]),
         )
 
     async def endpoint_reports(
@@ -266,8 +265,8 @@ def _moment(ms: int | None) -> datetime | None:
     return None if ms is None else to_datetime(ms)
 
 
-def _figure(count: int, bound: int) -> Figure:
-    return Figure(count=min(count, bound), complete=count <= bound)
+def _figure(count: int) -> Figure:
+    return Figure(count=min(count, BOUND), complete=count <= BOUND)
 
 
 def _since(of: _Asked, seen: int, oldest: int) -> datetime:
@@ -313,7 +312,7 @@ def _report(row: Row, hours: Sequence[Row], now: int) -> EndpointReport:
         attempts=failed + succeeded,
         success_rate=rate(succeeded, failed),
         p95_ms=percentile(widths),
-        waiting=_figure(row["waiting"], BOUND),
-        dead=_figure(row["dead"], BOUND),
+        waiting=_figure(row["waiting"]),
+        dead=_figure(row["dead"]),
         oldest_due_at=_moment(due) if due is not None and due <= now else None,
     )

@@ -8,7 +8,6 @@ from typing import Any, Final
 from receiver.endpoints import types_like
 from receiver.events import RESULT_FAILED, RESULT_SUCCEEDED, TASK_COMPLETED
 from receiver.store.protocol import Query
-from receiver.store.sqlite.rows import task_key
 from receiver.store.sqlite.where import Where
 
 EVENT: Final = "SELECT e.*, t.id AS task_id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
@@ -26,7 +25,7 @@ def events_of(query: Query) -> tuple[str, Sequence[Any]]:
         if not {*types} & {*COMMON}:
             where.add(_RARE)
     where.same("e.project", query.project)
-    where.same("t.id", query.task and task_key(query.task))
+    where.of_task("e.task_n", query.task)
     where.same("t.platform", query.platform)
     where.same("t.model", query.model)
     where.tagged("t.tags", query)

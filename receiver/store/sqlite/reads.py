@@ -14,8 +14,8 @@ import aiosqlite
 from receiver import ids
 from receiver.callbacks import Callback, Kept
 from receiver.costs import By, CostSum, Grouping
-from receiver.deliveries import DeadLetters, Delivery
-from receiver.endpoints import Endpoint, types_like
+from receiver.deliveries import DeadLetters, Delivery, State
+from receiver.endpoints import Endpoint
 from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
 from receiver.repair import Job
@@ -23,7 +23,7 @@ from receiver.results import Result
 from receiver.store.faults import Fault, judge
 from receiver.store.protocol import CostPage, Page, Query
 from receiver.store.seal import Seal
-from receiver.store.sqlite import costs, dead, lists
+from receiver.store.sqlite import costs, dead, lists, sent
 from receiver.store.sqlite.health import ENDPOINT
 from receiver.store.sqlite.rows import (
     attempt_of,
@@ -47,10 +47,6 @@ Values = Iterable[Any] | Mapping[str, Any]  # of a statement's marks, in their o
 CONNECTIONS: Final = 2
 CLOSING: Final = 10.0  # seconds that closing them takes at most
 
-_DELIVERY: Final = (
-    "SELECT d.*, e.type, e.project, t.id AS task_id FROM deliveries d"
-    " JOIN events e ON e.id = d.event_id LEFT JOIN tasks t ON t.n = e.task_n"
-)
 # One look-up in an index for each endpoint; a plain min() over all would read the whole queue.
 # What is due while its endpoint is left alone (an open breaker, a Retry-After) is due after that.
 _NEXT_DUE: Final = (
@@ -60,7 +56,6 @@ _NEXT_DUE: Final = (
     " LEFT JOIN endpoint_health h ON h.endpoint_id = e.id"
     " WHERE e.state = 'enabled' AND e.deleted_at IS NULL)"
 )
-_PLACE: Final = ("d.event_id", "d.endpoint_id")
 # What names no task came with a static key, whose tasks are the default project's.
 _OWNER: Final = f"coalesce(t.project, '{DEFAULT_PROJECT}')"
 _CALLBACK: Final = (
@@ -162,7 +157,8 @@ class Reads:
         where.same("model", query.model)
         where.same("status", query.status)
         where.same("project", query.project)
-        where.same("overdue", query.overdue)
+        if query.overdue is not None:
+            where.add(f"overdue = {int(query.overdue)}")  # written out, so that an index serves
         where.same("registered", query.registered)
         where.since_until("created_at", query)
         where.older(("n",), query)
@@ -210,7 +206,7 @@ class Reads:
         if query.orphan is not None:
             where.add("c.task_n IS NULL" if query.orphan else "c.task_n IS NOT NULL")
         where.same(_OWNER, query.project)
-        where.same("t.id", query.task and task_key(query.task))
+        where.of_task("c.task_n", query.task)
         where.since_until("c.received_at", query)
         where.older(("c.id",), query)
         rows = await self._all_rows(*where.list(_CALLBACK, ("c.id",), query))
@@ -252,7 +248,7 @@ class Reads:
         place = ids.parse_delivery(delivery_id)
         row = await self._one_row(
             f"delivery {delivery_id}",
-            f"{_DELIVERY} WHERE d.event_id = ? AND d.endpoint_id = ?",
+            f"{sent.DELIVERY} WHERE d.event_id = ? AND d.endpoint_id = ?",
             place,
         )
         attempts = await self._all_rows(
@@ -264,18 +260,10 @@ class Reads:
 
     async def deliveries(self, query: Query) -> Page[Delivery]:
         """Deliveries, those of the newest events first."""
-        where = Where()
-        where.same("d.state", query.state)
-        where.same("d.last_error", query.last_error)
-        where.same("d.last_status", query.last_status)
-        where.one_of("e.type", query.event_type and types_like(query.event_type))
-        where.same("e.project", query.project)
-        where.same("t.id", query.task and task_key(query.task))
-        where.same("d.event_id", query.event and ids.parse(ids.EVENT, query.event))
-        where.same("d.endpoint_id", query.endpoint and ids.parse(ids.ENDPOINT, query.endpoint))
-        where.since_until("d.created_at", query)
-        where.older(_PLACE, query)
-        rows = await self._all_rows(*where.list(_DELIVERY, _PLACE, query))
+        is_long = False
+        if query.state == State.PENDING:
+            ((is_long,),) = await self._all_rows(sent.IS_LONG, (sent.FEW,))
+        rows = await self._all_rows(*sent.page_of(query, queue_is_long=bool(is_long)))
         return page_of(rows, query, delivery_of, "event_id", "endpoint_id")
 
     async def dead_letters(self, query: Query) -> Page[DeadLetters]:

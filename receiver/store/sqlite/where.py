@@ -8,6 +8,7 @@ from typing import Any
 from receiver.errors import Invalid
 from receiver.platforms.reading import dumps
 from receiver.store.protocol import Query
+from receiver.store.sqlite.rows import task_key
 
 
 class Where:
@@ -37,6 +38,14 @@ class Where:
             # that a statement insists on, which then has "no query solution".
             marks = ", ".join("?" * len(values)) or "NULL"
             self.add(f"{column} IN ({marks})", *values)
+
+    def of_task(self, column: str, task: str | None) -> None:
+        """The column has the number of the task with that id; None does not filter.
+
+        The number is looked up first: joined, the tasks of a whole list would be.
+        """
+        if task:
+            self.add(f"{column} = (SELECT n FROM tasks WHERE id = ?)", task_key(task))
 
     def since_until(self, column: str, query: Query) -> None:
         """The column's time is within the query's."""

@@ -34,7 +34,6 @@ async def test_a_figure_stops_at_its_bound_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "BOUND", 3)
-    monkeypatch.setattr(figures, "QUEUE_BOUND", 4)
     async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
         added = await queued(store, 5)
         for number in range(50, 55):
@@ -42,7 +41,7 @@ async def test_a_figure_stops_at_its_bound_and_says_so(
             await store.record(arrival(body=b"{", task_id=uuid(number + 10)))
         found = await overview(store)
         assert (found.tasks.open.count, found.tasks.open.complete) == (3, False)
-        assert (found.queue.waiting.count, found.queue.waiting.complete) == (4, False)
+        assert (found.queue.waiting.count, found.queue.waiting.complete) == (3, False)
         assert (found.attention.quarantined.count, found.attention.quarantined.complete) == (
             3,
             False,

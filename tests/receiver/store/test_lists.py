@@ -1,0 +1,105 @@
+"""Lists of the SQLite store: what is rare is found without a look at all the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from receiver.callbacks import Outcome
+from receiver.deliveries import State
+from receiver.store.protocol import Query
+from receiver.store.sqlite import SqliteStore, sent
+from tests.doubles import FakeClock
+from tests.doubles import sent as saw
+from tests.make import arrival, registration, settled, success, uuid
+from tests.receiver.store.suite import arrival_of, claim, overdue, queued, states
+
+pytestmark = pytest.mark.anyio
+
+INDEXES = {
+    State.DEAD: "deliveries_dead",
+    State.CANCELED: "deliveries_canceled",
+    State.SENDING: "deliveries_sending",
+    State.PENDING: "deliveries_due",
+}
+
+
+async def plan(store: SqliteStore, query: Query, *, queue_is_long: bool = False) -> list[str]:
+    """How SQLite finds a page of deliveries."""
+    sql, values = sent.page_of(query, queue_is_long=queue_is_long)
+    return [row["detail"] for row in await store._reads.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+
+@pytest.mark.parametrize("state", INDEXES)
+async def test_a_state_that_few_have_is_found_in_its_index(tmp_path: Path, state: State) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        first = (await plan(store, Query(state=state)))[1]
+        assert INDEXES[state] in first.split()
+        with_type = await plan(store, Query(state=state, event_type="result.*"))
+        assert INDEXES[state] in with_type[0]
+
+
+async def test_a_long_queue_is_not_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        found = await plan(store, Query(state=State.PENDING), queue_is_long=True)
+        assert found[1] == "SCAN d"  # in the order of the list, until a page is full
+        await queued(store, 3)
+        shown = [one.id for one in (await store.deliveries(Query(state=State.PENDING))).data]
+        monkeypatch.setattr(sent, "FEW", 2)
+        long = [one.id for one in (await store.deliveries(Query(state=State.PENDING))).data]
+        assert long == shown == sorted(shown, reverse=True)
+
+
+async def test_what_leads_to_a_few_by_itself_is_not_led_elsewhere(tmp_path: Path) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        added = await queued(store, 1)
+        (one,) = (await store.deliveries(Query(endpoint=added.id))).data
+        by_task = await plan(store, Query(state=State.DEAD, task=uuid(1)))
+        assert by_task[0] == "SEARCH e USING INDEX events_by_task (task_n=?)"
+        by_event = await plan(store, Query(state=State.DEAD, event=one.event_id))
+        assert by_event[1] == "SEARCH d USING PRIMARY KEY (event_id=?)"
+
+
+async def test_lists_by_state_have_their_filters_and_cursors(tmp_path: Path) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        added = await queued(store, 6)
+        for number, claimed in enumerate(await claim(store, limit=4)):
+            state = State.SUCCEEDED if number % 2 else State.DEAD
+            await store.settle(settled(claimed, state, outcome=saw(200 if number % 2 else 500)))
+        pending = (await store.deliveries(Query(state=State.PENDING))).data
+        await store.cancel(pending[0].id, 1)
+        assert sorted(await states(store)) == sorted(
+            ["dead", "dead", "succeeded", "succeeded", "pending", "canceled"]
+        )
+        for state, count in ((State.DEAD, 2), (State.CANCELED, 1), (State.SUCCEEDED, 2)):
+            assert await states(store, state=state) == [state.value] * count
+            assert len(await states(store, state=state, endpoint=added.id)) == count
+            assert await states(store, state=state, event_type="task.*") == []
+        page = await store.deliveries(Query(state=State.DEAD, limit=1))
+        assert page.next_cursor is not None
+        rest = await store.deliveries(Query(state=State.DEAD, limit=1, before=page.next_cursor))
+        assert rest.next_cursor is None
+        assert rest.data[0].id < page.data[0].id
+
+
+async def test_overdue_tasks_are_found_in_their_index(tmp_path: Path) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        await overdue(store, uuid(1))
+        await store.register(registration(uuid(2)))
+        for asked, found in ((True, uuid(1)), (False, uuid(2))):
+            assert [one.id for one in (await store.tasks(Query(overdue=asked))).data] == [found]
+        rows = await store._reads.rows(
+            "EXPLAIN QUERY PLAN SELECT * FROM tasks WHERE overdue = 1 ORDER BY n DESC LIMIT 9"
+        )
+        assert "tasks_ever_overdue" in rows[0]["detail"]
+
+
+async def test_odd_callbacks_are_found_in_their_index(tmp_path: Path) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        await store.record(arrival(success(1)))
+        await store.record(arrival(success(1, seed=1)))
+        await store.record(arrival_of(uuid(2), success(2)))
+        for outcome, count in ((Outcome.CONFLICT, 1), (Outcome.RECORDED, 2), (Outcome.EXPIRED, 0)):
+            found = (await store.callbacks(Query(outcome=outcome))).data
+            assert [one.outcome for one in found] == [outcome] * count
