@@ -24,6 +24,7 @@ from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled,
 from tests.make import TASK, arrival, endpoint, failure, registration, settled, success, uuid
 from tests.receiver.browsing import form_in, holding, logged_in, send, token_of
 from tests.receiver.store.suite import arrival_of, claim, queued
+from tests.test_docs import commands
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -99,6 +100,18 @@ async def test_an_empty_list_says_what_would_fill_it(browser: httpx.AsyncClient,
     page = await got(browser, path)
     assert f"<code>{EMPTY[path]}" in page
     assert 'aria-current="page"' in page
+
+
+@pytest.mark.parametrize("path", EMPTY)
+async def test_the_command_of_an_empty_list_is_one_that_there_is(
+    browser: httpx.AsyncClient, path: str
+) -> None:
+    (said,) = re.findall(r"<code>(reelhook [^<]*)</code>", await got(browser, path))
+    _, *line = shlex.split(html.unescape(said))
+    known = commands()
+    name = " ".join(line[:2]) if " ".join(line[:2]) in known else line[0]
+    options = {option for one in known[name].params for option in (*one.opts, *one.secondary_opts)}
+    assert {word for word in line if word.startswith("-")} <= options
 
 
 @pytest.mark.parametrize("path", ["/callbacks", "/events", "/deliveries", "/dead-letters"])
@@ -675,6 +688,26 @@ async def test_what_is_done_on_a_page_stands_in_the_audit_log(
     assert token.id in filtered
     assert "name=ci scope=read" not in filtered
     assert "Nothing like that" in await got(browser, "/audit?actor=nobody")
+
+
+async def test_each_kind_of_deed_on_a_page_has_a_row_that_leads_to_it(
+    receiver: Assembled, browser: httpx.AsyncClient
+) -> None:
+    await everything(receiver)
+    endpoint_id, delivery = (
+        (await receiver.store.endpoints(Query())).data[0].id,
+        await first(receiver),
+    )
+    path = f"/endpoints/{endpoint_id}"
+    await send(browser, path, f"{path}/pause")
+    await send(browser, f"/deliveries/{delivery}", f"/deliveries/{delivery}/retry")
+    await send(browser, path, f"{path}/delete")
+    page = await got(browser, "/audit")
+    said = words(page)
+    for action in ("endpoint.pause", "delivery.retry", "endpoint.delete", "deliveries.retry"):
+        assert f"{action} admin" in said
+    assert f'href="/deliveries/{delivery}"' in page
+    assert page.count(f'href="{path}"') == 1  # what was deleted is no place to go to
 
 
 def test_a_row_of_the_audit_log_leads_to_what_is_still_there() -> None:
