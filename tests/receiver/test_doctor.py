@@ -78,6 +78,8 @@ def test_keys(tmp_path: Path) -> None:
         ("keys", Level.OK),
     ]
     assert "The first of 2 signs" in text_of(machine.keys(public))
+    none = settings(REELHOOK_DATA_DIR=str(tmp_path / "none"), HOST="0.0.0.0")
+    assert told(machine.keys(none)) == [("keys", Level.WARNING)]
 
 
 def test_a_data_directory_is_for_its_user_alone(tmp_path: Path) -> None:
