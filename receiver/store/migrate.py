@@ -1,8 +1,9 @@
-"""Floor 2, edges: numbered SQL files, each applied in one transaction. sqlite3 only."""
+"""Floor 2, edges: numbered SQL files, applied in one transaction together. sqlite3 only."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from importlib import resources
 from typing import Final
 
@@ -52,12 +53,13 @@ def check_owner(connection: sqlite3.Connection) -> None:
 def migrate(connection: sqlite3.Connection) -> list[int]:
     """Bring the database to this release's schema; returns the numbers applied.
 
+    All of them or none: a database that can't be brought here is still the earlier release's.
     Raises SchemaTooNew, before anything is touched, for a database of a later release.
     """
     current, known = check_version(connection), migrations()
     pending = [(number, text) for number, text in known if number > current]
-    for number, text in pending:
-        _apply(connection, number, text)
+    if pending:
+        _apply(connection, pending)
     return [number for number, _ in pending]
 
 
@@ -71,12 +73,13 @@ def make_shrinkable(connection: sqlite3.Connection) -> None:
         connection.execute("VACUUM")
 
 
-def _apply(connection: sqlite3.Connection, number: int, text: str) -> None:
+def _apply(connection: sqlite3.Connection, pending: Sequence[tuple[int, str]]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _statements(text):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number}")
+        for number, text in pending:
+            for statement in _statements(text):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:

@@ -79,6 +79,17 @@ def test_a_migration_that_fails_in_the_middle_leaves_nothing(
     assert version_of(connection) == 0
 
 
+def test_a_later_migration_that_fails_leaves_nothing_of_the_earlier_ones(
+    connection: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = [*migrations(), (len(migrations()) + 1, "CREATE TABLE tasks (x);")]
+    monkeypatch.setattr(module, "migrations", lambda: broken)
+    with pytest.raises(sqlite3.OperationalError, match="already exists"):
+        migrate(connection)
+    assert tables(connection) == set()
+    assert version_of(connection) == 0
+
+
 def test_a_file_is_cut_into_whole_statements() -> None:
     text = (
         "-- one; two\nCREATE TABLE a (x); -- three\n"
