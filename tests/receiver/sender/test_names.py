@@ -11,7 +11,7 @@ from receiver.deliveries import Failure
 from receiver.delivery.guard import Guard, Network
 from receiver.delivery.sender import Sender
 from tests.receiver.nameserver import naming
-from tests.receiver.sender.remotes import BODY, HASTY, HEADERS, OK, answering, serving
+from tests.receiver.sender.remotes import BODY, HASTY, HEADERS, OK, PATIENT, answering, serving
 from tests.receiver.store.bench import until
 
 pytestmark = pytest.mark.anyio
@@ -53,9 +53,10 @@ async def test_names_that_hang_delay_no_other() -> None:
     ],
 )
 async def test_what_has_no_address_is_a_dns_failure(name: str, says: str) -> None:
+    deadline_s = 8 * HASTY if name == "silent.example" else PATIENT
     async with (
         naming() as (resolver, _),
-        Sender(Guard(ALLOWED), resolver=resolver, deadline_s=4 * HASTY) as sender,
+        Sender(Guard(ALLOWED), resolver=resolver, deadline_s=deadline_s) as sender,
     ):
         outcome = await sender.send(f"https://{name}/", BODY, HEADERS)
     assert outcome.failure is Failure.DNS
