@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+import ssl
+from collections.abc import Callable, Generator, Iterator
+from importlib import import_module
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from tests.taps import Taps
+from tests.doubles import ENVIRON
+from tests.leaks import keys_in
+from tests.taps import EARS, Taps
 
 pytest.register_assert_rewrite(
     "tests.receiver.platform_suite",
@@ -28,6 +34,10 @@ pytest.register_assert_rewrite(
         )
     ],
 )
+
+# How long an example takes says something of the machine alone.
+settings.register_profile("reelhook", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("reelhook")
 
 STRICT = os.environ.get("REELHOOK_CI") == "1"
 OURS = ("REELHOOK_", "RUNWARE_", "NANOGPT_")
@@ -53,6 +63,7 @@ FOREIGN = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """No test may pass while something of ours writes a secret."""
+    EARS.known |= keys_in(ENVIRON.items())  # what tests share, before a process is given it
     config.pluginmanager.register(Taps())
 
 
@@ -69,6 +80,36 @@ def _bare_environment() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith(OURS) or name.upper() in FOREIGN:
                 patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _authorities_are_read_once() -> Iterator[None]:
+    """Whom this machine trusts is no matter of a test; each client and sender would read it anew.
+
+    That takes 20 ms and more. An authority that a test names is still read each time.
+    """
+    made: dict[object, ssl.SSLContext] = {}
+
+    def once(make: Callable[..., ssl.SSLContext]) -> Callable[..., ssl.SSLContext]:
+        def remembered(*arguments: Any, **options: Any) -> ssl.SSLContext:
+            if any(isinstance(value, str) for value in (*arguments, *options.values())):
+                return make(*arguments, **options)
+            paths = ssl.get_default_verify_paths()  # a variable may change them
+            key = (make, arguments, tuple(options.items()), paths)
+            if key not in made:
+                made[key] = make(*arguments, **options)
+            return made[key]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "receiver.delivery.sender._trust",
+            "httpx._transports.default.create_ssl_context",
+        ):
+            where, _, what = name.rpartition(".")
+            patch.setattr(name, once(getattr(import_module(where), what)))
         yield
 
 

@@ -166,14 +166,11 @@ def leaks_in_database(path: Path, test: str, known: Iterable[bytes]) -> Iterator
 def _leaks_in_tables(
     connection: sqlite3.Connection, test: str, known: Iterable[bytes]
 ) -> Iterator[Leak]:
-    columns = connection.execute(
-        "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c"
-        " WHERE t.type = 'table'"
-    ).fetchall()
-    for table, column in ((table.decode(), column.decode()) for table, column in columns):
-        place = f"column: {table}.{column}"
-        rows = connection.execute(
-            f'SELECT "{column}" FROM "{table}" WHERE typeof("{column}") IN (\'text\', \'blob\')'
-        )
-        for (value,) in rows:
-            yield from leaks_in(value, place, test, known)
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    for table in (name.decode() for (name,) in tables):
+        rows = connection.execute(f'SELECT * FROM "{table}"')
+        places = [f"column: {table}.{column}" for column, *_ in rows.description]
+        for row in rows:
+            for place, value in zip(places, row, strict=True):
+                if isinstance(value, bytes):
+                    yield from leaks_in(value, place, test, known)

@@ -9,6 +9,9 @@ A plugin of pytest (see conftest.py), so it works for any part of the suite. Hea
 
 Not heard: processes that a process of ours starts and keeps to itself, unless it passes on what
 they say. `tests/leaks.py` judges; `tests/test_leaks.py` plants a leak in each place.
+
+Spread over workers (pytest-xdist), each hears its own tests and hands over what it heard; who
+started them judges all files by the keys that any of them knows, and fails for one that is silent.
 """
 
 from __future__ import annotations
@@ -21,15 +24,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
+from xdist import is_xdist_controller, is_xdist_worker
 
 from receiver.errors import ReelhookError
+from receiver.settings import Settings
 from submitter.errors import SubmitterError
 from tests.leaks import Leak, keys_in, keys_kept_in, leaks_in, leaks_in_folder
 
@@ -48,7 +54,7 @@ class Ears:
         self.known: set[bytes] = set()
         self.leaks: set[Leak] = set()
         self.heard = 0
-        self._folder = Path(tempfile.mkdtemp(prefix="reelhook-taps-"))
+        self._folders = [Path(tempfile.mkdtemp(prefix="reelhook-taps-"))]
         self._written: list[tuple[Path, str, str]] = []
 
     def hear(self, place: str, words: object, test: str = "") -> None:
@@ -59,9 +65,27 @@ class Ears:
 
     def sheet(self, place: str) -> Path:
         """A file for what a process will write; it is judged at the end."""
-        path = self._folder / str(len(self._written))
+        path = self._folders[0] / str(len(self._written))
         self._written.append((path, place, _current_test()))
         return path
+
+    def hand_over(self) -> dict[str, Any]:
+        """All that was heard, for `take` in another process. What is written stays."""
+        return {
+            "known": list(self.known),
+            "leaks": [astuple(leak) for leak in self.leaks],
+            "heard": self.heard,
+            "folders": [str(folder) for folder in self._folders],
+            "written": [(str(path), place, test) for path, place, test in self._written],
+        }
+
+    def take(self, heard: Mapping[str, Any]) -> None:
+        """Go on with what another process has heard, too."""
+        self.known |= set(heard["known"])
+        self.leaks |= {Leak(*leak) for leak in heard["leaks"]}
+        self.heard += heard["heard"]
+        self._folders += map(Path, heard["folders"])
+        self._written += [(Path(path), place, test) for path, place, test in heard["written"]]
 
     def conclude(self, folder: Path) -> list[Leak]:
         """Judge the sheets and the files under a folder; every leak there is."""
@@ -70,7 +94,8 @@ class Ears:
             self.heard += 1
             self.leaks |= set(leaks_in(path.read_bytes(), place, test, self.known))
         self.leaks |= set(leaks_in_folder(folder, self.known))
-        shutil.rmtree(self._folder)
+        for each in self._folders:
+            shutil.rmtree(each)
         return sorted(self.leaks, key=str)
 
 
@@ -191,6 +216,17 @@ def _tapped_errors(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SubmitterError, "__post_init__", completed)
 
 
+def _tapped_settings(patch: pytest.MonkeyPatch) -> None:
+    """A receiver in this process is given its keys, as one that is started is."""
+    read = Settings.read
+
+    def overheard(environ: Mapping[str, str]) -> Settings:
+        EARS.known |= keys_in(environ.items())
+        return read(environ)
+
+    patch.setattr(Settings, "read", overheard)
+
+
 def _tapped_clients(patch: pytest.MonkeyPatch) -> None:
     ask, ask_async = httpx.Client.send, httpx.AsyncClient.send
 
@@ -233,15 +269,19 @@ class Taps:
         self._found: list[Leak] = []
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionstart(self) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if is_xdist_controller(session):  # it runs no test, and its workers are no test's processes
+            return
         patch = self._stack.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(subprocess, "Popen", TappedPopen)
         _tapped_errors(patch)
+        _tapped_settings(patch)
         _tapped_clients(patch)
         self._stack.enter_context(_tapped_logs())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "teardown":  # the last one has the sections of all
+        # The last one has the sections of all. A worker's report is the worker's to hear.
+        if report.when != "teardown" or hasattr(report, "node"):
             return
         for name, text in report.sections:
             if "log" not in name:  # records are heard one by one
@@ -250,9 +290,24 @@ class Taps:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._stack.close()
+        if is_xdist_worker(session):
+            session.config.workeroutput["heard"] = EARS.hand_over()  # type: ignore[attr-defined]
+            return
         self._found = EARS.conclude(session.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         if self._found and session.exitstatus in (pytest.ExitCode.OK, 0):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker has ended: what it heard is judged here, by all that is known."""
+        output: dict[str, Any] = getattr(node, "workeroutput", {})
+        if "heard" in output:
+            EARS.take(output["heard"])
+        else:
+            silent = f"worker {node.gateway.id}"
+            EARS.leaks.add(
+                Leak("anything", silent, "", "It ended without a word of what it heard.")
+            )
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._found:

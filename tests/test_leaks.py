@@ -186,19 +186,48 @@ def session(*arguments: str, **environ: str) -> tuple[int, str]:
     return found.returncode, found.stdout
 
 
+def untold(said: str, kind: str) -> list[str]:
+    """The places where a planted leak of a kind was not found."""
+    told = [line for line in said.splitlines() if line.startswith(f"LEAK {kind} in ")]
+    return [name for name in PLANTED if not any(_tells(line, name) for line in told)]
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("kind", LEAKS)
 def test_a_planted_leak_fails_the_session_in_every_place(kind: str) -> None:
     code, said = session("tests/planted.py", PLANT=kind)
-    told = [line for line in said.splitlines() if line.startswith(f"LEAK {kind} in ")]
     assert f"{len(PLANTED)} passed" in said, said
     assert code == 1
-    assert [name for name in PLANTED if not any(_tells(line, name) for line in told)] == []
+    assert untold(said, kind) == []
+
+
+@pytest.mark.process
+def test_what_each_of_several_workers_hears_fails_the_session() -> None:
+    """A key is a secret for all of them, whichever of them starts a process with it."""
+    code, said = session("tests/planted.py", "-n", "2", PLANT=KNOWN)
+    assert f"{len(PLANTED)} passed" in said, said
+    assert code == 1
+    assert untold(said, KNOWN) == []
+
+
+@pytest.mark.process
+def test_a_worker_that_ends_without_a_word_fails_the_session(tmp_path: Path) -> None:
+    silent = tmp_path / "silent.py"
+    silent.write_text(
+        "import pytest\n"
+        "@pytest.hookimpl(trylast=True)\n"
+        "def pytest_sessionfinish(session):\n"
+        "    getattr(session.config, 'workeroutput', {}).pop('heard', None)\n"
+    )
+    options = ("-n", "1", "-p", "silent")
+    code, said = session("tests/receiver/test_ids.py", *options, PYTHONPATH=str(tmp_path))
+    assert code == 1
+    assert "LEAK anything in worker gw0 (session): It ended without a word" in said
 
 
 def _tells(line: str, test: str) -> bool:
-    # Files are known by their folder, which has the test's name.
-    return f"::{test})" in line or f"({test}0)" in line
+    # Files are known by their folder, which has the test's name, in that of a worker.
+    return re.search(rf"(::{test}|[(/]{test}0)\)", line) is not None
 
 
 @pytest.mark.process
