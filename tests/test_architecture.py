@@ -120,7 +120,7 @@ DRAWING: Final = """\
     receiver.admin.auth         starlette
     receiver.admin.routes.*     starlette pydantic pydantic_core
     receiver.admin.stream       starlette pydantic
-    receiver.admin.dashboard.*  starlette jinja2 pydantic
+    receiver.admin.dashboard.*  starlette jinja2 pydantic markupsafe
     receiver.admin.openapi.*    starlette pydantic jinja2 markupsafe
     receiver.admin.api          starlette
 

@@ -825,3 +825,14 @@ async def test_what_strangers_wrote_is_text_everywhere(
         assert "<script>alert" not in page
         assert "<img" not in page
     assert "&lt;script&gt;" in page
+
+
+async def test_a_person_is_shown_fewer_rows_than_a_program(
+    receiver: Assembled, browser: httpx.AsyncClient
+) -> None:
+    await queued(receiver.store, 30)
+    for path, rows in (("/deliveries", 25), ("/deliveries?limit=28", 28)):
+        page = await got(browser, path)
+        assert page.count("<tr>") == rows + 1  # the head
+        assert 'rel="next"' in page
+    assert len((await receiver.client.get("/v1/deliveries")).json()["data"]) == 30

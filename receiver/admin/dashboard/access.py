@@ -16,7 +16,6 @@ from receiver.admin.dashboard.forms import Fields, problem_of
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Ops
 from receiver.admin.routes.parameters import QUERY
-from receiver.admin.routes.requests import query_of
 from receiver.clock import to_datetime
 from receiver.errors import Refusal
 
@@ -51,7 +50,7 @@ class AccessPages:
         )
 
     async def _audit(self, visit: Visit) -> Response:
-        page = await self._ops.audit(visit.who, query_of(visit.request))
+        page = await self._ops.audit(visit.who, visit.query)
         return visit.show("audit.html", page=page, actions=[*Action], place=place_of)
 
     async def _tokens(self, visit: Visit) -> Response:
@@ -60,7 +59,7 @@ class AccessPages:
     async def _listed(
         self, visit: Visit, fields: Fields, status: int = 200, problem: tuple[str, str] = ("", "")
     ) -> Response:
-        page = await self._ops.api_tokens(visit.who, query_of(visit.request))
+        page = await self._ops.api_tokens(visit.who, visit.query)
         return visit.show(
             "tokens.html",
             status,

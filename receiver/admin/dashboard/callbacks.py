@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Ops
-from receiver.admin.routes.requests import query_of
 from receiver.callbacks import Outcome, Reprocess
 
 BODY: Final = 200_000  # characters of a body that a page shows
@@ -44,7 +43,7 @@ class CallbackPages:
         )
 
     async def _callbacks(self, visit: Visit) -> Response:
-        page = await self._ops.callbacks(visit.who, query_of(visit.request))
+        page = await self._ops.callbacks(visit.who, visit.query)
         return visit.show("callbacks.html", page=page, tabs=TABS)
 
     async def _callback(self, visit: Visit) -> Response:

@@ -15,7 +15,6 @@ from starlette.responses import Response
 from receiver.access import ADMINS
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Begun, Ops, Query
-from receiver.admin.routes.requests import query_of
 from receiver.clock import to_datetime
 from receiver.deliveries import Attempt, Failure, State
 from receiver.errors import Conflict, NotFound
@@ -46,7 +45,7 @@ class DeliveryPages:
         )
 
     async def _deliveries(self, visit: Visit) -> Response:
-        query = query_of(visit.request)
+        query = visit.query
         page = await self._ops.deliveries(visit.who, query)
         return visit.show(
             "deliveries.html",
@@ -86,11 +85,13 @@ class DeliveryPages:
         return visit.go(f"/deliveries/{delivery.id}", "It is canceled: nothing more is sent.")
 
     async def _dead_letters(self, visit: Visit) -> Response:
-        page = await self._ops.dead_letters(visit.who, query_of(visit.request))
+        page = await self._ops.dead_letters(visit.who, visit.query)
         endpoints = await self._named(visit, {group.endpoint_id for group in page.data})
         return visit.show("dead.html", page=page, endpoints=endpoints)
 
     async def _named(self, visit: Visit, ids: set[str]) -> Mapping[str, str]:
+        if not ids:
+            return {}
         listed = (await self._ops.endpoints(visit.who, Query(limit=200))).data
         return {one.id: one.url for one in listed if one.id in ids}
 
@@ -107,7 +108,7 @@ class DeliveryPages:
 
 
 def _asked(visit: Visit) -> RetryAsked:
-    query = query_of(visit.request)
+    query = visit.query
     state = query.state or State.DEAD
     if state not in SETTLED:
         raise Conflict(f"What is {state} is on its way: only what is settled can be sent again.")

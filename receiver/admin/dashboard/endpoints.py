@@ -18,7 +18,6 @@ from receiver.admin.dashboard.forms import BLANK, Fields, fields_of, problem_of,
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Begun, Ops, Query
 from receiver.admin.routes.parameters import QUERY
-from receiver.admin.routes.requests import query_of
 from receiver.clock import to_datetime
 from receiver.endpoints import (
     Endpoint,
@@ -68,7 +67,7 @@ class EndpointPages:
         )
 
     async def _endpoints(self, visit: Visit) -> Response:
-        page = await self._ops.endpoints(visit.who, query_of(visit.request))
+        page = await self._ops.endpoints(visit.who, visit.query)
         reports = await self._ops.endpoint_reports(visit.who, [one.id for one in page.data])
         return visit.show("endpoints.html", page=page, reports=reports)
 

@@ -9,7 +9,6 @@ from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Ops, Query
-from receiver.admin.routes.requests import query_of
 from receiver.events import TYPES
 from receiver.repair import ReplayAsked
 
@@ -31,7 +30,7 @@ class EventPages:
         )
 
     async def _events(self, visit: Visit) -> Response:
-        page = await self._ops.events(visit.who, query_of(visit.request))
+        page = await self._ops.events(visit.who, visit.query)
         return visit.show("events.html", page=page, types=TYPES)
 
     async def _event(self, visit: Visit) -> Response:

@@ -8,7 +8,6 @@ from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Ops
-from receiver.admin.routes.requests import query_of
 from receiver.repair import JobState
 
 
@@ -27,9 +26,7 @@ class JobPages:
         )
 
     async def _jobs(self, visit: Visit) -> Response:
-        return visit.show(
-            "jobs.html", page=await self._ops.jobs(visit.who, query_of(visit.request))
-        )
+        return visit.show("jobs.html", page=await self._ops.jobs(visit.who, visit.query))
 
     async def _job(self, visit: Visit) -> Response:
         job = await self._ops.job(visit.who, visit.id())

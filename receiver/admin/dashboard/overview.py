@@ -13,7 +13,6 @@ from starlette.responses import Response
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.dashboard.wording import counted
 from receiver.admin.ops import Ops, Query
-from receiver.admin.routes.requests import query_of
 from receiver.figures import Figure, Overview
 
 LATEST: Final = 8
@@ -38,7 +37,7 @@ class OverviewPages:
         return (PageRow("GET", "/", self._overview, "/v1/overview"),)
 
     async def _overview(self, visit: Visit) -> Response:
-        overview = await self._ops.overview(visit.who, query_of(visit.request))
+        overview = await self._ops.overview(visit.who, visit.query)
         latest = Query(limit=LATEST, project=overview.project)
         return visit.show(
             "overview.html",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from receiver.access import ADMINS, Scope
-from receiver.admin.dashboard import wording
+from receiver.admin.dashboard import marks, wording
 from receiver.admin.dashboard.assets import Assets
-from receiver.admin.ops import Page, Principal
+from receiver.admin.ops import Page, Principal, Query
 from receiver.admin.routes.answers import cursor_text
+from receiver.admin.routes.requests import query_of
 from receiver.admin.sessions import Sessions
 from receiver.clock import to_datetime
 from receiver.errors import Invalid
@@ -86,6 +88,7 @@ NAVIGATION: Final[Sequence[Sequence[Entry]]] = (
     ),
 )
 
+ROWS: Final = 25  # of a list, unless its URL says how many
 THEME: Final = "reelhook_theme"  # a cookie's name
 THEMES: Final = ("light", "dark")  # or what the system has
 
@@ -119,15 +122,24 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters.update(wording.FILTERS)
-        self._environment.globals.update(
-            assets=assets,
-            navigation=[
-                found
-                for group in NAVIGATION
-                if (found := [entry for entry in group if entry.path in self._paths])
-            ],
-        )
+        self._environment.filters.update({**wording.FILTERS, **marks.FILTERS})
+        self._environment.globals.update(assets=assets)
+        self._navigation = self._navigations()
+
+    def _navigations(self) -> Mapping[str, Markup]:
+        """The navigation as it stands on the pages of each entry, and on those of none ("")."""
+        groups = [[one for one in group if one.path in self._paths] for group in NAVIGATION]
+        shown = [group for group in groups if group]
+        heres = ["", *(entry.path for group in shown for entry in group)]
+        return {
+            here: Markup(self.render("navigation.html", navigation=shown, here=here))  # noqa: S704
+            for here in heres
+        }
+
+    def navigation(self, path: str) -> Markup:
+        """The navigation on the page at `path`."""
+        place = "/" + path[1:].partition("/")[0]
+        return self._navigation.get(place) or self._navigation[""]
 
     def has(self, path: str) -> bool:
         """Whether there is such a page."""
@@ -160,20 +172,31 @@ class Visit:
         """Whether the forms of a page are for this visitor."""
         return self.who.scope in ADMINS
 
+    @property
+    def navigation(self) -> Markup:
+        """Where else to go, this page's entry marked."""
+        return self.pages.navigation(self.path)
+
     @cached_property
     def csrf(self) -> str:
         """What each form carries."""
         return self.sessions.csrf(self.session)
 
-    @property
+    @cached_property
     def path(self) -> str:
         """This page's path."""
         return self.request.url.path
 
-    @property
+    @cached_property
     def given(self) -> Mapping[str, str]:
         """The filters in this page's URL."""
         return {name: text for name, text in self.request.query_params.items() if text}
+
+    @cached_property
+    def query(self) -> Query:
+        """What this page is asked for; a person is shown fewer rows than a program."""
+        asked = query_of(self.request)
+        return asked if self.given.get("limit") else replace(asked, limit=ROWS)
 
     @property
     def here(self) -> str:

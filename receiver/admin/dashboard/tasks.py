@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Ops, Query
-from receiver.admin.routes.requests import query_of
 from receiver.callbacks import Callback
 from receiver.deliveries import Delivery
 from receiver.deliveries import State as DeliveryState
@@ -54,7 +53,7 @@ class TaskPages:
         )
 
     async def _tasks(self, visit: Visit) -> Response:
-        page = await self._ops.tasks(visit.who, query_of(visit.request))
+        page = await self._ops.tasks(visit.who, visit.query)
         return visit.show("tasks.html", page=page, statuses=[*Status], platforms=sorted(PLATFORMS))
 
     async def _task(self, visit: Visit) -> Response:

@@ -223,7 +223,6 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
         tone,
-        icon,
         words,
         utc,
         iso,

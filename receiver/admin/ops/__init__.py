@@ -296,7 +296,8 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
 
     async def callback(self, who: Principal, callback_id: str) -> Callback:
         """One callback with its body."""
-        who.see((await self.store.kept_callback(callback_id)).project)
+        if who.project is not None:
+            who.see((await self.store.kept_callback(callback_id)).project)
         return await self.store.callback(callback_id)
 
     async def callback_body(self, who: Principal, callback_id: str) -> bytes:
