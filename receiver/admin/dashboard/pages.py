@@ -19,7 +19,7 @@ from receiver.admin.dashboard import marks, wording
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.ops import Page, Principal, Query
 from receiver.admin.routes.answers import cursor_text
-from receiver.admin.routes.requests import query_of
+from receiver.admin.routes.requests import check_parameters, query_of
 from receiver.admin.sessions import Sessions
 from receiver.clock import to_datetime
 from receiver.errors import Invalid
@@ -194,7 +194,9 @@ class Visit:
 
     @cached_property
     def query(self) -> Query:
-        """What this page is asked for; a person is shown fewer rows than a program."""
+        """What this page is asked for; a person is shown fewer rows than a program. Raises Invalid,
+        for a parameter that its twin does not have too."""
+        check_parameters(self.request)
         asked = query_of(self.request)
         return asked if self.given.get("limit") else replace(asked, limit=ROWS)
 
