@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from markupsafe import Markup
 
-from receiver.admin.dashboard import marks
+from receiver.admin.dashboard import marks, rows
+from receiver.callbacks import Callback, Outcome
+from receiver.deliveries import Delivery, State
+from receiver.events import Event
 from receiver.figures import HealthHour
+from receiver.tasks import Status, Task
 
 HOSTILE = """<script>alert(1)</script>" onload='alert(2)' &"""
 AT = datetime(2026, 11, 28, 4, 39, 12, 345_000, UTC)
@@ -70,3 +75,28 @@ def test_an_hour_has_a_bar_for_what_succeeded_and_one_for_what_failed() -> None:
     assert 'aria-label="4 attempts succeeded and 3 failed in the last 4 hours"' in strip
     assert 'width="23" height="22"' in strip
     assert 'class="strip tall" viewBox="0 0 75 64"' in marks.strip(hours, tall=True)
+
+
+def test_a_row_escapes_whatever_a_stranger_wrote() -> None:
+    strange = ("platform", "model", "remote", "reason", "project", "type", "event_type")
+    facts: dict[str, Any] = dict.fromkeys((*strange, "last_error"), HOSTILE)
+    facts |= {"id": "x_1", "created_at": AT, "received_at": AT, "task_id": None, "source": "poll"}
+    facts |= {"expected": 2, "received": 0, "succeeded": 0, "overdue": True, "cost": None}
+    facts |= {"completed_at": None, "tags": {HOSTILE: HOSTILE}, "size": 9, "repeats": 0, "seq": 1}
+    facts |= {"endpoint_id": "ep_1", "attempts": 12, "last_status": 500, "next_attempt_at": None}
+    task = Task.model_construct(**{**facts, "status": Status.PENDING})
+    callback = Callback.model_construct(**{**facts, "outcome": Outcome.QUARANTINED})
+    event = Event.model_construct(**facts)
+    delivery = Delivery.model_construct(**{**facts, "state": State.DEAD})
+    made = (
+        rows.task_row(task, AT),
+        rows.callback_row(callback),
+        rows.event_row(event),
+        rows.delivery_row(delivery, AT, {"ep_1": f"https://example.com/{HOSTILE}"}),
+    )
+    for row in made:
+        assert row.count("<script") == row.count('" onload') == row.count("'alert") == 0
+        assert row.count("&lt;script&gt;") >= 2
+    assert "</b> of 2</span>" in made[0]
+    assert "</svg>overdue</span>" in made[0]
+    assert ">example.com/" in made[3]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from html import escape
 from typing import Any, Final
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from receiver.admin.dashboard import wording
 from receiver.endpoints import Endpoint
@@ -41,7 +42,7 @@ def sign(state: str) -> Markup:
 @lru_cache(_STATES)
 def badge(state: str, label: object = None) -> Markup:
     """A state by its icon and its word; the colour only repeats them."""
-    said = escape(label or wording.words(state))
+    said = escape(str(label or wording.words(state)))
     text = f'<span class="badge {wording.tone(state)}">{sign(state)}{said}</span>'
     return Markup(text)  # noqa: S704
 
@@ -113,7 +114,8 @@ def tags(pairs: Mapping[str, str]) -> Markup:
     if not pairs:
         return NONE
     spans = [
-        f'<span class="tag">{escape(name)}={escape(value)}</span>' for name, value in pairs.items()
+        f'<span class="tag">{escape(str(name))}={escape(str(value))}</span>'
+        for name, value in pairs.items()
     ]
     return Markup("".join(spans))  # noqa: S704
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from receiver.access import ADMINS, Scope
-from receiver.admin.dashboard import marks, wording
+from receiver.admin.dashboard import marks, rows, wording
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.ops import Page, Principal, Query
 from receiver.admin.routes.answers import cursor_text
@@ -122,7 +122,7 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters.update({**wording.FILTERS, **marks.FILTERS})
+        self._environment.filters.update({**wording.FILTERS, **marks.FILTERS, **rows.FILTERS})
         self._environment.globals.update(assets=assets)
         self._navigation = self._navigations()
 

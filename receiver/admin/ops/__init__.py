@@ -283,7 +283,8 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
 
     async def results(self, who: Principal, task_id: str) -> Sequence[Result]:
         """A task's results."""
-        await self.task(who, task_id)
+        if who.project is not None:
+            await self.task(who, task_id)
         return await self.store.results(task_id)
 
     async def costs(self, who: Principal, query: Query) -> CostPage:
