@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 import receiver
 import submitter
+from receiver.access import token_of
 from receiver.delivery.signing import new_private_key, new_secret
 from receiver.tokens import TokenBox, webhook_url
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, ROOT, SIGNING_KEY
@@ -43,6 +44,7 @@ LEAKS: Final = {
     "token": TOKEN,
     "credential in a query": f"POST /webhooks/runware?sig={TOKEN[:-1]} 200",
     "endpoint secret": f"signed with {SECRET}",
+    "API token": f"made {token_of(bytes(range(32)))}",
     "authorization": f"{{'Authorization': 'Bearer {ADMIN_TOKEN}'}}",
     KNOWN: f"key={ADMIN_TOKEN}",
 }
@@ -245,6 +247,9 @@ PLAIN: Final = {
     "receiver.deliveries.Outcome.request_headers",  # redacted by the sender
     "receiver.deliveries.Attempt.request_headers",
     "receiver.ingest.Answer.headers",  # what the door answers
+    "receiver.store.access.Known.token",  # what lists show of it
+    "receiver.admin.routes.rows.Row.headers",  # their names
+    "receiver.condition.Setting.is_secret",  # whether
 }
 
 

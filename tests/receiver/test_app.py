@@ -115,7 +115,7 @@ async def test_what_runs_beside_the_app_ends_with_it(receiver: Assembled) -> Non
     app = receiver.service.app
     before = asyncio.all_tasks()
     async with app.router.lifespan_context(app):
-        assert len(asyncio.all_tasks() - before) == 6
+        assert len(asyncio.all_tasks() - before) == 7
     assert asyncio.all_tasks() == before
 
 
