@@ -8,7 +8,7 @@ from playwright.sync_api import Browser
 from tests.browser.window import WIDTHS, Stage, Window, barriers, window
 from tests.doubles import ADMIN_TOKEN
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]  # a browser shares its machine
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

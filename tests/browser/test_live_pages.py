@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Route, expect
 from tests.browser.window import WIDTHS, Stage, Window, barriers, kept, window
 from tests.make import failure
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]  # a browser shares its machine
 
 HOSTILE = '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 2">'
 HEAR = """() => {
