@@ -102,6 +102,23 @@ async def test_an_empty_list_says_what_would_fill_it(browser: httpx.AsyncClient,
     assert 'aria-current="page"' in page
 
 
+@pytest.mark.parametrize(
+    ("path", "chosen"),
+    [
+        ("/tasks", "All"),
+        ("/tasks?status=partial&tag=team%3Da", "Partial"),
+        ("/tasks?overdue=true", "Overdue"),
+        ("/deliveries?state=dead", "Dead"),
+        ("/callbacks?outcome=conflict", "Conflict"),
+    ],
+)
+async def test_the_tab_of_what_is_shown_is_marked_and_no_other(
+    browser: httpx.AsyncClient, path: str, chosen: str
+) -> None:
+    found = re.findall(r'aria-current="true">([^<]*)</a>', await got(browser, path))
+    assert found == [chosen]
+
+
 @pytest.mark.parametrize("path", EMPTY)
 async def test_the_command_of_an_empty_list_is_one_that_there_is(
     browser: httpx.AsyncClient, path: str
