@@ -9,7 +9,7 @@ import pytest
 from receiver.callbacks import Outcome
 from receiver.deliveries import State
 from receiver.store.protocol import Query
-from receiver.store.sqlite import SqliteStore, sent
+from receiver.store.sqlite import SqliteStore, repairs, sent
 from tests.doubles import FakeClock
 from tests.doubles import sent as saw
 from tests.make import arrival, registration, settled, success, uuid
@@ -103,3 +103,9 @@ async def test_odd_callbacks_are_found_in_their_index(tmp_path: Path) -> None:
         for outcome, count in ((Outcome.CONFLICT, 1), (Outcome.RECORDED, 2), (Outcome.EXPIRED, 0)):
             found = (await store.callbacks(Query(outcome=outcome))).data
             assert [one.outcome for one in found] == [outcome] * count
+
+
+async def test_alerts_are_looked_for_among_alerts(tmp_path: Path) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        rows = await store._reads.rows(f"EXPLAIN QUERY PLAN {repairs.ALERTS}", (1,))
+        assert [row["detail"].partition(" USING")[0] for row in rows] == ["SCAN a", "SEARCH e"]
