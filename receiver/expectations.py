@@ -1,7 +1,8 @@
-"""Floor 1, decisions: what to expect of a task, from what others of its model took. Pure.
+"""Floor 1, decisions: what to expect of a task, from what others of its model and project took.
 
 A deadline that nobody named is twice what nearly all of the last ones took: so early that what got
 lost is soon asked for, so late that it is mostly lost. Too early costs a poll and a `task.overdue`.
+Pure.
 """
 
 from __future__ import annotations

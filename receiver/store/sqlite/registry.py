@@ -21,12 +21,12 @@ from receiver.store.sqlite.ledger import Ledger, load
 from receiver.store.sqlite.reconcile import begin_polling
 from receiver.store.sqlite.rows import json_of, task_key
 from receiver.store.writer import Transaction
-from receiver.tasks import GIVE_UP, SubmitState, TaskSpec, absorb
+from receiver.tasks import GIVE_UP, SubmitState, absorb
 from receiver.tokens import Source
 
-# What the latest of a model took, whichever project asked for them. An index has all of it.
+# What the latest of a model took in a project; of another one's nobody is told. An index has it.
 LATEST: Final = (
-    "SELECT took FROM tasks WHERE platform = ? AND model = ? AND took IS NOT NULL"
+    "SELECT took FROM tasks WHERE platform = ? AND model = ? AND project = ? AND took IS NOT NULL"
     " ORDER BY n DESC LIMIT ?"
 )
 SUBMIT_LEASE: Final = 120 * SECOND  # longer than any submit may take
@@ -97,7 +97,7 @@ class Registry:
     def _create(self, tx: Transaction, asked: Registration, key: bytes) -> None:
         spec = asked.spec
         give_up_at = _or(asked.give_up_at, asked.now + GIVE_UP)
-        found = expect(_took(tx, spec), longest=give_up_at - asked.now)
+        found = expect(_took(tx, asked), longest=give_up_at - asked.now)
         tx.connection.execute(
             "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
             " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
@@ -129,8 +129,9 @@ class Registry:
         )
 
 
-def _took(tx: Transaction, spec: TaskSpec) -> list[int]:
-    rows = tx.connection.execute(LATEST, (spec.platform, spec.model, SAMPLES))
+def _took(tx: Transaction, asked: Registration) -> list[int]:
+    spec = asked.spec
+    rows = tx.connection.execute(LATEST, (spec.platform, spec.model, asked.project, SAMPLES))
     return [took for (took,) in rows]
 
 

@@ -257,10 +257,11 @@ async def test_nothing_acknowledged_is_missing_after_a_kill(tmp_path: Path) -> N
 
 async def test_what_a_model_took_is_read_from_an_index_alone(store: SqliteStore) -> None:
     with closing(sqlite3.connect(store.path)) as connection:
-        values = ("runware", "m", 50)
+        values = ("runware", "m", "default", 50)
         steps = connection.execute(f"EXPLAIN QUERY PLAN {registry.LATEST}", values).fetchall()
     plan = [step[3] for step in steps]
-    assert plan == ["SEARCH tasks USING COVERING INDEX tasks_took (platform=? AND model=?)"]
+    searched = "platform=? AND model=? AND project=?"
+    assert plan == [f"SEARCH tasks USING COVERING INDEX tasks_took ({searched})"]
 
 
 @pytest.mark.parametrize("outcome", sorted(set(Outcome) - {Outcome.RECORDED}))
