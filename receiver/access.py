@@ -104,6 +104,9 @@ class Action(StrEnum):
     JOB_CANCEL = "job.cancel"
     API_TOKEN_CREATE = "api_token.create"  # noqa: S105
     API_TOKEN_DELETE = "api_token.delete"  # noqa: S105
+    LOGIN_LINK_CREATE = "login_link.create"
+    SESSION_BEGIN = "session.begin"
+    SESSION_END = "session.end"
     PRUNE = "prune"
 
 

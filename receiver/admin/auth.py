@@ -14,6 +14,7 @@ from receiver.admin.sessions import SAFE, Sessions
 from receiver.errors import Unauthenticated
 
 PRINCIPAL: Final = "reelhook.principal"  # where a request's scope says who asked, for its line
+MAX_REMOTE: Final = 64  # characters; IPv6 takes 45
 REQUEST_ID: Final = "reelhook.request_id"  # and how it is called
 
 
@@ -31,7 +32,7 @@ class Auth:
         A browser that is logged in may look at what its pages show, and no more: what changes
         something through the API needs a token, which no other site's page can make it send.
         """
-        return replace(await self._principal(request), request_id=request_id_of(request))
+        return asking(await self._principal(request), request)
 
     async def _principal(self, request: Request) -> Principal:
         given = request.headers.get("authorization")
@@ -53,6 +54,16 @@ class Auth:
         if not is_admin or not self._admin_token:
             raise Unauthenticated
         return ADMIN
+
+
+def asking(who: Principal, request: Request) -> Principal:
+    """Somebody by this request: what it is called, and the address that it came from."""
+    return replace(who, request_id=request_id_of(request), remote=remote_of(request))
+
+
+def remote_of(request: Request) -> str:
+    """The peer's address. A proxy's word, so it has a bound."""
+    return request.client.host[:MAX_REMOTE] if request.client else "-"
 
 
 def request_id_of(request: Request) -> str | None:

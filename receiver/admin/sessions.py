@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
@@ -45,15 +46,17 @@ class Sessions:
         if session is None or await self._ops.is_logged_out(session):
             return None
         who = await self._ops.standing(session.name)
-        return None if who is None else Visitor(session, who)
+        return None if who is None else Visitor(session, replace(who, session=session))
 
     def begin(self, request: Request, response: Response, session: Session) -> None:
         """Log in."""
         self._set(request, response, "", self._box.seal(session), LIFE // SECOND)
 
-    async def end(self, request: Request, response: Response, session: Session) -> None:
+    async def end(
+        self, request: Request, response: Response, who: Principal, session: Session
+    ) -> None:
         """Log out, here and wherever the cookie was copied to."""
-        await self._ops.log_out(session)
+        await self._ops.log_out(who, session)
         self._set(request, response, "", "", 0)
 
     def csrf(self, session: Session) -> str:

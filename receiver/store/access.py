@@ -31,6 +31,15 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """Whom a login link logs in: `admin`, or an API token's id with its name and its project."""
+
+    name: str
+    title: str = ""
+    project: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a request was answered; `text` is sealed by whoever keeps it."""
 

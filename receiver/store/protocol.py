@@ -25,6 +25,7 @@ from receiver.keeping import Bounds
 from receiver.repair import Counted, Job, Repair, Replayed
 from receiver.results import Result
 from receiver.store.access import Answer as Answer
+from receiver.store.access import Holder as Holder
 from receiver.store.access import Known as Known
 from receiver.store.access import NewApiToken as NewApiToken
 from receiver.store.access import Once as Once
@@ -413,8 +414,8 @@ class Store(Protocol):
         ...
 
     async def add_login(self, new: NewLogin) -> None: ...
-    async def take_login(self, digest: bytes, now: int) -> str | None:
-        """Burn a login link; whom it logs in, None if it was no good."""
+    async def take_login(self, digest: bytes, now: int) -> Holder | None:
+        """Burn a login link; whom it logs in, None if it was no good, or its token is gone."""
         ...
 
     async def end_session(self, ended: EndedSession) -> None: ...

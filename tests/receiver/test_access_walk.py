@@ -234,7 +234,6 @@ ACTIONS = {
     "POST /v1/tasks/claim": None,
     "POST /v1/tasks/release": None,
     "POST /v1/endpoints/preview": None,
-    "POST /v1/login-links": None,
     "POST /v1/tasks/{id}/revoke": Action.TASK_REVOKE,
     "POST /v1/tasks/{id}/reconcile": Action.TASK_RECONCILE,
     "DELETE /v1/tasks/{id}": Action.TASK_DELETE,
@@ -258,8 +257,11 @@ ACTIONS = {
     "POST /v1/jobs/{id}/cancel": Action.JOB_CANCEL,
     "POST /v1/api-tokens": Action.API_TOKEN_CREATE,
     "DELETE /v1/api-tokens/{id}": Action.API_TOKEN_DELETE,
+    "POST /v1/login-links": Action.LOGIN_LINK_CREATE,
     "POST /v1/prune": Action.PRUNE,
 }
+# What no route of the API does: see test_dashboard.py.
+OF_PAGES = {Action.SESSION_BEGIN, Action.SESSION_END}
 # So that each finds what it needs: what is under way before what ends it, what is deleted last.
 ORDER = [
     "POST /v1/jobs/{id}/cancel",
@@ -277,7 +279,7 @@ def order(row: Row) -> tuple[int, bool, str]:
 async def test_every_manual_action_leaves_its_row(house: House) -> None:
     rows = [row for row in table(house.receiver) if row.method != "GET"]
     assert {name(row) for row in rows} == set(ACTIONS)
-    assert {action for action in ACTIONS.values() if action} == set(Action)
+    assert {action for action in ACTIONS.values() if action} == set(Action) - OF_PAGES
     api = house.receiver.client
     for row in sorted(rows, key=order):
         before = (await api.get("/v1/audit?limit=1")).json()["data"][0]

@@ -17,7 +17,7 @@ from receiver.app import LOGINS
 from receiver.clock import HOUR, MINUTE, to_rfc3339
 from receiver.deliveries import State
 from receiver.errors import StoreFull
-from receiver.sessions import LIFE, NOTICE_SALT, Session, SessionBox
+from receiver.sessions import LIFE, NOTICE_SALT, Session, SessionBox, digest_code
 from receiver.store.protocol import Query
 from receiver.tokens import StrictSigner
 from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled
@@ -68,6 +68,55 @@ async def test_a_link_logs_in_once_and_a_preview_of_it_does_not_burn_it(
         answer = await another.post("/login", data=fields)
         assert answer.status_code == 401
         assert "used before" in answer.text
+
+
+async def test_logins_and_logouts_are_in_the_audit_log_and_no_secret_with_them(
+    receiver: Assembled,
+) -> None:
+    token_id, token = await token_of(receiver, scope="read", project="film")
+    path = (
+        await receiver.stranger.post(
+            "/v1/login-links", headers={"authorization": f"Bearer {token}"}
+        )
+    ).json()["path"]
+    code = path.partition("=")[2]
+    async with browsing(receiver) as browser:
+        answer = await browser.post("/login", data={"code": code})
+        await send(browser, "/", "/logout")
+    for refused in ({"code": code}, {"token": "a guess"}):
+        assert (await receiver.stranger.post("/login", data=refused)).status_code == 401
+    async with logged_in(receiver):
+        pass
+    rows = (await receiver.client.get("/v1/audit?limit=4")).json()["data"][::-1]
+    film = (token_id, "film", "film")
+    told = [
+        ((one["actor"], one["actor_name"], one["project"]), one["action"], one["details"])
+        for one in rows
+    ]
+    here = {"remote": "127.0.0.1"}
+    assert told == [
+        (film, "login_link.create", here),
+        (film, "session.begin", {**here, "by": "link"}),
+        (film, "session.end", here),
+        (("admin", "", None), "session.begin", {**here, "by": "token"}),
+    ]
+    assert rows[1]["request_id"] == answer.headers["x-request-id"]
+    assert all(one["request_id"] for one in rows)
+    for secret in (code, token, ADMIN_TOKEN, digest_code(code).hex()):
+        assert secret not in str(rows)
+
+
+async def test_a_login_that_can_not_be_noted_is_none(
+    receiver: Assembled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*_: object) -> None:
+        raise StoreFull
+
+    monkeypatch.setattr(receiver.store, "note", full)
+    async with browsing(receiver) as browser:
+        answer = await browser.post("/login", data={"token": ADMIN_TOKEN})
+    assert answer.status_code == 503
+    assert "set-cookie" not in answer.headers
 
 
 async def test_a_link_is_good_for_ten_minutes(receiver: Assembled) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlencode
 
@@ -12,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from receiver.access import ADMINS, READERS, Scope
-from receiver.admin.auth import PRINCIPAL, Auth, request_id_of
+from receiver.admin.auth import PRINCIPAL, Auth, asking, remote_of, request_id_of
 from receiver.admin.dashboard.access import AccessPages
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.dashboard.callbacks import CallbackPages
@@ -113,7 +112,7 @@ class Dashboard:
     def _visit(self, request: Request, visitor: Visitor, row: PageRow) -> Visit:
         return Visit(
             request,
-            replace(visitor.who, request_id=request_id_of(request)),
+            asking(visitor.who, request),
             visitor.session,
             self._ops.now(),
             self._pages,
@@ -172,7 +171,7 @@ class Dashboard:
         try:
             self._sessions.check_origin(request)
             form = form_of(await request.body())
-            session = await self._session_for(form)
+            session = await self._session_for(request, form)
         except Refusal as error:
             return self._refuse(request, error)
         except StoreUnavailable as error:
@@ -181,21 +180,20 @@ class Dashboard:
         self._sessions.begin(request, response, session)
         return response
 
-    async def _session_for(self, form: Mapping[str, str]) -> Session:
+    async def _session_for(self, request: Request, form: Mapping[str, str]) -> Session:
         """A session for who shows a link's code, or a token. Raises Refusal."""
         if form.get("code"):
-            return await self._ops.log_in(form["code"])
+            return await self._ops.log_in(form["code"], remote_of(request), request_id_of(request))
         try:
             who = await self._auth.known(form.get("token", "").strip())
         except Unauthenticated:
             raise Unauthenticated("This is not a token that opens the dashboard.") from None
         who.allow(READERS)
-        return self._ops.begin_session(who.name)
+        return await self._ops.begin_session(asking(who, request))
 
     def _refuse(self, request: Request, error: Refusal) -> Response:
         if error.status == 401:
-            address = request.client.host if request.client else ""
-            wait = self._failures(address)
+            wait = self._failures(remote_of(request))
             if wait is not None:
                 return self._ask(request, status=429, problem=f"Too many tries. Wait {wait} s.")
         return self._ask(request, status=error.status, problem=str(error))
@@ -219,7 +217,7 @@ class Dashboard:
 
     async def _log_out(self, visit: Visit) -> Response:
         response = RedirectResponse("/login", 303, HEADERS)
-        await self._sessions.end(visit.request, response, visit.session)
+        await self._sessions.end(visit.request, response, visit.who, visit.session)
         return response
 
     async def _set_theme(self, visit: Visit) -> Response:

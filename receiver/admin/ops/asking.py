@@ -11,15 +11,17 @@ from receiver.access import Action, Deed, OnceKey, Scope
 from receiver.clock import Clock, from_datetime, within_reason
 from receiver.delivery.guard import HostRefused
 from receiver.errors import Forbidden, Invalid, NotFound
+from receiver.sessions import Session
 from receiver.store.protocol import Query, Store
 from receiver.tokens import DEFAULT_PROJECT
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks, and by which request. `project` None: all of them.
+    """Who asks, by which request, and from where. `project` None: all of them.
 
-    `name` is what the log and the audit rows say, `title` what people call it.
+    `name` is what the log and the audit rows say, `title` what people call it; a browser has a
+    `session`.
     """
 
     name: str
@@ -28,6 +30,8 @@ class Principal:
     title: str = ""
     request_id: str | None = None
     key: str | None = None  # the request's Idempotency-Key
+    remote: str | None = None  # the address that the request came from
+    session: Session | None = None
 
     @property
     def once(self) -> OnceKey | None:

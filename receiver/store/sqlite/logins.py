@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from receiver.store.protocol import EndedSession, NewLogin
+from receiver import ids
+from receiver.store.protocol import EndedSession, Holder, NewLogin
 from receiver.store.sqlite.reads import Reads
 from receiver.store.writer import Transaction, Write, each
 
@@ -21,7 +22,7 @@ class Logins:
         """Keep a login link's digest."""
         await self._write(self._add_login, new)
 
-    async def take_login(self, digest: bytes, now: int) -> str | None:
+    async def take_login(self, digest: bytes, now: int) -> Holder | None:
         """Burn a login link."""
         return await self._write(self._take_login, (digest, now))
 
@@ -43,11 +44,24 @@ def _add(tx: Transaction, new: NewLogin) -> None:
     )
 
 
-def _take(tx: Transaction, asked: tuple[bytes, int]) -> str | None:
+def _take(tx: Transaction, asked: tuple[bytes, int]) -> Holder | None:
+    digest, now = asked
     taken = tx.connection.execute(
-        "DELETE FROM login_codes WHERE digest = ? RETURNING holder, expires_at", asked[:1]
+        "DELETE FROM login_codes WHERE digest = ? RETURNING holder, expires_at", (digest,)
     ).fetchone()
-    return None if taken is None or taken[1] <= asked[1] else str(taken[0])
+    if taken is None or taken[1] <= now:
+        return None
+    name = str(taken[0])
+    return _token_of(tx, name, now) if name.startswith(ids.API_TOKEN) else Holder(name)
+
+
+def _token_of(tx: Transaction, name: str, now: int) -> Holder | None:
+    found = tx.connection.execute(
+        "SELECT name, project FROM api_tokens"
+        " WHERE id = ? AND (expires_at IS NULL OR expires_at > ?)",
+        (ids.parse(ids.API_TOKEN, name), now),
+    ).fetchone()
+    return None if found is None else Holder(name, *found)
 
 
 def _end(tx: Transaction, ended: EndedSession) -> None:
