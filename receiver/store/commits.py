@@ -86,6 +86,7 @@ class Done:
     committed: Transaction | None = None
     error: Exception | None = None
     fault: Fault | None = None
+    seconds: float | None = None  # from its begin to its end; None: it was not even tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,7 @@ class Committer:
         return done
 
     def _attempt(self, jobs: Jobs) -> Done:
-        transaction = Transaction(self._connection)
+        transaction, begun = Transaction(self._connection), time.perf_counter()
         try:
             self._files.look()
             outcomes = _commit(transaction, jobs)
@@ -207,10 +208,11 @@ class Committer:
             if fault is Fault.END:
                 raise
             _roll_back(self._connection)
-            return Done(jobs, error=error, fault=fault)
+            return Done(jobs, error=error, fault=fault, seconds=time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
         self._owed += transaction.after_commit
         self._follow_up()
-        return Done(jobs, outcomes, transaction)
+        return Done(jobs, outcomes, transaction, seconds=seconds)
 
     def _follow_up(self) -> None:
         # What was committed has happened, whatever fails now: it must not be tried a second time.

@@ -486,4 +486,9 @@ class Store(Protocol):
         """Call `listener(changed task ids, deliveries became due)` after each commit."""
         ...
 
+    def on_commit(self, listener: Callable[[int, float, bool], None]) -> None:
+        """Call `listener(jobs, seconds, committed)` on the event loop after each transaction of
+        this process, one that failed too."""
+        ...
+
     async def close(self) -> None: ...

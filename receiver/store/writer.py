@@ -35,6 +35,8 @@ from receiver.store.faults import Fault, unavailable
 
 __all__ = ["Transaction", "Write", "Writer", "each"]
 
+Timed = Callable[[int, float, bool], None]
+
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -56,7 +58,9 @@ class Writer:
     """The event loop's side: takes jobs in and tells waiters.
 
     `connect`, `probe` (which has to write something) and `files` are used on the thread,
-    `on_commit` on the event loop. `capacity` counts jobs, `held` the bytes of their payloads.
+    `on_commit` and `timed` on the event loop: that is told of each transaction how many jobs it
+    had, how many seconds it took, and whether it was committed. `capacity` counts jobs, `held` the
+    bytes of their payloads.
     """
 
     def __init__(
@@ -67,10 +71,12 @@ class Writer:
         probe: Callable[[sqlite3.Connection], object],
         on_commit: Callable[[Transaction], None],
         notice: Notice,
+        timed: Timed = lambda jobs, seconds, committed: None,
         capacity: int = CAPACITY,
         held: int = HELD,
     ) -> None:
         self._on_commit = on_commit
+        self._timed = timed
         self._notice = notice
         self._capacity = capacity
         self._most_held = held
@@ -199,6 +205,8 @@ class Writer:
             self._accept()
         self._hand_over()
         for part in done:
+            if part.seconds is not None:
+                self._timed(len(part.jobs), part.seconds, part.committed is not None)
             if part.committed is not None:
                 self._on_commit(part.committed)
 

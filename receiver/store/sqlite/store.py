@@ -52,7 +52,7 @@ from receiver.store.sqlite.reads import Reads
 from receiver.store.sqlite.repairs import Repairs
 from receiver.store.sqlite.reprocess import Reprocess, delete_callback
 from receiver.store.sqlite.secrets import check_seal, take_over
-from receiver.store.writer import Transaction, Write, Writer, each
+from receiver.store.writer import Timed, Transaction, Write, Writer, each
 from receiver.tasks import Task
 
 Listener = Callable[[set[str], bool], None]
@@ -91,6 +91,7 @@ class SqliteStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         self._clock = clock
         self._source = ids.IdSource(entropy)
         self._listeners: list[Listener] = []
+        self._timers: list[Timed] = []
         self._lock: int | None = None
         self._directory = Directory(seal)
         self._reads = Reads(str(path), seal)
@@ -100,6 +101,7 @@ class SqliteStore(Repairs, Logins, Feed, Access, Downstream, Figures):
             files=self._place,
             probe=self._probe,
             on_commit=self._tell,
+            timed=self._time,
             notice=notice,
         )
         self._write: Write = self._writer.call
@@ -278,6 +280,14 @@ class SqliteStore(Repairs, Logins, Feed, Access, Downstream, Figures):
     def on_change(self, listener: Listener) -> None:
         """Call `listener` on the event loop after each commit."""
         self._listeners.append(listener)
+
+    def _time(self, jobs: int, seconds: float, committed: bool) -> None:
+        for timer in self._timers:
+            timer(jobs, seconds, committed)
+
+    def on_commit(self, listener: Timed) -> None:
+        """Call `listener` on the event loop after each transaction."""
+        self._timers.append(listener)
 
     @property
     def healthy(self) -> bool:

@@ -52,6 +52,7 @@ class Bench:
         self.told: list[set[str]] = []
         self.probes = 0
         self.batches: list[list[Any]] = []
+        self.timed: list[tuple[int, float, bool]] = []
         place = Place(path)
         self.writer = Writer(
             connecting(path, place, factory),
@@ -59,6 +60,7 @@ class Bench:
             probe=self.probe,
             on_commit=lambda tx: self.told.append(set(tx.changed_tasks)),
             notice=lambda event, **evidence: self.notices.append((event, evidence)),
+            timed=lambda *told: self.timed.append(told),
             capacity=capacity,
             held=held,
         )

@@ -1383,6 +1383,12 @@ class StoreSuite:
         await store.settle(settled(claimed))
         assert heard[-1] == (set(), True)
 
+    async def test_who_counts_hears_of_each_transaction(self, store: Store) -> None:
+        heard: list[tuple[int, bool]] = []
+        store.on_commit(lambda jobs, seconds, committed: heard.append((jobs, committed)))
+        await store.record(arrival(success()))
+        assert heard == [(1, True)]
+
     async def test_everything_is_there_after_closing_and_opening_again(
         self, open_store: Opener, clock: FakeClock
     ) -> None:

@@ -45,6 +45,8 @@ async def test_what_waits_together_is_committed_together(bench: Bench) -> None:
         assert await calls == [number * 10 for number in range(50)]
     assert bench.batches == [list(range(50))]
     assert len(bench.told) == 2
+    assert [told[::2] for told in bench.timed] == [(1, True), (50, True)]
+    assert all(seconds > 0 for _, seconds, _ in bench.timed)
 
 
 async def test_a_batch_has_a_bound(bench: Bench) -> None:
@@ -85,6 +87,8 @@ async def test_a_poison_job_fails_alone(bench: Bench) -> None:
     assert bench.kept() == [0, 1, 2, 3, 4, 5]
     assert bench.writer.healthy
     assert bench.writer.depth == 0
+    alone = [(1, number != 3) for number in range(6)]
+    assert [told[::2] for told in bench.timed] == [(1, True), (1, True), *alone]
 
 
 async def test_what_was_committed_is_not_tried_again_when_its_follow_up_fails(
