@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from receiver.admin.dashboard import live
 from receiver.admin.ops import ANYTHING
 from receiver.clock import DAY, HOUR
 from receiver.deliveries import State
+from receiver.store.sqlite.reads import Reads, Values
 from receiver.tasks import DEADLINE
 from tests.doubles import LIMIT_S, START, Assembled, assembled
 from tests.make import TASK, arrival, endpoint, failure, registration, settled, success, uuid
@@ -110,6 +112,30 @@ async def test_long_bodies_are_cut_and_dropped_ones_missed(
         await receiver.store.record(arrival(success(number)))
     page = (await browser.get(f"/tasks/{TASK}")).text
     assert len(re.findall("has the body", page)) == 11 - 8
+
+
+async def test_a_page_asks_for_many_callbacks_at_once(
+    receiver: Assembled, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = Reads._all_rows
+
+    async def rows(self: Reads, sql: str, values: Values = ()) -> Sequence[Any]:
+        asked.append(sql)
+        return await real(self, sql, values)
+
+    monkeypatch.setattr(Reads, "_all_rows", rows)
+    page = ""
+    for number in range(1, 10):
+        await receiver.store.record(arrival(success(number, seed=number), expected=9))
+        page = (await browser.get(f"/tasks/{TASK}")).text
+        assert len(asked) == 6  # the session; the task, its results, callbacks, bodies, deliveries
+        asked.clear()
+    for entry in re.findall('<details class="entry".*?</details>', page, re.DOTALL):
+        shown = re.search("&#34;seed&#34;: ([0-9]+)", entry)
+        (callback_id,) = set(re.findall(r"/callbacks/(cb_\w+)\"", entry))
+        body = (await receiver.store.callback(callback_id)).body or ""
+        assert f'"seed": {shown[1]}' in body if shown else '"seed": 1,' in body
 
 
 async def test_each_page_names_what_gives_a_program_the_same(

@@ -57,8 +57,7 @@ class DeliveryPages:
         )
 
     async def _delivery(self, visit: Visit) -> Response:
-        delivery = await self._ops.delivery(visit.who, visit.id())
-        event = await self._ops.event(visit.who, delivery.event_id)
+        delivery, event = await self._ops.sent(visit.who, visit.id())
         try:
             endpoint = await self._ops.endpoint(visit.who, delivery.endpoint_id)
         except NotFound:  # it was deleted; its deliveries stay

@@ -6,6 +6,7 @@ What a platform sent is shown as text; of its URLs only http and https become a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -61,6 +62,7 @@ class TaskPages:
         results = await self._ops.results(visit.who, task.id)
         about = Query(limit=LISTED, task=task.id)
         callbacks = await self._ops.callbacks(visit.who, about)
+        read = await self._ops.callbacks(visit.who, replace(about, limit=READ), whole=True)
         deliveries = await self._ops.deliveries(visit.who, about)
         return visit.show(
             "task.html",
@@ -68,14 +70,11 @@ class TaskPages:
             results=[result for result in results if not result.superseded],
             owed=max((task.expected or 0) - task.received, 0) if not task.complete else 0,
             callbacks=callbacks,
-            bodies=[await self._body(visit, one.id) for one in callbacks.data[:READ]],
+            bodies={one.id: one.body for one in read.data},
             deliveries=deliveries,
             steps=_newest_first(_steps(task, results, callbacks.data, deliveries.data)),
             may_reconcile=task.submit_state is not SubmitState.REJECTED,
         )
-
-    async def _body(self, visit: Visit, callback_id: str) -> str | None:
-        return (await self._ops.callback(visit.who, callback_id)).body
 
     async def _reconcile(self, visit: Visit) -> Response:
         task = await self._ops.reconcile_task(visit.who, visit.id())

@@ -291,9 +291,11 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
         """What tasks cost, as platforms reported it."""
         return await self.store.costs(who.within(query))
 
-    async def callbacks(self, who: Principal, query: Query) -> Page[Callback]:
-        """A page of callbacks."""
-        return await self.store.callbacks(who.within(query))
+    async def callbacks(
+        self, who: Principal, query: Query, *, whole: bool = False
+    ) -> Page[Callback]:
+        """A page of callbacks; their bodies only when `whole`."""
+        return await self.store.callbacks(who.within(query), whole=whole)
 
     async def callback(self, who: Principal, callback_id: str) -> Callback:
         """One callback with its body."""

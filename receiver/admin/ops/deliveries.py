@@ -33,25 +33,26 @@ class DeliveryOps(Desk):
 
     async def delivery(self, who: Principal, delivery_id: str) -> Delivery:
         """One delivery with its attempts."""
-        delivery, _ = await self._delivery(who, delivery_id)
+        delivery, _ = await self.sent(who, delivery_id)
         return delivery
 
-    async def _delivery(self, who: Principal, delivery_id: str) -> tuple[Delivery, str]:
+    async def sent(self, who: Principal, delivery_id: str) -> tuple[Delivery, Event]:
+        """One delivery with its attempts, and what it delivers."""
         delivery = await self.store.delivery(delivery_id)
-        project = (await self.store.event(delivery.event_id)).project
-        who.see(project)
-        return delivery_for(who, delivery), project
+        event = await self.store.event(delivery.event_id)
+        who.see(event.project)
+        return delivery_for(who, delivery), event
 
     async def retry(self, who: Principal, delivery_id: str) -> Delivery:
         """Send a settled delivery again, from the start of its schedule."""
-        _, project = await self._delivery(who, delivery_id)
-        store = self._by(who, Action.DELIVERY_RETRY, delivery_id, project)
+        _, event = await self.sent(who, delivery_id)
+        store = self._by(who, Action.DELIVERY_RETRY, delivery_id, event.project)
         await store.retry(delivery_id, self._clock())
         return await self.delivery(who, delivery_id)
 
     async def cancel(self, who: Principal, delivery_id: str) -> Delivery:
         """Drop a pending delivery from its queue."""
-        _, project = await self._delivery(who, delivery_id)
-        store = self._by(who, Action.DELIVERY_CANCEL, delivery_id, project)
+        _, event = await self.sent(who, delivery_id)
+        store = self._by(who, Action.DELIVERY_CANCEL, delivery_id, event.project)
         await store.cancel(delivery_id, self._clock())
         return await self.delivery(who, delivery_id)

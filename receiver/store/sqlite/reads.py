@@ -58,9 +58,13 @@ _NEXT_DUE: Final = (
 )
 # What names no task came with a static key, whose tasks are the default project's.
 _OWNER: Final = f"coalesce(t.project, '{DEFAULT_PROJECT}')"
-_CALLBACK: Final = (
-    f"SELECT c.*, t.id AS task_id, {_OWNER} AS project FROM callbacks c"
-    " LEFT JOIN tasks t ON t.n = c.task_n"
+_OF_TASKS: Final = "FROM callbacks c LEFT JOIN tasks t ON t.n = c.task_n"
+_CALLBACK: Final = f"SELECT c.*, t.id AS task_id, {_OWNER} AS project {_OF_TASKS}"
+# A body may be a megabyte: a list reads none that it does not show.
+_LISTED: Final = (
+    "SELECT c.id, c.jti, c.platform, c.source, c.outcome, c.reason, c.size, c.sha256,"
+    " c.received_at, c.repeats, c.last_received_at, c.remote, c.body_dropped_at,"
+    f" t.id AS task_id {_OF_TASKS}"
 )
 
 
@@ -142,13 +146,14 @@ class Reads:
 
     async def results(self, task_id: str) -> Sequence[Result]:
         """A task's results in the order of arrival."""
-        found = await self.task(task_id)
         rows = await self._all_rows(
-            "SELECT r.* FROM results r JOIN tasks t ON t.n = r.task_n WHERE t.id = ?"
-            " ORDER BY r.idx",
+            "SELECT r.*, t.id AS task_id FROM results r JOIN tasks t ON t.n = r.task_n"
+            " WHERE t.id = ? ORDER BY r.idx",
             [task_key(task_id)],
         )
-        return [result_of(row, found.id) for row in rows]
+        if not rows:
+            await self.task(task_id)  # there is one, without results
+        return [result_of(row) for row in rows]
 
     async def tasks(self, query: Query) -> Page[Task]:
         """Tasks, the newest first."""
@@ -196,8 +201,8 @@ class Reads:
             f"callback {callback_id}", f"{_CALLBACK} WHERE c.id = ?", [number]
         )
 
-    async def callbacks(self, query: Query) -> Page[Callback]:
-        """Callbacks, the newest first."""
+    async def callbacks(self, query: Query, *, whole: bool = False) -> Page[Callback]:
+        """Callbacks, the newest first; their bodies only when `whole`."""
         where = Where()
         where.same("c.outcome", query.outcome)
         if query.outcome not in (None, "recorded"):
@@ -209,8 +214,9 @@ class Reads:
         where.of_task("c.task_n", query.task)
         where.since_until("c.received_at", query)
         where.older(("c.id",), query)
-        rows = await self._all_rows(*where.list(_CALLBACK, ("c.id",), query))
-        return page_of(rows, query, lambda row: callback_of(row, whole=False), "id")
+        select = _CALLBACK if whole else _LISTED
+        rows = await self._all_rows(*where.list(select, ("c.id",), query))
+        return page_of(rows, query, lambda row: callback_of(row, whole=whole), "id")
 
     async def endpoint(self, endpoint_id: str) -> Endpoint:
         """One endpoint."""

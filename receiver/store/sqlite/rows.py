@@ -78,12 +78,12 @@ def task_of(row: Row, *, whole: bool) -> Task:
     )
 
 
-def result_of(row: Row, task_id: str) -> Result:
+def result_of(row: Row) -> Result:
     """A result with its raw item."""
     told = json_of(row["told"])
     return Result(
         id=ids.RESULT + ids.encode(row["id"]),
-        task_id=task_id,
+        task_id=ids.task_text(row["task_id"]),
         key=row["key"],
         index=row["idx"],
         kind=row["kind"],

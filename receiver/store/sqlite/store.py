@@ -383,9 +383,9 @@ class SqliteStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         """Record what kept bytes say now."""
         return await self._write(self._reprocess, asked)
 
-    async def callbacks(self, query: Query) -> Page[Callback]:
+    async def callbacks(self, query: Query, *, whole: bool = False) -> Page[Callback]:
         """A page of callbacks."""
-        return await self._reads.callbacks(query)
+        return await self._reads.callbacks(query, whole=whole)
 
     async def event(self, event_id: str) -> Event:
         """One event."""

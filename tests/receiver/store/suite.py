@@ -174,6 +174,8 @@ class StoreSuite:
         callback = await store.callback(listed.id)
         assert callback.body == body.decode()
         assert listed.body is None
+        assert (await store.callbacks(Query(), whole=True)).data == [callback]
+        assert callback.model_copy(update={"body": None, "body_exact": None}) == listed
         assert (callback.task_id, callback.jti) == (TASK, JTI.hex())
         assert (callback.size, callback.remote) == (len(body), "203.0.113.7")
         assert (callback.repeats, callback.received_at) == (0, to_datetime(START))
