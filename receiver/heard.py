@@ -75,15 +75,18 @@ class Messages:
 
 def _message(text: bytes) -> Message:
     place: str | None = None
-    data: list[bytes] = []
+    kind, data = b"", list[bytes]()
     for line in text.split(b"\n"):
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"id":
             place = value.decode("utf-8", "replace")
+        elif name == b"event":
+            kind = value
         elif name == b"data":
             data.append(value)
-    return Message(place, Heard.read(b"\n".join(data)) if data else None)
+    is_event = data and kind != b"problem"  # why it ends; whoever asks again is told the same
+    return Message(place, Heard.read(b"\n".join(data)) if is_event else None)
 
 
 def page_of(body: bytes) -> tuple[list[Heard], str]:

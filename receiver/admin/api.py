@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from receiver.admin.auth import PRINCIPAL, Auth
 from receiver.admin.openapi.routes import DescriptionRoutes
-from receiver.admin.ops import NOTHING, Ops
+from receiver.admin.ops import NOTHING, Ops, Principal
 from receiver.admin.routes.access import AccessRoutes
 from receiver.admin.routes.answers import EXCEPTION_HANDLERS
 from receiver.admin.routes.callbacks import CallbackRoutes
@@ -25,6 +25,7 @@ from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.requests import check_parameters
 from receiver.admin.routes.rows import HTML, ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
+from receiver.admin.sessions import SAFE
 from receiver.admin.stream import StreamRoutes
 from receiver.errors import NotFound, Unauthenticated
 
@@ -79,13 +80,19 @@ class Api:
             who.allow(row.scopes)
             check_parameters(request)
             try:
-                return await once(self._ops, who, request, row.handler)
+                return await self._answer(who, request, row)
             except NotFound:
                 if who.project is None:
                     raise
             raise NotFound(NOTHING)  # what is another project's is told of in the same words
 
         return endpoint
+
+    async def _answer(self, who: Principal, request: Request, row: Row) -> Response:
+        response = await once(self._ops, who, request, row.handler)
+        if request.method in SAFE and "wait" in request.query_params:
+            await self._auth.check(who)  # a token may be taken back while somebody waits
+        return response
 
 
 def _is_for_people(row: Row, request: Request) -> bool:

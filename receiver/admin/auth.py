@@ -45,6 +45,11 @@ class Auth:
             raise Unauthenticated
         return await self.known(token.strip())
 
+    async def check(self, who: Principal) -> None:
+        """Raises Unauthenticated for somebody who was let in, and would not be any more."""
+        if not await self._ops.is_still(who):
+            raise Unauthenticated("The token or the session that you came with is no more.")
+
     async def known(self, token: str) -> Principal:
         """Whose token this is: the admin's, or an API token. Raises Unauthenticated."""
         found = await self._ops.holder(token) if token.startswith(PREFIX) else None

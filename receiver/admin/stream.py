@@ -1,16 +1,18 @@
 """Floor 4, doors: what goes on, as it happens: `text/event-stream`, and long polls.
 
 Ours, since sse-starlette patches uvicorn's signal handling when it is imported. A stream ends when
-the client goes, when the receiver stops, and after an hour: then whoever asked has to show their
-token again. None of these loses anything, since browsers and clients come back with the last id.
+the client goes, when the receiver stops, after an hour, and when the token or the session that it
+was asked with is no more: nothing is told behind that, and the last message says so. None of these
+loses anything, since browsers and clients come back with the last id.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -24,15 +26,22 @@ from receiver.admin.ops.broadcast import Watcher
 from receiver.admin.routes.parameters import QUERY
 from receiver.admin.routes.requests import parameter_of
 from receiver.admin.routes.rows import Row
-from receiver.errors import StoreUnavailable
+from receiver.errors import StoreUnavailable, Unauthenticated
 from receiver.events import Event
 from receiver.feed import Place, Told, Wanted
+from receiver.problems import problem
 
 EVENT_STREAM: Final = "text/event-stream"
 HEARTBEAT: Final = 15.0  # seconds; proxies cut what is silent for 55 s (Heroku) to 100 (Cloudflare)
 RETRY: Final = 2_000  # milliseconds until a browser comes back
 LIFE: Final = 3_600.0  # seconds
 LAST_ID: Final = "last-event-id"
+
+IsStill = Callable[[], Awaitable[bool]]
+
+# The last message of whoever may be told no more: for a program, the same as it would be answered.
+_WHY: Final = "The token or the session of this stream is no more."
+GONE: Final = b"event: problem\ndata: %b\n\n" % problem(401, Unauthenticated.code, _WHY)
 
 # Proxies must neither keep nor hold back what they pass on.
 HEADERS: Final[Mapping[str, str]] = {
@@ -75,29 +84,30 @@ def at(place: Place) -> bytes:
     return f"id: {place}\n\n".encode()
 
 
-async def feed_of(watcher: Watcher, wanted: Wanted) -> AsyncGenerator[bytes]:
+async def feed_of(watcher: Watcher, wanted: Wanted, is_still: IsStill) -> AsyncGenerator[bytes]:
     """The messages of a watcher: what it wants of the feed, and a sign of life now and then.
 
-    Raises StoreUnavailable at the first of them; later it ends instead.
+    `is_still`: whether it may be told so; it is asked before each word. Raises StoreUnavailable at
+    the first of them; later it ends instead.
     """
     yield f"retry: {RETRY}\n".encode() + at(await watcher.place())
     with suppress(StoreUnavailable):  # whoever comes back is told why, or goes on
-        async for message in _following(watcher, wanted):
+        async for message in _following(watcher, wanted, is_still):
             yield message
 
 
-async def _following(watcher: Watcher, wanted: Wanted) -> AsyncGenerator[bytes]:
+async def _following(watcher: Watcher, wanted: Wanted, is_still: IsStill) -> AsyncGenerator[bytes]:
     time = asyncio.get_running_loop().time
     now = spoke = begun = time()
     while not watcher.is_over and now < begun + LIFE:
         found = await watcher.next(max(spoke + HEARTBEAT - now, 0))
         now, shown = time(), [one for one in found if wanted.lets(one)]
-        if shown:
-            yield b"".join(one.message for one in shown)
-        elif now >= spoke + HEARTBEAT:
-            yield at(await watcher.place())
-        else:
+        if not shown and now < spoke + HEARTBEAT:
             continue
+        if not await is_still():
+            yield GONE
+            return
+        yield b"".join(one.message for one in shown) or at(await watcher.place())
         spoke = now
 
 
@@ -142,11 +152,14 @@ class StreamRoutes:
         if "wait" in request.query_params:
             seconds = parameter_of(request, "wait")
             return _listed(*await self._ops.wait_events(wanted, _after(request), seconds))
-        return await streamed(request, self._messages(wanted, _after(request)))
+        is_still = partial(self._ops.is_still, who)
+        return await streamed(request, self._messages(wanted, _after(request), is_still))
 
-    async def _messages(self, wanted: Wanted, after: Place | None) -> AsyncGenerator[bytes]:
+    async def _messages(
+        self, wanted: Wanted, after: Place | None, is_still: IsStill
+    ) -> AsyncGenerator[bytes]:
         with self._ops.feed.watching(after) as watcher:
-            async with aclosing(feed_of(watcher, wanted)) as messages:
+            async with aclosing(feed_of(watcher, wanted, is_still)) as messages:
                 async for message in messages:
                     yield message
 

@@ -78,22 +78,29 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(
-    app: ASGIApp, query: str = "", *, method: str = "GET", deaf: bool = False, **headers: str
+    app: ASGIApp,
+    query: str = "",
+    *,
+    method: str = "GET",
+    path: str = PATH,
+    deaf: bool = False,
+    **headers: str,
 ) -> AsyncIterator[Stream]:
     """A stream of a receiver in this process; the client is gone at the end of the block.
 
     `deaf`: it takes nothing of what is sent.
     """
     stream, gone, begun = Stream(), asyncio.Event(), asyncio.Event()
-    asked = {"authorization": f"Bearer {ADMIN_TOKEN}", **headers}
+    given = {"authorization": f"Bearer {ADMIN_TOKEN}", **headers}
+    asked = {name: text for name, text in given.items() if text}
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": PATH,
-        "raw_path": PATH.encode(),
+        "path": path,
+        "raw_path": path.encode(),
         "root_path": "",
         "query_string": query.encode(),
         "headers": [(k.replace("_", "-").encode(), v.encode()) for k, v in asked.items()],

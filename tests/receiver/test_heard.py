@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver import heard
+from receiver.admin.stream import GONE
 from receiver.feed import Place, Told
 from receiver.heard import Heard, Messages, NotTheFeed, page_of
 from receiver.platforms.reading import dumps
@@ -69,6 +70,11 @@ def test_a_long_poll_is_read_as_it_was_told(told: list[Told]) -> None:
 
 def test_a_comment_is_no_event() -> None:
     (message,) = Messages().take(b": still here\n\n")
+    assert (message.place, message.heard) == (None, None)
+
+
+def test_why_a_stream_ends_is_no_event() -> None:
+    (message,) = Messages().take(GONE)
     assert (message.place, message.heard) == (None, None)
 
 

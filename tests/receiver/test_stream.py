@@ -9,11 +9,13 @@ from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from receiver.admin import stream as door
-from receiver.admin.ops import Principal, broadcast
+from receiver.admin.dashboard import live
+from receiver.admin.ops import Principal, broadcast, standing
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.clock import to_rfc3339
 from receiver.deliveries import State
@@ -22,8 +24,9 @@ from receiver.feed import Place, Told
 from receiver.store.protocol import Query, Replay
 from receiver.store.sqlite import SqliteStore
 from receiver.store.writer import Transaction
-from tests.doubles import LIMIT_S, START, Assembled, assembled, reaching
+from tests.doubles import LIMIT_S, PUBLIC_URL, START, Assembled, assembled, reaching
 from tests.make import TASK, arrival, endpoint, registration, settled, success, uuid
+from tests.receiver.browsing import logged_in, send, token_of
 from tests.receiver.store.suite import arrival_of
 from tests.receiver.streams import PATH, Stream, streaming
 
@@ -390,6 +393,130 @@ async def test_only_so_many_watch_at_once(receiver: Assembled, feed: Broadcaster
             assert response.headers["retry-after"] == "2"
     assert feed.watchers == 0
     assert (await receiver.client.get(f"{PATH}?wait=0")).status_code == 200
+
+
+# Whose it is
+
+
+async def test_nothing_is_told_once_the_token_is_revoked(
+    receiver: Assembled, feed: Broadcaster
+) -> None:
+    token_id, token = await token_of(receiver, scope="read")
+    async with streaming(receiver.door, authorization=f"Bearer {token}") as stream:
+        events = await happen(receiver, 1)
+        await feed.tick()
+        assert await ids(stream, 1) == events
+        await receiver.client.delete(f"/v1/api-tokens/{token_id}")
+        await happen(receiver, 2)
+        await feed.tick()
+        await over(stream)
+    assert feed.watchers == 0
+
+
+async def over(stream: Stream) -> None:
+    """The last message of somebody who may be told no more."""
+    said = await stream.next()
+    assert said is not None
+    assert said.fields["event"] == "problem"
+    assert (said.data["status"], said.data["code"]) == (401, "unauthenticated")
+    assert "id" not in said.fields
+    assert await stream.next() is None
+
+
+async def test_a_silent_stream_ends_at_a_sign_of_life_after_its_token(
+    receiver: Assembled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "FRESH", 0.0)
+    lapses = to_rfc3339(START + 1_000)
+    _, lapsing = await token_of(receiver, scope="read", expires_at=lapses)
+    gone, going = await token_of(receiver, scope="admin")
+    async with (
+        streaming(receiver.door, authorization=f"Bearer {lapsing}") as one,
+        streaming(receiver.door, authorization=f"Bearer {going}") as other,
+    ):
+        for stream in (one, other):
+            assert await stream.next() is not None
+        receiver.clock.advance(1_000)
+        await receiver.store.delete_api_token(gone)  # as another process of the receiver would
+        monkeypatch.setattr(door, "HEARTBEAT", 0.0)
+        receiver.service.ops.feed._news.set()
+        for stream in (one, other):
+            await over(stream)
+
+
+async def test_a_stream_of_a_session_ends_with_it(
+    receiver: Assembled, feed: Broadcaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "GAP", 0)
+    async with logged_in(receiver) as browser:
+        cookie = "; ".join(f"{name}={text}" for name, text in browser.cookies.items())
+        asked: dict[str, Any] = {
+            "cookie": cookie,
+            "host": urlsplit(PUBLIC_URL).netloc,
+            "authorization": "",
+        }
+        async with (
+            streaming(receiver.door, **asked) as stream,
+            streaming(receiver.door, path="/live", **asked) as word,
+        ):
+            events = await happen(receiver, 1)
+            await feed.tick()
+            assert await ids(stream, 1) == events
+            assert await word.next() is not None
+            assert (await word.shown()).fields["data"] == "change"
+            assert (await send(browser, "/", "/logout")).status_code == 303
+            await happen(receiver, 2)
+            await feed.tick()
+            await over(stream)
+            await over(word)
+
+
+@pytest.mark.parametrize("path", [PATH, f"/v1/tasks/{TASK}"])
+async def test_a_long_poll_is_refused_once_the_token_is_revoked(
+    receiver: Assembled, feed: Broadcaster, path: str
+) -> None:
+    await receiver.store.register(registration())
+    known = (await receiver.client.get(f"/v1/tasks/{TASK}")).headers["etag"]
+    token_id, token = await token_of(receiver, scope="read")
+    asked = {"authorization": f"Bearer {token}", "if-none-match": known}
+    waiting = asyncio.create_task(receiver.stranger.get(f"{path}?wait=25", headers=asked))
+    async with asyncio.timeout(LIMIT_S):
+        for _ in count():
+            if feed.watchers or receiver.service.ops.watch._waiting:
+                break
+            await asyncio.sleep(0)
+        await receiver.client.delete(f"/v1/api-tokens/{token_id}")
+        await receiver.store.record(arrival(success()))
+        while not waiting.done():
+            await feed.tick()
+            await asyncio.sleep(0)
+    assert ((await waiting).status_code, (await waiting).json()["code"]) == (401, "unauthenticated")
+    assert (await waiting).headers["www-authenticate"] == "Bearer"
+
+
+async def test_the_watchers_of_a_token_share_one_look_at_it(
+    receiver: Assembled, feed: Broadcaster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, token = await token_of(receiver, scope="read")
+    looks: list[str] = []
+    known = receiver.store.api_token
+
+    async def looking(token_id: str) -> Any:
+        looks.append(token_id)
+        return await known(token_id)
+
+    async with AsyncExitStack() as stack:
+        asked: dict[str, Any] = {"authorization": f"Bearer {token}"}
+        streams = [
+            await stack.enter_async_context(streaming(receiver.door, **asked)) for _ in range(50)
+        ]
+        monkeypatch.setattr(receiver.store, "api_token", looking)
+        monkeypatch.setattr(standing, "FRESH", LIMIT_S)
+        events = await happen(receiver, 1, 2)
+        await feed.tick()
+        for stream in streams:
+            assert await ids(stream, 2) == events
+    assert len(looks) == 1
 
 
 # What it costs

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from receiver.admin.dashboard import live
-from receiver.admin.ops import ANYTHING
+from receiver.admin.ops import ADMIN, ANYTHING
 from receiver.clock import DAY, HOUR
 from receiver.deliveries import State
 from receiver.store.sqlite.reads import Reads, Values
@@ -197,7 +197,7 @@ async def test_an_empty_list_prints_the_command_that_would_fill_it(
 async def words(receiver: Assembled) -> AsyncIterator[bytes]:
     """What `/live` says, as its door makes it."""
     pages = live.LivePages(receiver.service.ops)
-    async for word in pages._words():
+    async for word in pages._words(ADMIN):
         yield word
 
 

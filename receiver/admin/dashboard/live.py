@@ -14,8 +14,8 @@ from typing import Final
 from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
-from receiver.admin.ops import ANYTHING, Ops
-from receiver.admin.stream import HEARTBEAT, LIFE, RETRY, streamed
+from receiver.admin.ops import ANYTHING, Ops, Principal
+from receiver.admin.stream import GONE, HEARTBEAT, LIFE, RETRY, streamed
 
 GAP: Final = 0.5  # seconds between two words, however much happens
 HELLO: Final = f"retry: {RETRY}\ndata: hello\n\n".encode()
@@ -34,13 +34,16 @@ class LivePages:
         return (PageRow("GET", "/live", self._live),)
 
     async def _live(self, visit: Visit) -> Response:
-        return await streamed(visit.request, self._words())
+        return await streamed(visit.request, self._words(visit.who))
 
-    async def _words(self) -> AsyncGenerator[bytes]:
+    async def _words(self, who: Principal) -> AsyncGenerator[bytes]:
         end = asyncio.get_running_loop().time() + LIFE
         with self._ops.watch.listening(ANYTHING) as changed:
             yield HELLO
             while (word := await self._word(changed, end)) is not None:
+                if not await self._ops.is_still(who):
+                    yield GONE
+                    return
                 yield word
                 await asyncio.sleep(GAP)
 

@@ -13,14 +13,13 @@ from typing import Any, Self
 
 from receiver import ids
 from receiver.access import Action
-from receiver.admin.ops.access import AccessOps
 from receiver.admin.ops.asking import ADMIN, NOTHING, ChecksUrls, Principal, moment
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.ops.feed import FeedOps
 from receiver.admin.ops.figures import FigureOps, Running
-from receiver.admin.ops.logins import LoginOps
 from receiver.admin.ops.once import Answered, Seals
 from receiver.admin.ops.repair import Begun, RepairOps
+from receiver.admin.ops.standing import StandingOps
 from receiver.admin.ops.watch import ANYTHING, MAX_WAIT, Watch
 from receiver.callbacks import Callback, Receipt, Reprocess, Reprocessed
 from receiver.clock import SECOND, Clock, from_datetime, to_datetime
@@ -101,7 +100,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
+class Ops(RepairOps, StandingOps, FigureOps, FeedOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs, `seals` keeps
     answers that are repeated."""
 
@@ -122,6 +121,7 @@ class Ops(RepairOps, AccessOps, FigureOps, LoginOps, FeedOps):
         super().__init__(store, guard=guard, clock=clock, random_bytes=random_bytes)
         self._seals = seals
         self._begin_figures(running or Running())
+        self._begin_standing()
         self.public_url = public_url
         self._tokens = tokens
         self._retention = retention

@@ -111,6 +111,7 @@
       showLive();
       if (event.data === "change") look();
     };
+    source.addEventListener("problem", look); // the session is no more; a look leads to the login
     source.onerror = () => {
       live.heard = false;
       showLive();
