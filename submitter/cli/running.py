@@ -142,7 +142,7 @@ def dev(
     """Run the receiver for development, reachable through a tunnel.
 
     reelhook dev --tunnel cloudflared
-    reelhook dev --tunnel ssh --ssh-destination me@host --ssh-public-url https://host
+    reelhook dev --tunnel ssh --ssh-destination nokey@localhost.run
     """
     from functools import partial
 

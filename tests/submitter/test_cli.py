@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from submitter.cli.running import dev
 from submitter.processes import free_port
 from tests.doubles import ADMIN_TOKEN, running
 from tests.submitter.shell import Shell
@@ -217,6 +218,16 @@ def test_every_help_shows_an_example(shell: Shell) -> None:
         assert f"reelhook {command}" in described
     listed = shell("--help").out
     assert [command for command in commands if command in listed] == list(commands)
+
+
+def test_dev_takes_its_own_examples(shell: Shell, tmp_path: Path) -> None:
+    """As far as the tunnel program, of which there is none on this PATH."""
+    lines = [line.split() for line in (dev.__doc__ or "").splitlines()]
+    examples = [words[1:] for words in lines if words[:2] == ["reelhook", "dev"]]
+    assert len(examples) > 1
+    for arguments in examples:
+        ended = shell(*arguments, PATH=str(tmp_path))
+        assert (ended.code, "is not installed" in ended.err) == (3, True), ended.err
 
 
 def test_reconcile_says_that_nothing_is_due(shell: Shell) -> None:
