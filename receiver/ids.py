@@ -121,9 +121,13 @@ def delivery_id(event: int, endpoint: int) -> str:
 def parse_delivery(text: str) -> tuple[int, int]:
     """(event, endpoint) of a delivery's id. Raises NotFound."""
     body = text.removeprefix(DELIVERY)
-    if len(body) == len(text):
-        raise NotFound(f"There is no delivery {text[:60]!r}.")
-    return parse("", body[:WIDTH]), parse("", body[WIDTH:])
+    try:
+        if len(body) == len(text):
+            raise ValueError(f"an id of this kind starts with {DELIVERY}")
+        return decode(body[:WIDTH]), decode(body[WIDTH:])
+    except ValueError as cause:
+        hint = f"it is {DELIVERY} and the {WIDTH} characters of its event's id and its endpoint's"
+        raise NotFound(f"There is no delivery {text[:60]!r}.", hint=hint) from cause
 
 
 def attempt_id(event: int, endpoint: int, number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -64,6 +65,12 @@ def test_what_is_no_id_is_not_found(text: str) -> None:
     with pytest.raises(NotFound) as caught:
         ids.parse("cb_", text)
     assert caught.value.status == 404
+
+
+@pytest.mark.parametrize("text", ["dlv_none", "evt_0000000000000", "dlv_" + "0" * 13 + "i" * 13])
+def test_what_is_no_delivery_is_named_as_it_was_given(text: str) -> None:
+    with pytest.raises(NotFound, match=re.escape(f"There is no delivery '{text}'.")):
+        ids.parse_delivery(text)
 
 
 def test_ids_of_one_moment_and_of_a_clock_that_steps_back_still_increase() -> None:
