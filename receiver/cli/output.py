@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 PAGE: Final = 200  # the most that the API gives at once
+NAMES: Final = 18  # columns of the names of fields, unless one is longer
 
 M = TypeVar("M", bound="BaseModel")
 
@@ -140,9 +141,12 @@ def show(found: BaseModel, as_json: bool, columns: Sequence[str] = ()) -> None:
     if as_json:
         typer.echo(found.model_dump_json(exclude_none=True))
         return
-    for name, value in found.model_dump(mode="json", exclude_none=True).items():
-        if not columns or name in columns:
-            typer.echo(f"{name:<18} {inert(value if isinstance(value, str) else _compact(value))}")
+    fields = found.model_dump(mode="json", exclude_none=True)
+    shown = {name: fields[name] for name in fields if not columns or name in columns}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        text = inert(value if isinstance(value, str) else _compact(value))
+        typer.echo(f"{name:<{max(width, NAMES)}} {text}")
 
 
 def done(text: str, as_json: bool, **facts: object) -> None:
@@ -190,7 +194,10 @@ async def listing(
     columns: Sequence[str],
     empty: str,
 ) -> None:
-    """A list of the API, page by page up to `limit`, as a table or JSON lines."""
+    """A list of the API, page by page up to `limit`, as a table or JSON lines.
+
+    `empty` names what would fill the list; where filters left nothing of it, that would mislead.
+    """
     rows: list[BaseModel] = []
     cursor: str | None = ""
     while cursor is not None and len(rows) < limit:
@@ -198,7 +205,8 @@ async def listing(
         page = await ask(**filters, limit=size, cursor=cursor or None)
         rows += page.data
         cursor = page.next_cursor
-    table(rows, as_json, columns, empty)
+    narrowed = any(value is not None for value in filters.values())
+    table(rows, as_json, columns, "Nothing matches these options." if narrowed else empty)
     if cursor is not None and not as_json:
         say(f"There are more than {limit:,}: raise --limit, or name fewer.")
 

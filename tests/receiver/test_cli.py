@@ -260,7 +260,7 @@ def test_lists_are_lines_of_json_or_a_table(served: Running) -> None:
         assert found.json[0]["id"][:20] in human.out
         assert "\x1b" not in human.out
     nothing = ask(served, "callbacks", "list", "--task", task, "--outcome", "conflict")
-    assert (nothing.code, nothing.out, nothing.err) == (OK, "", "No callbacks yet.\n")
+    assert (nothing.code, nothing.out, nothing.err) == (OK, "", "Nothing matches these options.\n")
     nothing = ask(served, "callbacks", "list", "--task", task, "--outcome", "conflict", "--json")
     assert (nothing.out, nothing.err) == ("", "")
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from receiver.cli import whole
 from receiver.cli.help import REST, WIDEST, dressed, told
-from receiver.cli.output import listing
+from receiver.cli.output import listing, show
 from receiver.cli.table import GAP, SHORTEST, Column, laid_out
 from receiver.client import Listing
 from tests.receiver.shell import reelhook
@@ -227,7 +227,36 @@ async def test_a_list_is_read_page_by_page(
     assert ("raise --limit" in shown.err) is more
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("team", "said"),
+    [(None, "None yet. Try to add one.\n"), ("film", "Nothing matches these options.\n")],
+)
+async def test_an_empty_list_says_what_fills_it_unless_options_emptied_it(
+    capsys: pytest.CaptureFixture[str], team: str | None, said: str
+) -> None:
+    async def ask(*, team: str | None, limit: int, cursor: str | None) -> Listing[Row]:
+        return Listing[Row](data=[], next_cursor=None)
+
+    await listing(ask, {"team": team}, 5, False, ("id",), "None yet. Try to add one.")
+    assert capsys.readouterr() == ("", said)
+
+
+def test_fields_stand_below_each_other_however_long_their_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show(Wide(id="row_1", a_name_that_is_longer=2.5), False)
+    short, long = capsys.readouterr().out.splitlines()
+    assert short.index("row_1") == long.index("2.5")
+
+
 class Row(BaseModel):
     """A row of a list."""
 
     id: str
+
+
+class Wide(Row):
+    """A row with a long name."""
+
+    a_name_that_is_longer: float
