@@ -38,7 +38,7 @@ from submitter.platforms.answers import (
     retry_after,
 )
 from submitter.platforms.protocol import Accepted, Outcome, Outgoing, Rejection, TaskRef
-from submitter.platforms.snapshots import Snapshot, Standing, read, refused, unseen
+from submitter.platforms.snapshots import Snapshot, Standing, read, refused, unlisted, unseen
 from submitter.tasks import GenerationTask
 
 NAME: Final = "nanogpt"
@@ -145,7 +145,7 @@ class NanoGPT:
             run, content = await self._found(of.id)
             if run is None:
                 return Snapshot(Standing.ABSENT, False, 0, read(content), content)
-        response = await self._ask("video/status", of.id, {"requestId": run})
+        response = await self._ask_after("video/status", of.id, {"requestId": run})
         return _snapshot(response, bytes_of(response, self._api_key), of.id, run)
 
     async def fetch_archived(self, of: TaskRef) -> Snapshot:
@@ -154,17 +154,20 @@ class NanoGPT:
 
     async def models(self) -> list[Json]:
         """The video models that it has now, as it describes them. Raises PlatformUnavailable."""
-        response = await self._ask("v1/video-models", "-", {"detailed": "true"})
+        try:
+            response = await self._ask("v1/video-models", "", {"detailed": "true"})
+        except httpx.RequestError as error:
+            raise unlisted(NAME, type(error).__name__) from None
         listed = read(response.content)
         found = listed.get("data") if isinstance(listed, dict) else None
         if not response.is_success or not isinstance(found, list):
-            raise unseen(NAME, "-", f"HTTP {response.status_code} lists no models")
+            raise unlisted(NAME, f"HTTP {response.status_code}", response.status_code)
         return [model for model in found if isinstance(model, dict) and "id" in model]
 
     async def _found(self, task_id: str) -> tuple[str | None, bytes]:
         """The run that carries our id, and the list in which it stands, or does not."""
         query = {_THREAD: task_id, "limit": str(MOST_LISTED)}
-        response = await self._ask("generate-video/recover", task_id, query)
+        response = await self._ask_after("generate-video/recover", task_id, query)
         body = read(response.content)
         listed = body.get("data") if isinstance(body, dict) else None
         if not response.is_success or not isinstance(listed, list):
@@ -175,11 +178,16 @@ class NanoGPT:
             raise unseen(NAME, task_id, several, response.status_code)
         return (runs[0] if runs else None), bytes_of(response, self._api_key)
 
-    async def _ask(self, route: str, task_id: str, query: Mapping[str, str]) -> httpx.Response:
+    async def _ask_after(
+        self, route: str, task_id: str, query: Mapping[str, str]
+    ) -> httpx.Response:
         try:
-            response = await self._http.get(f"{self.base_url}/{route}", params=query)
+            return await self._ask(route, task_id, query)
         except httpx.RequestError as error:
             raise unseen(NAME, task_id, type(error).__name__) from None
+
+    async def _ask(self, route: str, task_id: str, query: Mapping[str, str]) -> httpx.Response:
+        response = await self._http.get(f"{self.base_url}/{route}", params=query)
         if response.status_code == UNAUTHORIZED:
             raise refused(NAME, SETTING, task_id, UNAUTHORIZED)
         return response

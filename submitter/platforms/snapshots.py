@@ -89,6 +89,17 @@ def unseen(
     )
 
 
+def unlisted(platform: str, reason: str, status: int | None = None) -> PlatformUnavailable:
+    """The platform did not list its models."""
+    return PlatformUnavailable(
+        f"{platform} did not list its models ({reason}). Ask again later.",
+        platform=platform,
+        task_id="",
+        reason=reason,
+        http_status=status,
+    )
+
+
 def refused(platform: str, setting: str, task_id: str, status: int) -> KeyRefused:
     """The platform does not take our key, whatever is asked."""
     return KeyRefused(

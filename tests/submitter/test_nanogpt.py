@@ -312,5 +312,5 @@ async def test_its_models_are_listed_without_a_key() -> None:
 )
 async def test_models_that_are_not_listed_are_an_error(answer: Answer) -> None:
     async with talking_to(answer) as (nanogpt, _):
-        with pytest.raises(PlatformUnavailable):
+        with pytest.raises(PlatformUnavailable, match=r"^nanogpt did not list its models"):
             await nanogpt.models()
