@@ -99,8 +99,8 @@ def _knobs(given: dict[str, Any]) -> Knobs:
 def _announce(url: str) -> None:
     typer.echo(json.dumps({"event": "ready", "url": url}, separators=(",", ":")))
     _tell(
-        f"The simulator plays Runware on {url} (RUNWARE_BASE_URL={url}) and NanoGPT on {url}/api."
-        " Ctrl-C ends it."
+        f"The simulator plays Runware (RUNWARE_BASE_URL={url}/v1) and NanoGPT"
+        f" (NANOGPT_BASE_URL={url}/api). Ctrl-C ends it."
     )
 
 
