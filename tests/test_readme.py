@@ -17,7 +17,9 @@ from uuid import UUID
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from receiver.cli import whole
 from receiver.client import Client, EndpointSpec
 from receiver.delivery.signing import new_secret, sign
 from submitter.processes import Child, free_port
@@ -91,6 +93,13 @@ def test_the_consumer_is_twenty_lines_and_answers_as_it_should() -> None:
         told = process.communicate(timeout=10)[0]
     assert (good.status_code, again.status_code, bad.status_code) == (204, 204, 400)
     assert told == b"result.succeeded t1\n"
+
+
+def test_the_file_of_tasks_has_nothing_to_object_to() -> None:
+    found = re.search(r"cat > tasks\.jsonl <<'END'\n(.*?)END\n", README, re.DOTALL)
+    assert found
+    told = CliRunner().invoke(whole(), ["validate", "--file", "-"], input=found[1])
+    assert (told.exit_code, told.output) == (0, "Nothing to object.\n")
 
 
 async def test_the_script_prints_its_results(tmp_path: Path) -> None:
