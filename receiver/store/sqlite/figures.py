@@ -217,8 +217,11 @@ class Figures:
             (*numbers, now // HOUR - HOURS),
         )
         found = {row["id"]: row for row in rows}
+        fared: dict[int, list[Row]] = {}
+        for row in hours:
+            fared.setdefault(row["endpoint_id"], []).append(row)
         return [
-            _report(found[number], [row for row in hours if row["endpoint_id"] == number], now)
+            _report(found[number], fared.get(number, ()), now)
             for number in numbers
             if number in found
         ]
