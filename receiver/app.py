@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,6 +41,7 @@ from receiver.journal import PROBES, Journaled, internal_error
 from receiver.keeping import Keep
 from receiver.limits import FailureLimit
 from receiver.log import Log
+from receiver.metrics import Metrics
 from receiver.problems import MEDIA_TYPE, problem
 from receiver.repair import Job, JobState
 from receiver.retention import LOOK, Retention
@@ -68,6 +68,7 @@ class Service:
     retention: Retention
     jobs: Jobs
     alerts: Alerts
+    metrics: Metrics
 
 
 def build(
@@ -86,7 +87,8 @@ def build(
     Raises CannotStart when the sender may take longer than a delivery is leased for.
     `clock` is a steady one; `wall` is what the system says, jumps included.
     """
-    tokens = TokenBox(listed(settings.signing_keys))
+    tokens, metrics = TokenBox(listed(settings.signing_keys)), Metrics()
+    store.on_commit(metrics.committed)
     retention = _retention(settings, store, clock, log)
     lease = lease_of(settings.delivery_deadline)
     check_lease(lease, sender.deadline_s)
@@ -96,11 +98,10 @@ def build(
         clock=clock,
         wall=wall,
         jitter=random.random,
-        journal=_attempt_journal(log),
+        journal=_attempt_journal(log, metrics),
         schedule=settings.schedule or SCHEDULE,
         lease=lease,
     )
-    answers = Counter[str]()
     ops = Ops(
         store,
         tokens,
@@ -111,7 +112,7 @@ def build(
         wall=wall,
         random_bytes=secrets.token_bytes,
         seals=Seal([key_for("answers", key) for key in listed(settings.signing_keys)]),
-        running=_running(settings, worker, clock(), answers),
+        running=_running(settings, worker, clock(), metrics),
     )
     jobs = Jobs(store, clock=clock, journal=_job_journal(log))
     alerts = Alerts(store, sender, settings.alert_url, clock=clock, journal=AlertJournal(log))
@@ -122,7 +123,7 @@ def build(
         clock=clock,
         wall=wall,
         failures=FailureLimit(clock),
-        journal=_request_journal(log, answers),
+        journal=_request_journal(log, metrics),
         static_keys=listed(settings.static_keys),
     )
     api, pages = _doors(settings, store, ops, clock)
@@ -139,7 +140,7 @@ def build(
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
-    return Service(app, ingest, ops, worker, retention, jobs, alerts)
+    return Service(app, ingest, ops, worker, retention, jobs, alerts, metrics)
 
 
 def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> tuple[Api, Dashboard]:
@@ -170,13 +171,13 @@ def _retention(settings: Settings, store: Store, clock: Clock, log: Log) -> Rete
     )
 
 
-def _running(settings: Settings, worker: Worker, now: int, answers: Mapping[str, int]) -> Running:
+def _running(settings: Settings, worker: Worker, now: int, metrics: Metrics) -> Running:
     return Running(
         version=__version__,
         started_at=now,
         settings=settings.shown(),
         is_alive=lambda: worker.alive,
-        answers=answers,
+        metrics=metrics,
     )
 
 
@@ -342,11 +343,11 @@ def _uncached(body: dict[str, str], status: int = 200) -> Response:
     return JSONResponse(body, status, {"cache-control": "no-store"})
 
 
-def _request_journal(log: Log, answers: Counter[str]) -> RequestJournal:
+def _request_journal(log: Log, metrics: Metrics) -> RequestJournal:
     def journal(
         outcome: str, status: int, claims: Claims | None, remote: str, size: int, seconds: float
     ) -> None:
-        answers[str(outcome)] += 1
+        metrics.answered(str(outcome), seconds)
         found = {} if claims is None else {"task": claims.task, "jti": claims.jti.hex()}
         log.info(
             "callback",
@@ -361,9 +362,10 @@ def _request_journal(log: Log, answers: Counter[str]) -> RequestJournal:
     return journal
 
 
-def _attempt_journal(log: Log) -> AttemptJournal:
+def _attempt_journal(log: Log, metrics: Metrics) -> AttemptJournal:
     def journal(settled: Settled) -> None:
         claimed, outcome = settled.claimed, settled.outcome
+        metrics.attempted(outcome, settled.state)
         log.info(
             "attempt",
             delivery=ids.delivery_id(claimed.event_id, claimed.endpoint_id),
@@ -387,6 +389,7 @@ class FrontDoor:
         self._app = service.app
         self._ingest = service.ingest
         self._log = log
+        self._metrics = service.metrics
         self._rest = Journaled(self._past_the_port, log)
         self._public_port = public_port
 
@@ -407,6 +410,7 @@ class FrontDoor:
         except asyncio.CancelledError:
             return
         except Exception:  # a defect of ours, before it wrote its line
+            self._metrics.answers["internal"] += 1
             self._log.exception("callback", outcome="internal", status=500)
             await internal_error(scope, receive, send)
 

@@ -54,6 +54,7 @@ async def receiving(settings: Settings, log: Log) -> AsyncIterator[Listening]:
                 forwarded_allow_ips=settings.forwarded_allow_ips,
                 on_ready=ready.set,
                 on_stop=service.ops.stop_waiting,
+                journal=service.metrics.refused,
                 grace=GRACE,
                 until=stop,
             )

@@ -9,7 +9,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn, TextIO
 
@@ -126,7 +126,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
                 forwarded_allow_ips=settings.forwarded_allow_ips,
                 on_ready=lambda: announce(listening, store.instance),
                 on_stop=lambda: _stop(service, patience, settings.grace),
-                journal=lambda counts: log.info("refused", **counts),
+                journal=lambda counts: _tell_refused(service, log, counts),
                 grace=settings.grace,
             )
             if forced:
@@ -141,6 +141,11 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
 def _stop(service: Service, patience: _Patience, grace: float) -> None:
     service.ops.stop_waiting()
     patience.end_in(grace)
+
+
+def _tell_refused(service: Service, log: Log, counts: Mapping[str, int]) -> None:
+    service.metrics.refused(counts)
+    log.info("refused", **counts)
 
 
 def ourselves_of(listening: Listening) -> Ourselves:

@@ -70,6 +70,7 @@ DRAWING: Final = """\
     receiver.limits
     receiver.directories
     receiver.log                structlog pydantic_core
+    receiver.metrics            prometheus_client
     receiver.connection         uvicorn httptools
     receiver.server             uvicorn uvloop starlette
     receiver.outside            httpx

@@ -32,6 +32,7 @@ from receiver.delivery.policy import SCHEDULE
 from receiver.endpoints import Breaker
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES
+from receiver.metrics import COUNTER, OF_THE_PROCESS, OF_THE_STORE
 from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
 from receiver.repair import (
@@ -165,10 +166,32 @@ def made_knobs() -> str:
     return "\n".join(made).strip()
 
 
+# Metrics
+
+
+def made_metrics() -> str:
+    """docs/observability.md: one row a metric, of the process and of the store."""
+    made = []
+    for heading, every in (("Of the process", OF_THE_PROCESS), ("Of the store", OF_THE_STORE)):
+        made += [
+            "",
+            f"### {heading}",
+            "",
+            "| metric | kind | labels | |",
+            "| --- | --- | --- | --- |",
+        ]
+        for one in every:
+            name = f"{one.name}_total" if one.kind == COUNTER else one.name
+            labels = " ".join(f"`{label}`" for label in one.labels) or "–"
+            made.append(f"| `{name}` | {one.kind} | {labels} | {one.meaning} |")
+    return "\n".join(made).strip()
+
+
 MADE: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "commands": ("cli.md", made_commands),
     "settings": ("settings.md", made_settings),
     "knobs": ("simulator.md", made_knobs),
+    "metrics": ("observability.md", made_metrics),
 }
 
 

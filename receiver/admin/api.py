@@ -20,6 +20,7 @@ from receiver.admin.routes.deliveries import DeliveryRoutes
 from receiver.admin.routes.endpoints import EndpointRoutes
 from receiver.admin.routes.figures import FigureRoutes
 from receiver.admin.routes.logins import LoginRoutes
+from receiver.admin.routes.metrics import MetricRoutes
 from receiver.admin.routes.once import once
 from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.requests import check_parameters
@@ -52,6 +53,7 @@ class Api:
             *LoginRoutes(self._ops).table(),
             *StreamRoutes(self._ops).table(),
             *FigureRoutes(self._ops).table(),
+            *MetricRoutes(self._ops).table(),
             *AccessRoutes(self._ops).table(),
         )
         return (*rows, *DescriptionRoutes(rows).table())

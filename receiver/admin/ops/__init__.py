@@ -16,7 +16,8 @@ from receiver.access import Action
 from receiver.admin.ops.asking import ADMIN, NOTHING, ChecksUrls, Principal, moment
 from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.ops.feed import FeedOps
-from receiver.admin.ops.figures import FigureOps, Running
+from receiver.admin.ops.figures import Running
+from receiver.admin.ops.metrics import MetricOps
 from receiver.admin.ops.once import Answered, Seals
 from receiver.admin.ops.repair import Begun, RepairOps
 from receiver.admin.ops.standing import StandingOps
@@ -100,7 +101,7 @@ class _Minted:
         return cls(task.id, task.platform, task.project, task.tags, task.expected or 0, give_up_at)
 
 
-class Ops(RepairOps, StandingOps, FigureOps, FeedOps):
+class Ops(RepairOps, StandingOps, MetricOps, FeedOps):
     """The use cases. `random_bytes(n)` gives entropy, `guard` vets endpoints' URLs, `seals` keeps
     answers that are repeated."""
 
@@ -120,7 +121,7 @@ class Ops(RepairOps, StandingOps, FigureOps, FeedOps):
     ) -> None:
         super().__init__(store, guard=guard, clock=clock, random_bytes=random_bytes)
         self._seals = seals
-        self._begin_figures(running or Running())
+        self._begin_metrics(running or Running())
         self._begin_standing()
         self.public_url = public_url
         self._tokens = tokens

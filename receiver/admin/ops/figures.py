@@ -7,7 +7,6 @@ ask at the same time wait for one answer.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,6 +16,7 @@ from receiver.clock import MINUTE, SECOND, to_datetime
 from receiver.condition import Check, Grade, Health, Setting, Setup, StoreCondition, worst
 from receiver.errors import Forbidden
 from receiver.figures import Answers, EndpointReport, Overview
+from receiver.metrics import Metrics
 from receiver.store.protocol import OverviewAsked, Query
 
 FRESH: Final = SECOND  # for so many milliseconds figures are shown again
@@ -32,7 +32,7 @@ class Running:
     started_at: int = 0
     settings: Sequence[Setting] = ()
     is_alive: Callable[[], bool] = lambda: True  # the worker's loop turns
-    answers: Mapping[str, int] = field(default_factory=Counter)  # at the door, by outcome
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class FigureOps(Desk):
@@ -54,7 +54,7 @@ class FigureOps(Desk):
         if who.project is not None:
             return found
         since = to_datetime(self._running.started_at)
-        answers = Answers(since=since, outcomes=dict(self._running.answers))
+        answers = Answers(since=since, outcomes=dict(self._running.metrics.answers))
         return found.model_copy(update={"answers": answers})
 
     async def _overview(self, project: str | None) -> Overview:
