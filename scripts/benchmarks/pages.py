@@ -40,6 +40,16 @@ ASKED: Final = (
     "/v1/deliveries?state=succeeded&event_type=task.completed",
     "/v1/events?event_type=task.completed",
     "/v1/callbacks?outcome=quarantined",
+    "/v1/deliveries?event_type=result.failed",
+    "/v1/events?event_type=result.failed",
+    "/v1/deliveries?project=a-project-of-nothing",
+    "/v1/events?project=a-project-of-nothing",
+    "/v1/callbacks?project=a-project-of-nothing",
+    "/v1/tasks?project=a-project-of-nothing",
+    "/v1/tasks?project=a-project-of-nothing&status=succeeded",
+    "/v1/deliveries?project=default&event_type=result.succeeded",
+    "/deliveries?event_type=endpoint.*",
+    "/deliveries?endpoint=ep_0000000000009",
 )
 # What looks at everything that is stored is asked once, and its seconds are told: a sum of all that
 # was ever paid (why there is no index: receiver/store/sqlite/costs.py), a text that is nowhere.

@@ -57,6 +57,12 @@ SELECT n + 5, 'task.completed', n, 'default', completed_at,
        CAST('{"data":{"task":{},"results":["' || hex(zeroblob(560)) || '"]}}' AS BLOB)
   FROM tasks
 """
+_ENDPOINT: Final = """
+INSERT INTO endpoints (id, project, state, url, description, event_types, filters, headers,
+                       concurrency, secrets, created_at)
+VALUES (1, 'default', 'paused', 'https://sink.invalid/hook', '', '["result.*"]',
+        '{}', '{}', 64, '[]', :since)
+"""
 _DELIVERIES: Final = """
 INSERT INTO deliveries (event_id, endpoint_id, state, attempts, first_succeeded_at, created_at,
                         settled_at)
@@ -82,9 +88,9 @@ def seed(path: Path, tasks: int, age: int = DAY) -> dict[str, int]:
         connection.execute("PRAGMA synchronous = off")  # a store that is made for a measurement
         connection.execute("PRAGMA cache_size = -1000000")
         migrate(connection)
-        for statement in (_TASKS, _RESULTS, _CALLBACKS, _EVENTS, _DELIVERIES):
+        for statement in (_TASKS, _RESULTS, _CALLBACKS, _EVENTS, _ENDPOINT, _DELIVERIES):
             connection.execute("BEGIN")
-            connection.execute(statement, values if statement is _TASKS else {})
+            connection.execute(statement, values)
             connection.execute("COMMIT")
         held = {
             table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]

@@ -39,7 +39,6 @@ from receiver.store.sqlite.rows import (
 )
 from receiver.store.sqlite.where import Where
 from receiver.tasks import Task
-from receiver.tokens import DEFAULT_PROJECT
 
 T = TypeVar("T")
 Values = Iterable[Any] | Mapping[str, Any]  # of a statement's marks, in their order or by name
@@ -55,16 +54,6 @@ _NEXT_DUE: Final = (
     " AND endpoint_id = e.id) AS due FROM endpoints e"
     " LEFT JOIN endpoint_health h ON h.endpoint_id = e.id"
     " WHERE e.state = 'enabled' AND e.deleted_at IS NULL)"
-)
-# What names no task came with a static key, whose tasks are the default project's.
-_OWNER: Final = f"coalesce(t.project, '{DEFAULT_PROJECT}')"
-_OF_TASKS: Final = "FROM callbacks c LEFT JOIN tasks t ON t.n = c.task_n"
-_CALLBACK: Final = f"SELECT c.*, t.id AS task_id, {_OWNER} AS project {_OF_TASKS}"
-# A body may be a megabyte: a list reads none that it does not show.
-_LISTED: Final = (
-    "SELECT c.id, c.jti, c.platform, c.source, c.outcome, c.reason, c.size, c.sha256,"
-    " c.received_at, c.repeats, c.last_received_at, c.remote, c.body_dropped_at,"
-    f" t.id AS task_id {_OF_TASKS}"
 )
 
 
@@ -157,20 +146,7 @@ class Reads:
 
     async def tasks(self, query: Query) -> Page[Task]:
         """Tasks, the newest first."""
-        where = Where()
-        where.same("platform", query.platform)
-        where.same("model", query.model)
-        where.same("status", query.status)
-        where.same("project", query.project)
-        if query.overdue is not None:
-            where.add(f"overdue = {int(query.overdue)}")  # written out, so that an index serves
-        where.same("registered", query.registered)
-        where.since_until("created_at", query)
-        where.older(("n",), query)
-        where.tagged("tags", query)
-        if query.q:
-            where.search(("model", "client_ref", "platform_id", "tags", "metadata"), query.q)
-        rows = await self._all_rows(*where.list("SELECT * FROM tasks", ("n",), query))
+        rows = await self._all_rows(*lists.tasks_of(query))
         return page_of(rows, query, lambda row: task_of(row, whole=False), "n")
 
     async def costs(self, query: Query) -> CostPage:
@@ -198,24 +174,17 @@ class Reads:
     async def _callback(self, callback_id: str) -> Row:
         number = ids.parse(ids.CALLBACK, callback_id)
         return await self._one_row(
-            f"callback {callback_id}", f"{_CALLBACK} WHERE c.id = ?", [number]
+            f"callback {callback_id}", f"{lists.CALLBACK} WHERE c.id = ?", [number]
         )
 
     async def callbacks(self, query: Query, *, whole: bool = False) -> Page[Callback]:
         """Callbacks, the newest first; their bodies only when `whole`."""
-        where = Where()
-        where.same("c.outcome", query.outcome)
-        if query.outcome not in (None, "recorded"):
-            # As the index of the odd ones says it: of a bound value SQLite can't tell.
-            where.add("c.outcome <> 'recorded'")
-        if query.orphan is not None:
-            where.add("c.task_n IS NULL" if query.orphan else "c.task_n IS NOT NULL")
-        where.same(_OWNER, query.project)
-        where.of_task("c.task_n", query.task)
-        where.since_until("c.received_at", query)
-        where.older(("c.id",), query)
-        select = _CALLBACK if whole else _LISTED
-        rows = await self._all_rows(*where.list(select, ("c.id",), query))
+        is_small = False
+        if lists.may_be_small(query):
+            ((is_small,),) = await self._all_rows(lists.IS_SMALL, (lists.FEW, query.project))
+        rows = await self._all_rows(
+            *lists.callbacks_of(query, whole=whole, is_small=bool(is_small))
+        )
         return page_of(rows, query, lambda row: callback_of(row, whole=whole), "id")
 
     async def endpoint(self, endpoint_id: str) -> Endpoint:
@@ -269,8 +238,16 @@ class Reads:
         is_long = False
         if query.state == State.PENDING:
             ((is_long,),) = await self._all_rows(sent.IS_LONG, (sent.FEW,))
-        rows = await self._all_rows(*sent.page_of(query, queue_is_long=bool(is_long)))
+        ends = await self._endpoints_of(query)
+        rows = await self._all_rows(*sent.page_of(query, ends, queue_is_long=bool(is_long)))
         return page_of(rows, query, delivery_of, "event_id", "endpoint_id")
+
+    async def _endpoints_of(self, query: Query) -> Sequence[int] | None:
+        asked = [ids.parse(ids.ENDPOINT, query.endpoint)] if query.endpoint else None
+        if query.project is None:
+            return asked
+        rows = await self._all_rows("SELECT id FROM endpoints WHERE project = ?", [query.project])
+        return [row["id"] for row in rows if asked is None or row["id"] in asked]
 
     async def dead_letters(self, query: Query) -> Page[DeadLetters]:
         """Dead deliveries by endpoint and cause, the largest group first."""

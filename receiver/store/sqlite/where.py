@@ -31,7 +31,7 @@ class Where:
         if value is not None:
             self.add(f"{column} = ?", value)
 
-    def one_of(self, column: str, values: Sequence[str] | None) -> None:
+    def one_of(self, column: str, values: Sequence[str] | Sequence[int] | None) -> None:
         """The column has one of these values; None does not filter."""
         if values is not None:
             # Of no value it can't be: but `IN ()` is SQLite's alone, and leaves no use for an index

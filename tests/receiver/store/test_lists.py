@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from receiver.callbacks import Outcome
 from receiver.deliveries import State
-from receiver.store.protocol import Query
-from receiver.store.sqlite import SqliteStore, repairs, sent
+from receiver.store.protocol import Query, Store
+from receiver.store.sqlite import SqliteStore, lists, repairs, sent
 from tests.doubles import FakeClock
 from tests.doubles import sent as saw
 from tests.make import arrival, registration, settled, success, uuid
-from tests.receiver.store.suite import arrival_of, claim, overdue, queued, states
+from tests.receiver.store.lists_suite import ListsSuite, check_callbacks, check_deliveries, fill
+from tests.receiver.store.suite import Opener, arrival_of, claim, overdue, queued, states
 
 pytestmark = pytest.mark.anyio
+
+
+class TestSqliteLists(ListsSuite):
+    """The behaviour that every store has."""
+
+    @pytest.fixture
+    def open_store(self, tmp_path: Path, clock: FakeClock) -> Opener:
+        async def open_it() -> Store:
+            return await SqliteStore.open(tmp_path / "db", clock=clock)
+
+        return open_it
+
 
 INDEXES = {
     State.DEAD: "deliveries_dead",
@@ -25,9 +40,15 @@ INDEXES = {
 }
 
 
-async def plan(store: SqliteStore, query: Query, *, queue_is_long: bool = False) -> list[str]:
+async def plan(
+    store: SqliteStore,
+    query: Query,
+    ends: Sequence[int] | None = None,
+    *,
+    queue_is_long: bool = False,
+) -> list[str]:
     """How SQLite finds a page of deliveries."""
-    sql, values = sent.page_of(query, queue_is_long=queue_is_long)
+    sql, values = sent.page_of(query, ends, queue_is_long=queue_is_long)
     return [row["detail"] for row in await store._reads.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
 
 
@@ -109,3 +130,52 @@ async def test_alerts_are_looked_for_among_alerts(tmp_path: Path) -> None:
     async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
         rows = await store._reads.rows(f"EXPLAIN QUERY PLAN {repairs.ALERTS}", (1,))
         assert [row["detail"].partition(" USING")[0] for row in rows] == ["SCAN a", "SEARCH e"]
+
+
+async def test_whichever_way_a_list_is_found_it_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        ends = await fill(store)
+        for module, name in ((sent, "ARMS"), (sent, "FEW"), (lists, "FEW")):
+            monkeypatch.setattr(module, name, 1)
+        await check_deliveries(store, ends)
+        await check_callbacks(store)
+
+
+def walks(plan: Sequence[str]) -> bool:
+    """Whether SQLite looks at all of a table that grows."""
+    tables = {"tasks", "t", "callbacks", "c", "events", "e", "deliveries"}
+    return any(step.startswith("SCAN") and step.split()[1] in tables for step in plan)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(project="film"),
+        Query(event_type="result.failed"),
+        Query(project="film", event_type="task.*"),
+    ],
+)
+async def test_the_few_of_a_project_or_type_are_found_without_the_rest(
+    tmp_path: Path, query: Query
+) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+
+        async def steps(statement: sent.Statement) -> list[str]:
+            sql, values = statement
+            rows = await store._reads.rows(f"EXPLAIN QUERY PLAN {sql}", values)
+            return [row["detail"] for row in rows]
+
+        for one in (query, replace(query, before=(9, 9))):
+            ends = [1, 2] if one.project else None
+            first = await plan(store, one, ends, queue_is_long=True)
+            assert not walks(first)
+            assert "SCAN d" not in first[:1]
+            assert "deliveries_by_endpoint" in " ".join(first) or "events_rare_by_id" in first[0]
+        assert not walks(await steps(lists.events_of(query)))
+        if query.project:
+            assert "tasks_by_project" in (await steps(lists.tasks_of(query)))[0]
+            found = await steps(lists.callbacks_of(query, whole=False, is_small=True))
+            assert "tasks_by_project" in found[0]
+            assert "callbacks_by_task" in found[1]
