@@ -78,7 +78,6 @@ EMPTY = {
     "/dead-letters": "reelhook deliveries list --state dead",
     "/endpoints": "reelhook endpoints add",
     "/jobs": "reelhook deliveries retry",
-    "/audit": "reelhook audit",
     "/tokens": "reelhook tokens",
 }
 TWINS = {
@@ -100,6 +99,13 @@ async def test_an_empty_list_says_what_would_fill_it(browser: httpx.AsyncClient,
     page = await got(browser, path)
     assert f"<code>{EMPTY[path]}" in page
     assert 'aria-current="page"' in page
+
+
+async def test_the_audit_begins_with_the_login_of_who_looks(browser: httpx.AsyncClient) -> None:
+    """So whoever sees the page never sees it empty."""
+    page = words(await got(browser, "/audit"))
+    assert "session.begin admin" in page
+    assert "Nothing was done by hand" not in page
 
 
 @pytest.mark.parametrize(
