@@ -52,6 +52,19 @@ def test_a_cause_is_text_which_the_template_escapes() -> None:
     assert marks.cause("timeout") == "timeout"
 
 
+def test_the_name_of_a_request_is_as_short_as_that_of_a_task() -> None:
+    name = "0123456789abcdef" * 2
+    assert marks.ident(name) == f'<code class="id" title="{name}">01234567</code>'
+
+
+def test_what_could_be_tried_already_is_due_and_not_in_the_past() -> None:
+    def shown(seconds: int) -> str:
+        return marks.due(AT + timedelta(seconds=seconds), AT).striptags()
+
+    assert [shown(20), shown(0), shown(-780)] == ["in 20s", "due now", "due 13m ago"]
+    assert marks.due(None, AT) == marks.NONE
+
+
 def test_a_moment_is_in_utc_to_the_millisecond_for_programs() -> None:
     elsewhere = AT.astimezone(timezone(timedelta(hours=-8)))
     iso = "2026-11-28T04:39:12.345Z"

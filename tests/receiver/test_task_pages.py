@@ -65,7 +65,7 @@ async def test_a_task_tells_its_story_newest_first(
     page = (await browser.get(f"/tasks/{TASK}")).text
     told = [re.sub(r" 2026-.*", "", line) for line in lines(page, "timeline")]
     assert told == [
-        f"result.failed given up after 1 attempts at {ours.id}",
+        f"result.failed given up after 1 attempt at {ours.id}",
         "Complete 1 succeeded, 1 failed",
         "Result 2 failed timeoutProvider, by callback",
         "Callback recorded from 203.0.113.7",

@@ -69,6 +69,12 @@ def since(moment: datetime | None, now: datetime) -> Markup:
     )
 
 
+def due(moment: datetime | None, now: datetime) -> Markup:
+    """How soon it is tried next; or since when it could be, and waits for its endpoint."""
+    found = since(moment, now)
+    return found if moment is None or moment > now else Markup("due ") + found
+
+
 def _text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
@@ -222,6 +228,7 @@ FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
         sign,
         badge,
         when,
+        due,
         since,
         ident,
         copy,

@@ -18,6 +18,7 @@ from receiver.admin.dashboard.marks import (
     NONE,
     badge,
     cause,
+    due,
     ident,
     kind,
     progress,
@@ -67,7 +68,7 @@ def delivery_row(
         f"<td>{_cause(delivery)}</td>\n"
         f"{endpoint if with_endpoint else ''}"
         f'<td class="number">{delivery.attempts}</td>\n'
-        f"<td>{since(delivery.next_attempt_at, now) if is_next else NONE}</td>\n"
+        f"<td>{due(delivery.next_attempt_at, now) if is_next else NONE}</td>\n"
         f"<td>{when(delivery.created_at)}</td>\n"
         f'<td class="clip">{ident(delivery.id, href)}</td>\n</tr>\n'
     )

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
+from receiver.admin.dashboard.wording import counted
 from receiver.admin.ops import Ops, Query
 from receiver.callbacks import Callback
 from receiver.deliveries import Delivery
@@ -137,5 +138,5 @@ def _of_delivery(delivery: Delivery) -> Iterator[Step]:
         yield Step(delivery.first_succeeded_at, "succeeded", text, detail, href)
     if delivery.state is DeliveryState.DEAD and delivery.settled_at is not None:
         text = f"{delivery.event_type} given up"
-        detail = f"after {delivery.attempts} attempts at {delivery.endpoint_id}"
+        detail = f"after {counted(delivery.attempts, 'attempt')} at {delivery.endpoint_id}"
         yield Step(delivery.settled_at, "dead", text, detail, href)

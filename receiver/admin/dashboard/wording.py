@@ -148,8 +148,8 @@ def percent(share: float | None) -> str:
 
 
 def short(text: str) -> str:
-    """The beginning of a UUID or of a digest; ids of ours stay whole."""
-    return text[:8] if len(text) == 36 or len(text) == 64 else text
+    """The beginning of a UUID, a digest or a request's id; ids of ours stay whole."""
+    return text[:8] if len(text) in (32, 36, 64) else text
 
 
 def link(url: str | None) -> str | None:

@@ -148,5 +148,5 @@ def _endpoints_check(overview: Overview) -> Check:
     now = overview.endpoints
     if not now.failing and not now.disabled:
         return Check(name="endpoints", grade=Grade.OK, detail="No endpoint fails.")
-    detail = f"{now.failing} endpoints fail at present, {now.disabled} are disabled."
+    detail = f"Endpoints that fail at present: {now.failing}; disabled: {now.disabled}."
     return Check(name="endpoints", grade=Grade.WARNING, detail=detail)
