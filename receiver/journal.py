@@ -27,6 +27,7 @@ from receiver.problems import MEDIA_TYPE, problem
 
 REQUEST_ID: Final = b"x-request-id"
 PROBES: Final = frozenset({"/healthz", "/readyz"})
+CLAIM: Final = "/v1/tasks/claim"  # what each reconciler asks for every platform, second by second
 
 # What a proxy in front may call a request: it stands in our log and in our answer as it came, so
 # it is short, and too short for a token.
@@ -67,7 +68,8 @@ class Journaled:
                 await internal_error(scope, receive, answer.send)
             write = partial(self._log.error, exc_info=error)
         else:
-            write = self._log.debug if scope["path"] in PROBES else self._log.info
+            quiet = scope["path"] in PROBES or (scope["path"] == CLAIM and answer.status == 200)
+            write = self._log.debug if quiet else self._log.info
         write("request", **_line(scope, answer, self._seconds() - started))
 
 

@@ -75,6 +75,20 @@ async def test_probes_are_told_at_debug_level_alone(receiver: Assembled, path: s
     assert (line["log_level"], line["route"]) == ("debug", path)
 
 
+async def test_a_reconciler_that_is_answered_fills_no_log(receiver: Assembled) -> None:
+    """It asks for each platform every second, whether there is anything or not."""
+    claim = {"platforms": ["runware"], "limit": 8}
+    answer = await receiver.client.post("/v1/tasks/claim", json=claim)
+    assert answer.status_code == 200, answer.text
+    line = only_line(receiver)
+    assert (line["log_level"], line["route"]) == ("debug", "/v1/tasks/claim")
+
+
+async def test_a_reconciler_that_is_refused_does(receiver: Assembled) -> None:
+    assert (await receiver.stranger.post("/v1/tasks/claim", json={})).status_code == 401
+    assert only_line(receiver)["log_level"] == "info"
+
+
 async def test_a_callback_has_a_line_of_its_own_and_no_other(receiver: Assembled) -> None:
     body = wrapped(success())
     await receiver.stranger.post(PATH, content=body)
