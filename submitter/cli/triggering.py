@@ -127,8 +127,9 @@ def _run(asked: Trigger, as_json: bool) -> None:
 
 
 def _as_line(news: News) -> None:
-    from datetime import datetime
+    from datetime import UTC, datetime
 
+    from receiver.client import Event
     from submitter.trigger import Called, Tried
 
     if isinstance(news, Called):
@@ -138,7 +139,9 @@ def _as_line(news: News) -> None:
         said += f" [{news.delivery}]"
     else:
         said = f"  --> {news.type} [{news.id}]"
-    typer.echo(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S} {said}")
+    # Events are read back after the last callback: each has the time at which it was told.
+    at = news.created_at if isinstance(news, Event) else datetime.now(UTC)
+    typer.echo(f"{at.astimezone():%Y-%m-%d %H:%M:%S} {said}")
 
 
 def _as_json(news: News) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
 import httpx
 import pytest
 
-from receiver.client import Client
+from receiver.client import Client, Event
 from receiver.platforms import runware
 from submitter import trigger
+from submitter.cli.triggering import _as_line
 from submitter.processes import free_port
 from submitter.trigger import (
     COMPLETED,
@@ -150,6 +152,15 @@ def test_a_person_reads_lines(shell: Shell) -> None:
     assert second[19:].startswith("   --> result.succeeded [evt_")
     assert third[19:].startswith("   --> task.completed [evt_")
     assert "reelhook tasks show" in ended.err
+
+
+def test_an_event_has_the_time_at_which_it_was_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a delay between callbacks it is read back long after it happened."""
+    at = datetime(2026, 11, 28, 7, 55, 47).astimezone()
+    given = {"id": "evt_1", "seq": 1, "type": SUCCEEDED, "task_id": None, "project": "default"}
+    _as_line(Event.model_validate({**given, "created_at": at.astimezone(UTC)}))
+    said = "2026-11-28 07:55:47   --> result.succeeded [evt_1]\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.process
