@@ -91,6 +91,14 @@ def dumps(value: Any) -> str:
         return _ENCODE(value)
 
 
+def indented(value: Any) -> str:
+    """JSON text for people to read; lone surrogates stay escaped. Raises RecursionError."""
+    try:
+        return to_json(value, indent=2, inf_nan_mode="constants").decode()
+    except PydanticSerializationError:  # those, or too deep for it
+        return json.dumps(value, indent=2)
+
+
 def text_of(value: object, limit: int = MAX_TEXT) -> str | None:
     """A string fit for a text column: no lone surrogates, no NUL, at most `limit` characters."""
     if not isinstance(value, str):

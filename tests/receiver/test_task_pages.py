@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from receiver.admin.dashboard import live
 from receiver.admin.ops import ADMIN, ANYTHING
 from receiver.clock import DAY, HOUR
 from receiver.deliveries import State
+from receiver.store.protocol import Query
 from receiver.store.sqlite.reads import Reads, Values
 from receiver.tasks import DEADLINE
 from tests.doubles import LIMIT_S, START, Assembled, assembled
@@ -136,6 +138,18 @@ async def test_a_page_asks_for_many_callbacks_at_once(
         (callback_id,) = set(re.findall(r"/callbacks/(cb_\w+)\"", entry))
         body = (await receiver.store.callback(callback_id)).body or ""
         assert f'"seed": {shown[1]}' in body if shown else '"seed": 1,' in body
+
+
+async def test_half_a_character_that_a_platform_sent_is_shown_escaped(
+    receiver: Assembled, browser: httpx.AsyncClient
+) -> None:
+    body = json.dumps({"data": [success(1, note="\ud800")]}).encode()
+    await receiver.store.record(arrival(success(1), body=body))
+    (callback,) = (await receiver.store.callbacks(Query())).data
+    for path in (f"/tasks/{TASK}", f"/callbacks/{callback.id}"):
+        page = await browser.get(path)
+        assert page.status_code == 200
+        assert "&#34;note&#34;: &#34;\\ud800&#34;" in page.text
 
 
 async def test_each_page_names_what_gives_a_program_the_same(

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 from receiver.figures import Figure, HealthHour
+from receiver.platforms.reading import indented
 from receiver.shown import redact
 
 # What a state looks like: its tone and its icon, which says it to whoever sees no colour.
@@ -171,7 +172,7 @@ def pretty(found: Any) -> str:
     try:
         if isinstance(found, str):
             found = json.loads(found)
-        text = json.dumps(_shortened(found), indent=2, ensure_ascii=False, default=str)
+        text = indented(_shortened(found))
     except (ValueError, RecursionError):  # no JSON, or deeper than anybody could read it
         text = str(found) if isinstance(found, str) else json.dumps(found, default=str)
     return cut(redact(text))
