@@ -29,8 +29,10 @@ from receiver.store.sqlite import SqliteStore
 # that each statement waits to get it back (reference: docs/performance.md).
 SWITCH_INTERVAL: Final = 0.0005
 # A full collection walks every module that was ever imported, 20 to 40 ms in which nobody is
-# answered. What is alive when serving starts stays out of it, and few objects here form cycles.
-GC_THRESHOLDS: Final = (50_000, 20, 100)
+# answered. What is alive when serving starts stays out of it. Callbacks form few cycles, but each
+# page leaves some hundred objects in one (its macros and their context): collecting 50,000 of these
+# at once held everybody up for 14 ms, 10,000 for 3, and in all it takes as long.
+GC_THRESHOLDS: Final = (10_000, 20, 100)
 BROKEN: Final = 1  # exit code when no write can be trusted any more
 LINGER: Final = 1.0  # seconds for the last answers, before it ends for that
 
