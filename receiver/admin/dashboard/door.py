@@ -35,6 +35,7 @@ from receiver.admin.dashboard.pages import (
 )
 from receiver.admin.dashboard.tasks import TaskPages
 from receiver.admin.ops import Ops
+from receiver.admin.routes.requests import check_texts
 from receiver.admin.routes.rows import ROW, Row
 from receiver.admin.sessions import SAFE, Sessions, Visitor
 from receiver.errors import Refusal, StoreUnavailable, Unauthenticated
@@ -122,6 +123,7 @@ class Dashboard:
 
     async def _answer(self, visit: Visit) -> Response:
         try:
+            check_texts(visit.given)
             if visit.row.method == "POST":
                 await self._check(visit)
             visit.who.allow(self._allowed(visit.row))

@@ -19,7 +19,7 @@ from receiver.admin.dashboard import marks, rows, wording
 from receiver.admin.dashboard.assets import Assets
 from receiver.admin.ops import Page, Principal, Query
 from receiver.admin.routes.answers import cursor_text
-from receiver.admin.routes.requests import check_parameters, query_of
+from receiver.admin.routes.requests import check_parameters, check_texts, query_of
 from receiver.admin.sessions import Sessions
 from receiver.clock import to_datetime
 from receiver.errors import Invalid
@@ -151,7 +151,9 @@ class Pages:
 
     def answer(self, template: str, status: int = 200, **context: Any) -> Response:
         """A page as it is sent."""
-        return HTMLResponse(self.render(template, **context), status, HEADERS)
+        # Half a character that a platform sent is shown as it is written in JSON.
+        text = self.render(template, **context).encode("utf-8", "backslashreplace")
+        return HTMLResponse(text, status, HEADERS)
 
 
 @dataclass
@@ -261,7 +263,9 @@ def form_of(body: bytes) -> Mapping[str, str]:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=100)
     except ValueError:
         raise Invalid("This is not a form that a page of ours sends.") from None
-    return {name: text for name, text in pairs}
+    form = {name: text for name, text in pairs}
+    check_texts(form)
+    return form
 
 
 def local(path: str) -> str:

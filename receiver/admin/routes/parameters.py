@@ -43,8 +43,8 @@ class Parameter:
 
 
 def _text(text: str, name: str) -> str:
-    if len(text) > MAX_TEXT or "\x00" in text:
-        raise Invalid(f"{name} is too long or has a NUL.", parameter=name)
+    if len(text) > MAX_TEXT:
+        raise Invalid(f"{name} is too long.", parameter=name)
     return text
 
 

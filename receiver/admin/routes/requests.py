@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel
@@ -24,20 +24,51 @@ async def body_of(request: Request, kind: type[M]) -> M:
     try:
         # Who notes a whole request with its task notes the webhookURL too, which is not kept.
         found = loads(without_tokens(text).encode("latin-1"))
-        if "\\u" in text:
-            json.dumps(found, ensure_ascii=False).encode()
-        return kind.model_validate(found)
     except Unreadable as error:
         raise Invalid(f"The body is not JSON that can be read: {error}.") from None
-    except UnicodeEncodeError:  # no database but SQLite, and no strict client, takes such a text
-        raise Invalid("A text in the body has half of a character (a lone surrogate).") from None
+    if "\\u" in text:  # JSON has neither in any other spelling
+        check_texts(found)
+    return kind.model_validate(found)
+
+
+def check_texts(given: Any) -> None:
+    """Raises Invalid for a text, at any depth, that has a NUL or half of a character.
+
+    No database but SQLite keeps them, and no strict client reads them. This is for what somebody
+    tells us: what platforms call back with is taken as it is.
+    """
+    for place, text in _texts(given, ""):
+        if _ODD.search(text):
+            raise Invalid(
+                f"{place or 'The body'} has a NUL, or half of a character (a lone surrogate).",
+                parameter=_ODD.sub("\ufffd", place),
+            )
+
+
+def _texts(given: Any, place: str) -> Iterator[tuple[str, str]]:
+    # As deep as `loads` lets a body be.
+    if isinstance(given, str):
+        yield place, given
+    elif isinstance(given, Mapping):
+        for name, value in given.items():
+            inside = f"{place}.{name}" if place else str(name)
+            yield inside, name
+            yield from _texts(value, inside)
+    elif isinstance(given, list):
+        for value in given:
+            yield from _texts(value, place)
+
+
+_ODD: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def check_parameters(request: Request) -> None:
-    """Raises Invalid for a parameter that the request's row does not have.
+    """Raises Invalid for a parameter that the request's row does not have, or with an odd text.
 
     One that is misspelled would otherwise be none: `?projekt=film` would mean all projects.
     """
+    for name, text in request.query_params.multi_items():
+        check_texts({name: text})
     known = row_of(request).parameters
     if unknown := set(request.query_params) - {*known}:
         raise Invalid(
