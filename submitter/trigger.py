@@ -21,6 +21,7 @@ from uuid import uuid4
 import httpx
 
 from receiver.client import (
+    ApiRefused,
     Client,
     Delivery,
     Endpoint,
@@ -71,6 +72,15 @@ class DoorShut(SubmitterError):
     url: str
     status: int | str
     code: str = field(default="door_shut", init=False)
+
+
+@dataclass(kw_only=True, eq=False)
+class NoDelivery(SubmitterError):
+    """{url} may not deliver here: start it on this machine with {setting}=127.0.0.0/8."""
+
+    url: str
+    setting: str = "REELHOOK_ALLOW_NETWORKS"
+    code: str = field(default="no_delivery", init=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +238,22 @@ async def _consumer(asked: Trigger, ledger: Client, task_id: str) -> AsyncIterat
     argv = [sys.executable, "-m", "submitter.consumer", "--port", "0", "--answers", said]
     async with Child.start(argv, name="consumer") as child:
         url = (await child.ready(READY))["url"]
-        endpoint = await ledger.add_endpoint(_spec(asked, url, task_id))
+        endpoint = await _add(ledger, _spec(asked, url, task_id))
         try:
             async with httpx.AsyncClient(trust_env=False) as http:
                 await http.post(f"{url}/secret", json={"secret": endpoint.secret})
             yield endpoint
         finally:
             await ledger.delete_endpoint(endpoint.id)
+
+
+async def _add(ledger: Client, spec: EndpointSpec) -> Endpoint:
+    try:
+        return await ledger.add_endpoint(spec)
+    except ApiRefused as error:
+        if error.problem != "url_refused":
+            raise
+        raise NoDelivery(url=ledger.url) from None
 
 
 def _spec(asked: Trigger, url: str, task_id: str) -> EndpointSpec:

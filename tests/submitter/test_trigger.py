@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -152,6 +153,16 @@ def test_a_person_reads_lines(shell: Shell) -> None:
     assert second[19:].startswith("   --> result.succeeded [evt_")
     assert third[19:].startswith("   --> task.completed [evt_")
     assert "reelhook tasks show" in ended.err
+
+
+@pytest.mark.process
+def test_a_receiver_that_may_not_deliver_here_is_told_how_to(tmp_path: Path) -> None:
+    strict = {**RECEIVER, "REELHOOK_ALLOW_NETWORKS": ""}
+    with running(tmp_path, **strict) as receiver:
+        environ = command_environment(receiver.ready["url"], "http://127.0.0.1:1")
+        ended = Shell(environ)("trigger", SUCCEEDED, "--status", "503")
+    assert (ended.code, ended.out) == (1, "")
+    assert "start it on this machine with REELHOOK_ALLOW_NETWORKS=127.0.0.0/8" in ended.err
 
 
 def test_an_event_has_the_time_at_which_it_was_told(capsys: pytest.CaptureFixture[str]) -> None:
