@@ -162,6 +162,9 @@ async def _reprocess_all(
     from receiver.client import ApiRefused
 
     found, more = await _found(client, filters, limit)
+    if not found:
+        say("There is nothing to reprocess.")
+        return True
     taken: list[Reprocessed] = []
     refused = 0
     for callback in reversed(found):  # in the order in which they came

@@ -70,7 +70,7 @@ def _texts(name: str) -> Iterator[tuple[int, str]]:
     try:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"Cannot read {name}: {error}.", USAGE)
+        fail(f"Cannot read {name}: {getattr(error, 'strerror', None) or error}.", USAGE)
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield number, line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -79,8 +80,14 @@ def simulate(
     try:
         anyio.run(run)
     except OSError as fault:
-        _tell(f"Can't listen on {host} port {port}: {fault.strerror}.")
+        _tell(f"Can't listen on {host} port {port}: {_why(fault)}.")
         raise typer.Exit(NOT_STARTED) from fault
+
+
+def _why(fault: OSError) -> str:
+    """The system's words; those of the event loop name host and port once more."""
+    number = fault.errno or 0  # of a name that does not resolve it is below
+    return os.strerror(number) if number > 0 else str(fault.strerror or fault)
 
 
 def _knobs(given: dict[str, Any]) -> Knobs:
