@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,10 +10,14 @@ import sys
 import sysconfig
 import tomllib
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from zipfile import ZipFile
 
+import httpx
 import pytest
 
 from receiver import __version__
@@ -33,28 +38,56 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment that has the wheel, and of this one the dependencies alone."""
+    """The Python of an environment that had nothing, then the wheel by pip.
+
+    The dependencies, which pip would fetch, are those of this environment.
+    """
     home = tmp_path_factory.mktemp("venv")
-    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    venv.create(home, with_pip=find_spec("pip") is None, symlinks=True)
+    with_pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    pip = [str(python), "-m", "pip"] if find_spec("pip") is None else with_pip
+    command = [*pip, "--disable-pip-version-check", "install", "--no-index", "--no-deps"]
+    subprocess.run([*command, str(wheel)], check=True, capture_output=True)
     inside = sysconfig.get_path("purelib", "venv", {"base": str(home), "platbase": str(home)})
-    with ZipFile(wheel) as archive:
-        archive.extractall(inside)
     # A directory named in a .pth is searched, its own .pth (our editable install) is not read.
     Path(inside, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    return home / "bin" / "python"
+    return python
 
 
-def run(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the environment's Python far from the checkout, uncounted by coverage."""
-    environment = {
+def clean(**more: str) -> dict[str, str]:
+    """The environment of who has no checkout; uncounted by coverage."""
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("COVERAGE", "COV_", "PYTHON"))
     }
+    return kept | more
+
+
+def run(python: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the environment's Python far from the checkout."""
     command = [str(python), *arguments]
     return subprocess.run(
-        command, cwd=python.parent, env=environment, check=True, capture_output=True, text=True
+        command, cwd=python.parent, env=clean(**more), check=True, capture_output=True, text=True
     )
+
+
+@contextmanager
+def served(python: Path, folder: Path) -> Iterator[str]:
+    """The URL of the installed `reelhook serve`."""
+    with subprocess.Popen(
+        [python.parent / "reelhook", "serve"],
+        cwd=folder,
+        env=clean(REELHOOK_DATA_DIR=str(folder), PORT="0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_the_wheel_has_every_file_that_the_code_reads(wheel: Path) -> None:
@@ -75,13 +108,29 @@ def test_the_wheel_holds_the_two_packages_alone(wheel: Path) -> None:
 
 
 def test_the_installed_command_runs(installed: Path) -> None:
-    # What the script of the entry point does (checked below).
-    script = "import sys; sys.argv[0] = 'reelhook'; from receiver.cli import main; main()"
+    command = str(installed.parent / "reelhook")
 
-    assert run(installed, "-c", script, "--version").stdout == f"reelhook {__version__}\n"
+    told = subprocess.run([command, "--version"], env=clean(), capture_output=True, text=True)
+    assert told.stdout == f"reelhook {__version__}\n"
     assert run(installed, "-m", "receiver", "--version").stdout == f"reelhook {__version__}\n"
     where = run(installed, "-c", "import receiver; print(receiver.__file__)").stdout
     assert Path(where).is_relative_to(installed.parents[1])
+
+
+@pytest.mark.process
+def test_the_installed_receiver_has_its_pages_and_does_its_work(
+    installed: Path, tmp_path: Path
+) -> None:
+    with served(installed, tmp_path) as url:
+        login = httpx.get(f"{url}/login")
+        parts = re.findall(r'(?:href|src)="(/[^"]+\.(?:css|js|svg)[^"]*)"', login.text)
+        answers = {part: httpx.get(f"{url}{part}").status_code for part in parts}
+        data = {"REELHOOK_DATA_DIR": str(tmp_path)}
+        told = run(installed, "-m", "receiver", "trigger", "result.succeeded", "--json", **data)
+
+    assert login.status_code == 200
+    assert set(answers.values()) == {200}, answers
+    assert "result.succeeded" in told.stdout
 
 
 def test_the_installed_command_has_the_submitters_commands(installed: Path) -> None:
