@@ -7,7 +7,7 @@ draws it, and a test holds the two together. Stdlib and pydantic.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
@@ -37,6 +37,9 @@ class Replayed(BaseModel):
 Settled = Literal[State.SUCCEEDED, State.DEAD, State.CANCELED]
 Bound = Annotated[int, Field(ge=1)]
 Status = Annotated[int, Field(ge=100, le=999)]  # of HTTP
+
+
+LOOK_BACK: Final = timedelta(days=1)  # what a recovery begins with, until another time is given
 
 
 class RetryAsked(BaseModel):

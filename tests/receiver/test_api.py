@@ -72,6 +72,7 @@ ROUTES = [
     ("PATCH", "/v1/endpoints/{endpoint}"),
     ("DELETE", "/v1/endpoints/{endpoint}"),
     ("POST", "/v1/endpoints/{endpoint}/test"),
+    ("GET", "/v1/endpoints/{endpoint}/recover"),
     ("POST", "/v1/endpoints/{endpoint}/recover"),
     ("POST", "/v1/endpoints/{endpoint}/pause"),
     ("POST", "/v1/endpoints/{endpoint}/resume"),

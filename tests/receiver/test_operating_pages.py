@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 import re
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from receiver import ids
 from receiver.admin.dashboard.access import place_of
 from receiver.admin.dashboard.deliveries import curl_of
+from receiver.admin.dashboard.door import Dashboard
+from receiver.admin.dashboard.pages import NAVIGATION, PageRow
 from receiver.clock import HOUR, MINUTE, to_datetime
 from receiver.deliveries import Attempt, Failure, State
 from receiver.endpoints import EndpointAsked
@@ -24,6 +28,7 @@ from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled,
 from tests.make import TASK, arrival, endpoint, failure, registration, settled, success, uuid
 from tests.receiver.browsing import form_in, holding, logged_in, send, token_of
 from tests.receiver.store.suite import arrival_of, claim, queued
+from tests.receiver.test_access import table
 from tests.test_docs import commands
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
@@ -142,6 +147,71 @@ async def test_a_list_that_a_filter_empties_says_so(browser: httpx.AsyncClient, 
     page = words(await got(browser, f"{path}?since=2026-01-01T00:00&until=2026-01-01T00:01"))
     assert "like that" in page
     assert "reelhook" not in page
+
+
+async def test_every_page_has_its_twin_and_every_filter_its_field(
+    receiver: Assembled, browser: httpx.AsyncClient
+) -> None:
+    found = await everything(receiver)
+    rows = {row.path: row for row in table(receiver) if row.method == "GET"}
+    for page in pages_of(receiver):
+        if page.method != "GET" or page.path == "/live":  # a stream, and no page
+            continue
+        kind = page.path.split("/")[1]
+        text = await got(browser, page.path.replace("{id}", found.get(kind, TASK)))
+        (twin,) = re.findall('<link rel="alternate" type="application/json" href="([^"]*)">', text)
+        answer = await browser.get(html.unescape(twin))
+        assert answer.status_code == 200, (page.path, twin)
+        assert page.twin is not None
+        if "#" in twin:  # the description of what its form would be posted to
+            steps = [step.replace("~1", "/") for step in twin.partition("#/")[2].split("/")]
+            assert "requestBody" in reduce(getitem, steps, answer.json())
+        row = rows[page.twin]
+        wanted = set(row.parameters) - {"limit", "cursor"} if row.is_list else set[str]()
+        wanted -= {"event"} if page.path == "/deliveries/retry" else set()  # what no job takes
+        named = set(re.findall(r'<(?:input|select)[^>]* name="([a-z_]+)"', text))
+        linked = set(re.findall(r'href="[^"]*[?;]([a-z_]+)=', text))
+        assert wanted <= named | linked, (page.path, wanted - named - linked)
+
+
+@pytest.mark.parametrize(
+    ("scope", "project", "shut"),
+    [
+        ("admin", None, set()),
+        ("admin", "film", {"/health", "/settings"}),
+        ("read", None, {"/audit", "/tokens", "/settings"}),
+        ("read", "film", {"/audit", "/tokens", "/settings", "/health"}),
+    ],
+)
+async def test_the_navigation_leads_to_what_is_open_and_pages_ask_for_no_more(
+    receiver: Assembled, scope: str, project: str | None, shut: set[str]
+) -> None:
+    found = await everything(receiver)
+    asked = {"scope": scope} if project is None else {"scope": scope, "project": project}
+    _, token = await token_of(receiver, **asked)
+    everywhere = {entry.path for group in NAVIGATION for entry in group}
+    async with holding(receiver, token) as visitor:
+        nav = (await got(visitor, "/")).partition('<nav aria-label="Pages">')[2].partition("</nav>")
+        led = set(re.findall('<a href="([^"]*)"', nav[0]))
+        assert led == everywhere - shut
+        for path in everywhere:
+            assert (await visitor.get(path)).status_code == (403 if path in shut else 200), path
+        if scope != "read" or project is not None:
+            return
+        for path in (*(led - {"/docs"}), *(f"/{kind}/{one}" for kind, one in found.items())):
+            text = await got(visitor, path)
+            forms = re.findall('<form method="post" action="([^"]*)"', text)
+            assert set(forms) == {"/theme", "/logout"}, path
+            for link in set(re.findall('href="(/[^"]*)"', text)):
+                if not link.startswith("/static/"):
+                    answer = await visitor.get(html.unescape(link))
+                    assert answer.status_code == 200, (path, link)
+
+
+def pages_of(receiver: Assembled) -> Sequence[PageRow]:
+    ops = receiver.service.ops
+    none = cast(Any, None)
+    return Dashboard(ops, none, none, table(receiver), none).table()
 
 
 @pytest.mark.parametrize("path", TWINS)

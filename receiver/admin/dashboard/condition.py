@@ -19,8 +19,8 @@ class ConditionPages:
     def table(self) -> Sequence[PageRow]:
         """Its pages."""
         return (
-            PageRow("GET", "/health", self._health, "/v1/health"),
-            PageRow("GET", "/settings", self._settings, "/v1/settings"),
+            PageRow("GET", "/health", self._health, "/v1/health", of_all=True),
+            PageRow("GET", "/settings", self._settings, "/v1/settings", of_all=True),
         )
 
     async def _health(self, visit: Visit) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
+from itertools import product
 from typing import Final
 from urllib.parse import urlencode
 
@@ -61,8 +62,21 @@ class Dashboard:
         self._twins = {row.path: row for row in twins if row.method == "GET"}
         self._assets = Assets()
         self._table = self.table()
-        paths = [row.path for row in self._table if row.method == "GET"]
-        self._pages = Pages(self._assets, [*paths, *(self._twins.keys() & {API})])
+        kinds = product(Scope, (False, True))
+        self._pages = Pages(self._assets, {kind: self._open_to(*kind) for kind in kinds})
+
+    def _open_to(self, scope: Scope, is_of_a_project: bool) -> Set[str]:
+        """The paths of the pages that are not shut to whoever has this scope."""
+        paths = {
+            row.path
+            for row in self._table
+            if row.method == "GET"
+            and scope in self._allowed(row)
+            and not (row.of_all and is_of_a_project)
+        }
+        return paths | {
+            path for path in self._twins.keys() & {API} if scope in self._twins[path].scopes
+        }
 
     def table(self) -> Sequence[PageRow]:
         """Every page and form."""

@@ -7,7 +7,6 @@ URL. Starlette and pydantic only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -30,11 +29,12 @@ from receiver.endpoints import (
 )
 from receiver.errors import Invalid, Refusal
 from receiver.events import OPERATIONAL, TYPES
-from receiver.repair import Counted, RecoverAsked
+from receiver.repair import LOOK_BACK, Counted, RecoverAsked
 
 LISTED: Final = 10  # deliveries that an endpoint's page shows; the rest has its own list
 PATIENCE: Final = 10.0  # seconds that a test's attempt is waited for
-LOOK_BACK: Final = timedelta(days=1)  # what a recovery begins with, until another time is given
+ADDING: Final = "/paths/~1v1~1endpoints/post"  # a form's twin is what it would be posted to
+RECOVERY: Final = "/v1/endpoints/{id}/recover"
 MOVES: Final = {
     "pause": (State.PAUSED, "It is paused: its queue is held."),
     "resume": (State.ENABLED, "It is enabled: its queue goes on."),
@@ -52,7 +52,7 @@ class EndpointPages:
         """Its pages and forms."""
         return (
             PageRow("GET", "/endpoints", self._endpoints, "/v1/endpoints"),
-            PageRow("GET", "/endpoints/new", self._new, allowed=ADMINS),
+            PageRow("GET", "/endpoints/new", self._new, "/openapi.json", ADMINS, part=ADDING),
             PageRow("POST", "/endpoints/new", self._add),
             PageRow("GET", "/endpoints/{id}", self._endpoint, "/v1/endpoints/{id}/health"),
             PageRow("GET", "/endpoints/{id}/edit", self._edit, "/v1/endpoints/{id}", ADMINS),
@@ -60,7 +60,7 @@ class EndpointPages:
             PageRow("POST", "/endpoints/{id}/test", self._test),
             *(PageRow("POST", f"/endpoints/{{id}}/{move}", self._move) for move in MOVES),
             PageRow("POST", "/endpoints/{id}/rotate-secret", self._rotate),
-            PageRow("GET", "/endpoints/{id}/recover", self._recovery, allowed=ADMINS),
+            PageRow("GET", "/endpoints/{id}/recover", self._recovery, RECOVERY),
             PageRow("POST", "/endpoints/{id}/recover", self._recover),
             PageRow("POST", "/endpoints/{id}/cancel", self._cancel),
             PageRow("POST", "/endpoints/{id}/delete", self._delete),
@@ -170,7 +170,10 @@ class EndpointPages:
         asked, counted = _recovery_in(visit.given), None
         if asked is not None:
             counted = cast(Counted, await self._ops.recover(visit.who, endpoint.id, asked, None))
-        return visit.show("recover.html", endpoint=endpoint, asked=asked, counted=counted)
+        since = to_datetime(visit.now) - LOOK_BACK if asked is None else asked.since
+        return visit.show(
+            "recover.html", endpoint=endpoint, asked=asked, counted=counted, since=since
+        )
 
     async def _recover(self, visit: Visit) -> Response:
         asked = _recovery_in(visit.form)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -107,13 +107,24 @@ class PageRow(NamedTuple):
     handler: Handler
     twin: str | None = None
     allowed: Set[Scope] | None = None  # None: as its twin; without one readers see and admins do
+    of_all: bool = False  # of the receiver as a whole, so that it is not for one project
+    part: str = ""  # of the twin, as a fragment
+
+
+# Who sees the same navigation: a scope, and whether it is for one project.
+Kind = tuple[Scope, bool]
+
+
+def kind_of(who: Principal) -> Kind:
+    """Which navigation somebody sees."""
+    return who.scope, who.project is not None
 
 
 class Pages:
-    """The templates. `paths` are those that have a page, so that the navigation leads nowhere."""
+    """The templates. `paths` are those that are open to each kind of visitor, so that the
+    navigation leads nobody to what is shut."""
 
-    def __init__(self, assets: Assets, paths: Iterable[str]) -> None:
-        self._paths = frozenset(paths)
+    def __init__(self, assets: Assets, paths: Mapping[Kind, Set[str]]) -> None:
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -124,11 +135,11 @@ class Pages:
         )
         self._environment.filters.update({**wording.FILTERS, **marks.FILTERS, **rows.FILTERS})
         self._environment.globals.update(assets=assets)
-        self._navigation = self._navigations()
+        self._navigation = {kind: self._navigations(open_) for kind, open_ in paths.items()}
 
-    def _navigations(self) -> Mapping[str, Markup]:
+    def _navigations(self, paths: Set[str]) -> Mapping[str, Markup]:
         """The navigation as it stands on the pages of each entry, and on those of none ("")."""
-        groups = [[one for one in group if one.path in self._paths] for group in NAVIGATION]
+        groups = [[one for one in group if one.path in paths] for group in NAVIGATION]
         shown = [group for group in groups if group]
         heres = ["", *(entry.path for group in shown for entry in group)]
         return {
@@ -136,14 +147,10 @@ class Pages:
             for here in heres
         }
 
-    def navigation(self, path: str) -> Markup:
-        """The navigation on the page at `path`."""
-        place = "/" + path[1:].partition("/")[0]
-        return self._navigation.get(place) or self._navigation[""]
-
-    def has(self, path: str) -> bool:
-        """Whether there is such a page."""
-        return path in self._paths
+    def navigation(self, path: str, who: Principal) -> Markup:
+        """The navigation that somebody has on the page at `path`."""
+        place, shown = "/" + path[1:].partition("/")[0], self._navigation[kind_of(who)]
+        return shown.get(place) or shown[""]
 
     def render(self, template: str, **context: Any) -> str:
         """The text of a page. A name that the template uses and nobody gives is an error."""
@@ -177,7 +184,7 @@ class Visit:
     @property
     def navigation(self) -> Markup:
         """Where else to go, this page's entry marked."""
-        return self.pages.navigation(self.path)
+        return self.pages.navigation(self.path, self.who)
 
     @cached_property
     def csrf(self) -> str:
@@ -226,7 +233,8 @@ class Visit:
             return None
         names = {name: quote(text, safe="") for name, text in self.request.path_params.items()}
         query = self.request.url.query
-        return self.row.twin.format(**names) + (f"?{query}" if query else "")
+        whole = self.row.twin.format(**names) + (f"?{query}" if query else "")
+        return f"{whole}#{self.row.part}" if self.row.part else whole
 
     def following(self, page: Page[Any]) -> str | None:
         """The URL of the next page of a list."""

@@ -209,6 +209,7 @@ QUERY: Final[Mapping[str, Parameter]] = {
     "actor": _some("What `admin`, or the API token with this id, did."),
     "action": _one("What was done.", *Action),
     "target": _some("What was done to this one."),
+    "missing": _yes("Also what the endpoint wants today and was never meant for it."),
     "wait": Parameter(
         "Seconds to wait for a change; 30 at most are waited.",
         {"type": "number", "minimum": 0, "default": 0},

@@ -11,10 +11,19 @@ from starlette.responses import Response
 from receiver.access import ADMINS, READERS
 from receiver.admin.ops import Begun, Ops, Principal
 from receiver.admin.routes.answers import listed, shown
-from receiver.admin.routes.requests import body_of, key_of, parameter_of, query_of
+from receiver.admin.routes.requests import body_of, given_of, key_of, parameter_of, query_of
 from receiver.admin.routes.rows import Answer, Listed, Row
+from receiver.clock import to_datetime
 from receiver.deliveries import Delivery
-from receiver.repair import Counted, Job, RecoverAsked, ReplayAsked, Replayed, RetryAsked
+from receiver.repair import (
+    LOOK_BACK,
+    Counted,
+    Job,
+    RecoverAsked,
+    ReplayAsked,
+    Replayed,
+    RetryAsked,
+)
 
 
 class CountedOrBegun(RootModel[Counted | Job]):
@@ -60,6 +69,15 @@ class RepairRoutes:
                 "Send an endpoint what it did not get, as a job",
                 body=RecoverAsked,
                 answers=begun,
+            ),
+            Row(
+                "GET",
+                "/v1/endpoints/{id}/recover",
+                self._count_recovery,
+                ADMINS,
+                "Count what a recovery would send, since a day ago if not told otherwise",
+                query="since until missing",
+                answers={200: Counted},
             ),
             Row(
                 "POST",
@@ -118,6 +136,17 @@ class RepairRoutes:
         await self._ops.endpoint(who, endpoint_id)  # whatever the body lacks
         asked = await body_of(request, RecoverAsked)
         return _begun(await self._ops.recover(who, endpoint_id, asked, key))
+
+    async def _count_recovery(self, who: Principal, request: Request) -> Response:
+        endpoint_id = request.path_params["id"]
+        await self._ops.endpoint(who, endpoint_id)  # whatever is asked of it
+        since, until, missing = (given_of(request, name) for name in ("since", "until", "missing"))
+        asked = RecoverAsked(
+            since=to_datetime(self._ops.now()) - LOOK_BACK if since is None else to_datetime(since),
+            until=None if until is None else to_datetime(until),
+            missing=bool(missing),
+        )
+        return _begun(await self._ops.recover(who, endpoint_id, asked, None))
 
     async def _jobs(self, who: Principal, request: Request) -> Response:
         return listed(await self._ops.jobs(who, query_of(request)))

@@ -91,6 +91,11 @@ def parameter_of(request: Request, name: str) -> Any:
     return None if text is None else QUERY[name].read(text, name)
 
 
+def given_of(request: Request, name: str) -> Any:
+    """The same of a parameter that a form may leave empty. Raises Invalid."""
+    return parameter_of(request, name) if request.query_params.get(name) else None
+
+
 def revision_of(request: Request) -> int | None:
     text = request.headers.get("if-none-match", "").removeprefix("W/").strip('"')
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
