@@ -63,7 +63,10 @@ class Reads:
     def __init__(self, path: str, seal: Seal) -> None:
         self._path = path
         self._seal = seal
-        self._idle: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+        # First come, first served. A queue of connections is not: who is woken by one that was put
+        # back finds it gone, to whoever put it back and asks again, and stands last once more.
+        self._turn = asyncio.Semaphore(CONNECTIONS)
+        self._idle: list[aiosqlite.Connection] = []
         self._all: list[aiosqlite.Connection] = []
 
     async def open(self) -> None:
@@ -76,7 +79,7 @@ class Reads:
             connection.row_factory = Row
             for pragma in ("query_only = 1", "busy_timeout = 5000", "wal_autocheckpoint = 0"):
                 await connection.execute(f"PRAGMA {pragma}")
-            self._idle.put_nowait(connection)
+            self._idle.append(connection)
 
     async def close(self) -> None:
         """Close every connection: an aiosqlite thread left open would hang the exit.
@@ -92,11 +95,12 @@ class Reads:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[aiosqlite.Connection]:
-        connection = await self._idle.get()
-        try:
-            yield connection
-        finally:
-            self._idle.put_nowait(connection)
+        async with self._turn:
+            connection = self._idle.pop()
+            try:
+                yield connection
+            finally:
+                self._idle.append(connection)
 
     async def _all_rows(self, sql: str, values: Values = ()) -> Sequence[Row]:
         bound: Any = values if isinstance(values, Mapping) else tuple(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from receiver.callbacks import Outcome
 from receiver.deliveries import State
 from receiver.store.protocol import Query, Store
 from receiver.store.sqlite import SqliteStore, lists, repairs, sent
+from receiver.store.sqlite.reads import CONNECTIONS
 from tests.doubles import FakeClock
 from tests.doubles import sent as saw
 from tests.make import arrival, registration, settled, success, uuid
@@ -179,3 +181,17 @@ async def test_the_few_of_a_project_or_type_are_found_without_the_rest(
             found = await steps(lists.callbacks_of(query, whole=False, is_small=True))
             assert "tasks_by_project" in found[0]
             assert "callbacks_by_task" in found[1]
+
+
+async def test_who_reads_much_gets_before_nobody_who_waits(tmp_path: Path) -> None:
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        done: list[int] = []
+
+        async def read_much(who: int) -> None:
+            for _ in range(20):
+                await store._reads.rows("SELECT 1")
+                done.append(who)
+
+        await asyncio.gather(*map(read_much, range(CONNECTIONS + 1)))
+        for who in range(CONNECTIONS + 1):  # each has had its part when half of it is done
+            assert done[: len(done) // 2].count(who) >= 8
