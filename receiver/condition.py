@@ -46,14 +46,17 @@ class Check(BaseModel):
 
 
 class StoreCondition(BaseModel):
-    """How the store fares. Sizes in bytes; `refusal` says why no callback is taken in, if so."""
+    """How the store fares. Sizes in bytes; `refusal` says why no callback is taken in, if so.
+
+    What a database server keeps to itself is None.
+    """
 
     engine: str
     version: str
     schema_version: int
     size: int
-    log_size: int
-    free: int
+    log_size: int | None
+    free: int | None
     refusal: str | None
 
 

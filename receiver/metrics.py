@@ -341,9 +341,14 @@ def _of_store(store: StoreCondition, version: str) -> Samples:
         "reelhook_info": {about: 1},
         "reelhook_store_refusing": {(): store.refusal is not None},
         "reelhook_database_size_bytes": {(): store.size},
-        "reelhook_wal_size_bytes": {(): store.log_size},
-        "reelhook_disk_free_bytes": {(): store.free},
+        "reelhook_wal_size_bytes": _known(store.log_size),
+        "reelhook_disk_free_bytes": _known(store.free),
     }
+
+
+def _known(size: int | None) -> Mapping[Labels, float]:
+    # A database server keeps some to itself.
+    return {} if size is None else {(): size}
 
 
 def _of_overview(found: Overview, listed: int) -> Samples:

@@ -83,12 +83,15 @@ DRAWING: Final = """\
     receiver.store.access
     receiver.store.ledger
     receiver.store.protocol
-    receiver.store.migrate      sqlite3
     receiver.store.seal         cryptography
+    receiver.store.connection
     receiver.store.faults
-    receiver.store.commits      sqlite3
-    receiver.store.writer       sqlite3
+    receiver.store.commits
+    receiver.store.writer
+    receiver.store.verbs.*
+    receiver.store.migrate      sqlite3
     receiver.store.sqlite.*     sqlite3 aiosqlite
+    receiver.store.postgres.*   asyncpg
     submitter.processes         anyio
     submitter.tunnel            anyio httpx
     submitter.notices

@@ -1,39 +1,38 @@
-"""Floor 2, edges: the writer's thread: one connection, whole batches, checkpoints. sqlite3 only.
+"""Floor 2, edges: the writer's thread: one connection, whole batches. stdlib only.
 
-A verb is a function `handler(transaction, payloads) -> outcomes`. A batch is one transaction. If it
-fails, each of its jobs is tried alone, so that a poison row fails alone; what else a failure means
-`receiver.store.faults` says. The thread never looks at a waiter: it tells the event loop.
+A verb is a function `handler(transaction, payloads) -> outcomes`. A batch is one transaction, or as
+many as its engine wants. If one fails, each of its jobs is tried alone, so that a poison row fails
+alone; what else a failure means its engine says. The thread never looks at a waiter: it tells the
+event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from receiver.errors import Refusal, StoreBroken
-from receiver.store.faults import Fault, broken, judge
+from receiver.errors import Refusal, StoreBroken, StoreUnavailable
+from receiver.store.connection import Connection
+from receiver.store.faults import Fault
 
 P = TypeVar("P")
 R = TypeVar("R")
 
-IDLE_WAL: Final = 1 << 20  # bytes of WAL worth a checkpoint once nobody writes
-LARGE_WAL: Final = 64 << 20  # bytes at which a checkpoint no longer waits for idleness
 IDLE: Final = 0.25  # seconds without a batch that count as nobody writing
 TICK: Final = 1.0  # seconds between an idle thread's looks, and its tries while it can't write
-CHECKPOINT_WAIT: Final = 100  # milliseconds that a checkpoint may wait for readers
+TRIES: Final = 5  # of what other writers stood in the way of
 
 
 @dataclass(slots=True)
 class Transaction:
     """What a handler writes through, and what it tells the waiting world after the commit."""
 
-    connection: sqlite3.Connection
+    connection: Connection
     changed_tasks: set[str] = field(default_factory=set)
     work: bool = False  # deliveries became due
     shrunk: bool = False  # the file has less to hold: a checkpoint cuts it
@@ -49,20 +48,69 @@ class Notice(Protocol):
     def __call__(self, event: str, **evidence: Any) -> object: ...
 
 
-class Files(Protocol):
-    """The files behind the connection, as the thread sees them."""
+class Engine(Protocol):
+    """The database, as the thread sees it. Whatever fails is judged by the engine itself."""
 
     @property
     def wal_size(self) -> int:
-        """Bytes of the write-ahead log at the last look."""
+        """Bytes that a log holds and the database does not yet, at the last look."""
+        ...
+
+    @property
+    def connection(self) -> Connection:
+        """The one that writes."""
+        ...
+
+    def open(self) -> None:
+        """Connect. Raises what keeps the receiver from starting."""
+        ...
+
+    def close(self) -> None:
+        """Bring home what is left, and end the connection."""
+        ...
+
+    def parts(self, jobs: Jobs) -> Iterable[Jobs]:
+        """The transactions that a batch is made of."""
         ...
 
     def look(self) -> None:
-        """Raises StoreBroken unless they are still those that were opened, none of them cut."""
+        """Raises StoreBroken unless it is still the database that was opened."""
         ...
 
-    def moved_home(self) -> None:
-        """A checkpoint changed their sizes."""
+    def begin(self) -> None:
+        """Begin a transaction."""
+        ...
+
+    def commit(self) -> None:
+        """Durable on return."""
+        ...
+
+    def roll_back(self) -> None:
+        """Leave the transaction, if there is one. Raises StoreBroken when that is not possible."""
+        ...
+
+    def probe(self) -> None:
+        """Write something in a transaction, reaching for the database anew if need be."""
+        ...
+
+    def tidy(self, *, idle: bool, shrunk: bool = False) -> None:
+        """After a batch, or while nobody writes: what the engine has to do between them."""
+        ...
+
+    def owns(self, error: BaseException) -> bool:
+        """Whether the engine raised it, and not our own code."""
+        ...
+
+    def judge(self, error: BaseException) -> Fault:
+        """What follows from an exception that a write raised."""
+        ...
+
+    def unavailable(self, error: Exception) -> StoreUnavailable:
+        """What the waiters of a write are told that could not be committed."""
+        ...
+
+    def broken(self, error: BaseException) -> StoreBroken:
+        """Why the receiver ends, and what to do about it."""
         ...
 
 
@@ -101,45 +149,30 @@ class Told:
 class Committer:
     """The thread's side: one connection, one transaction at a time."""
 
-    def __init__(
-        self,
-        connect: Callable[[], sqlite3.Connection],
-        files: Files,
-        probe: Callable[[sqlite3.Connection], object],
-        notice: Notice,
-        told: Told,
-    ) -> None:
+    def __init__(self, engine: Engine, told: Told) -> None:
         self.batches: SimpleQueue[Jobs | None] = SimpleQueue()
-        self.wal_size = 0
-        self._connect = connect
-        self._files = files
-        self._probe = probe
-        self._notice = notice
+        self._engine = engine
         self._told = told
         self._owed: list[Callable[[], None]] = []
         self._ailing = False
-        self._not_before = 0.0  # the next checkpoint, in monotonic seconds
-        self._long_wal = 2 * LARGE_WAL
-        self._connection: sqlite3.Connection
         self._loop: asyncio.AbstractEventLoop
 
     def run(self, loop: asyncio.AbstractEventLoop, opened: asyncio.Future[None]) -> None:
         """What the thread does from its start to its end."""
         self._loop = loop
         try:
-            self._connection = self._connect()
+            self._engine.open()
         except BaseException as error:
             self._post(_set, opened, error)
             return
         self._post(_set, opened, None)
         try:
             self._work()
-            self._checkpoint(0)
-            self._connection.close()
+            self._engine.close()
         except BaseException as error:
             # The connection stays open: closing it is one more checkpoint, and nothing that the
             # disk says is to be trusted. What is in the log is there after a restart.
-            self._post(self._told.broken, broken(error))
+            self._post(self._told.broken, self._engine.broken(error))
 
     def _post(self, tell: Callable[..., None], *values: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
@@ -157,115 +190,95 @@ class Committer:
             if batch is None:
                 return
             shrunk = self._perform(batch)
-            self._checkpoint(0 if shrunk else LARGE_WAL)
+            self._engine.tidy(idle=False, shrunk=shrunk)
             patience = IDLE
 
     def _tick(self) -> None:
-        self._files.look()
+        self._engine.look()
         if self._ailing:
             self._try_again()
-        self._checkpoint(IDLE_WAL)
+        self._engine.tidy(idle=True)
 
     def _try_again(self) -> None:
         # An empty commit succeeds on a full disk, so only a write of our own tells.
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._probe(self._connection)
-            self._connection.execute("COMMIT")
+            self._engine.probe()
         except Exception as error:
-            if judge(error) is Fault.END:
+            if self._engine.judge(error) is Fault.END:
                 raise
-            _roll_back(self._connection)
+            self._engine.roll_back()
         else:
             self._ailing = False
             self._post(self._told.recovered)
 
     def _perform(self, batch: Jobs) -> bool:
-        done = [self._attempt(batch)]
-        if len(batch) > 1 and done[0].fault is Fault.JOB:
-            done = self._one_by_one(batch)
+        done: list[Done] = []
+        for part in self._engine.parts(batch):
+            done += self._perform_part(part, done)
         self._ailing = done[-1].fault is Fault.ENVIRONMENT
         self._post(self._told.settled, done)
         return any(part.committed is not None and part.committed.shrunk for part in done)
 
-    def _one_by_one(self, batch: Jobs) -> list[Done]:
+    def _perform_part(self, jobs: Jobs, before: Sequence[Done]) -> list[Done]:
+        if before and before[-1].fault is Fault.ENVIRONMENT:  # the rest would only repeat it
+            return [Done(jobs, error=before[-1].error, fault=before[-1].fault)]
+        first = self._attempt(jobs)
+        if len(jobs) == 1 or first.fault is not Fault.JOB:
+            return [first]
         done: list[Done] = []
-        for place, job in enumerate(batch, 1):
-            done.append(self._attempt([job]))
-            if done[-1].fault is Fault.ENVIRONMENT:  # the rest would only repeat it
-                done.append(Done(batch[place:], error=done[-1].error, fault=done[-1].fault))
-                break
+        for job in jobs:
+            done += self._perform_part([job], done)
         return done
 
     def _attempt(self, jobs: Jobs) -> Done:
-        transaction, begun = Transaction(self._connection), time.perf_counter()
+        done = self._attempt_once(jobs)
+        for _ in range(TRIES):
+            if done.fault is not Fault.AGAIN:
+                return done
+            done = self._attempt_once(jobs)
+        return Done(jobs, error=done.error, fault=Fault.JOB)
+
+    def _attempt_once(self, jobs: Jobs) -> Done:
+        transaction, begun = Transaction(self._engine.connection), time.perf_counter()
         try:
-            self._files.look()
-            outcomes = _commit(transaction, jobs)
-            self._files.look()  # a commit into a file that was deleted is not one
+            self._engine.look()
+            outcomes = self._commit(transaction, jobs)
+            self._engine.look()  # a commit into a file that was deleted is not one
         except Exception as error:
-            fault = judge(error)
+            fault = self._engine.judge(error)
             if fault is Fault.END:
                 raise
-            _roll_back(self._connection)
+            self._engine.roll_back()
             return Done(jobs, error=error, fault=fault, seconds=time.perf_counter() - begun)
         seconds = time.perf_counter() - begun
         self._owed += transaction.after_commit
         self._follow_up()
         return Done(jobs, outcomes, transaction, seconds=seconds)
 
+    def _commit(self, transaction: Transaction, jobs: Jobs) -> list[Any]:
+        outcomes: list[Any] = [None] * len(jobs)
+        self._engine.begin()
+        for handler, places in grouped(jobs):
+            found = handler(transaction, [jobs[place].payload for place in places])
+            for place, outcome in zip(places, found, strict=True):
+                outcomes[place] = outcome
+        self._engine.commit()
+        return outcomes
+
     def _follow_up(self) -> None:
         # What was committed has happened, whatever fails now: it must not be tried a second time.
         # A follow-up that can't read the database yet is owed to the next commit.
-        with contextlib.suppress(sqlite3.Error):
+        try:
             while self._owed:
                 self._owed[0]()
                 self._owed.pop(0)
-
-    def _checkpoint(self, size: int) -> None:
-        # Checkpoints are the writer's alone: SQLite before 3.51.3 can corrupt the WAL when two
-        # connections checkpoint at once (sqlite.org/wal.html, "the WAL-reset bug").
-        self.wal_size = self._files.wal_size
-        if self.wal_size < size or time.monotonic() < self._not_before:
-            return
-        obstacle = self._bring_home()
-        self._files.moved_home()
-        if obstacle is None:
-            self._not_before, self._long_wal = 0.0, 2 * LARGE_WAL
-            return
-        self._not_before = time.monotonic() + TICK
-        if self.wal_size >= self._long_wal:
-            self._long_wal = 2 * self.wal_size
-            self._notice("the write-ahead log grows", bytes=self.wal_size, why=obstacle)
-
-    def _bring_home(self) -> str | None:
-        # With the usual time-out, one long reader would stop every batch for as long.
-        (usual,) = self._connection.execute("PRAGMA busy_timeout").fetchone()
-        self._connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT}")
-        try:
-            busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error as error:
-            if judge(error) is Fault.END:
+        except Exception as error:
+            if not self._engine.owns(error):
                 raise
-            return str(error)
-        finally:
-            self._connection.execute(f"PRAGMA busy_timeout = {usual}")
-        return "another program reads the database for long" if busy else None
 
 
-def _commit(transaction: Transaction, jobs: Jobs) -> list[Any]:
-    connection = transaction.connection
-    outcomes: list[Any] = [None] * len(jobs)
-    connection.execute("BEGIN IMMEDIATE")
-    for handler, places in _grouped(jobs):
-        found = handler(transaction, [jobs[place].payload for place in places])
-        for place, outcome in zip(places, found, strict=True):
-            outcomes[place] = outcome
-    connection.execute("COMMIT")
-    return outcomes
-
-
-def _grouped(jobs: Jobs) -> Iterable[tuple[Handler[Any, Any], list[int]]]:
+def grouped(jobs: Jobs) -> Iterable[tuple[Handler[Any, Any], list[int]]]:
+    """The handlers of a batch, each with the places of its jobs."""
     groups: dict[Handler[Any, Any], list[int]] = {}
     for place, job in enumerate(jobs):
         groups.setdefault(job.handler, []).append(place)
@@ -286,14 +299,6 @@ def _one(verb: Callable[[Transaction, P], R], transaction: Transaction, payload:
         return verb(transaction, payload)
     except Refusal as refusal:
         return refusal
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with contextlib.suppress(sqlite3.Error):  # SQLite rolled back by itself
-            connection.execute("ROLLBACK")
-    if connection.in_transaction:  # whatever came next would be part of it
-        raise StoreBroken("A failed write could not be rolled back. Start the receiver again.")
 
 
 def _set(future: asyncio.Future[None], error: BaseException | None) -> None:

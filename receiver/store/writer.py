@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, TypeVar
@@ -22,7 +21,7 @@ from receiver.errors import Refusal, StoreBroken, StoreSaturated, StoreUnavailab
 from receiver.store.commits import (
     Committer,
     Done,
-    Files,
+    Engine,
     Handler,
     Job,
     Jobs,
@@ -31,7 +30,7 @@ from receiver.store.commits import (
     Transaction,
     each,
 )
-from receiver.store.faults import Fault, unavailable
+from receiver.store.faults import Fault
 
 __all__ = ["Transaction", "Write", "Writer", "each"]
 
@@ -57,18 +56,15 @@ class Write(Protocol):
 class Writer:
     """The event loop's side: takes jobs in and tells waiters.
 
-    `connect`, `probe` (which has to write something) and `files` are used on the thread,
-    `on_commit` and `timed` on the event loop: that is told of each transaction how many jobs it
-    had, how many seconds it took, and whether it was committed. `capacity` counts jobs, `held` the
-    bytes of their payloads.
+    The `engine` is used on the thread, `on_commit` and `timed` on the event loop: that is told of
+    each transaction how many jobs it had, how many seconds it took, and whether it was committed.
+    `capacity` counts jobs, `held` the bytes of their payloads.
     """
 
     def __init__(
         self,
-        connect: Callable[[], sqlite3.Connection],
+        engine: Engine,
         *,
-        files: Files,
-        probe: Callable[[sqlite3.Connection], object],
         on_commit: Callable[[Transaction], None],
         notice: Notice,
         timed: Timed = lambda jobs, seconds, committed: None,
@@ -92,8 +88,8 @@ class Writer:
         self._closing: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop
-        told = Told(self._settle, self._accept, self._break)
-        self._committer = Committer(connect, files, probe, notice, told)
+        self._engine = engine
+        self._committer = Committer(engine, Told(self._settle, self._accept, self._break))
 
     @property
     def depth(self) -> int:
@@ -103,7 +99,7 @@ class Writer:
     @property
     def wal_size(self) -> int:
         """Bytes of the write-ahead log at the last look."""
-        return self._committer.wal_size
+        return self._engine.wal_size
 
     @property
     def healthy(self) -> bool:
@@ -198,9 +194,9 @@ class Writer:
             return
         self._end_batch()
         for part in done:
-            _tell(part)
+            self._tell(part)
         if done[-1].fault is Fault.ENVIRONMENT and done[-1].error is not None:
-            self._refuse(unavailable(done[-1].error))
+            self._refuse(self._engine.unavailable(done[-1].error))
         else:
             self._accept()
         self._hand_over()
@@ -209,6 +205,20 @@ class Writer:
                 self._timed(len(part.jobs), part.seconds, part.committed is not None)
             if part.committed is not None:
                 self._on_commit(part.committed)
+
+    def _tell(self, done: Done) -> None:
+        """Let the waiters go on."""
+        if done.error is not None:
+            is_the_engines = self._engine.owns(done.error)
+            _fail(done.jobs, self._engine.unavailable(done.error) if is_the_engines else done.error)
+            return
+        for job, outcome in zip(done.jobs, done.outcomes, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(outcome, Refusal):
+                job.future.set_exception(outcome)
+            else:
+                job.future.set_result(outcome)
 
     def _end_batch(self) -> None:
         if self._alarm is not None:
@@ -252,21 +262,6 @@ class Writer:
         _fail(self._working, reason)
         self._end_batch()
         self._drained.set()
-
-
-def _tell(done: Done) -> None:
-    """Let the waiters go on."""
-    if done.error is not None:
-        is_the_stores = isinstance(done.error, sqlite3.Error | OSError)
-        _fail(done.jobs, unavailable(done.error) if is_the_stores else done.error)
-        return
-    for job, outcome in zip(done.jobs, done.outcomes, strict=True):
-        if job.future.done():
-            continue
-        if isinstance(outcome, Refusal):
-            job.future.set_exception(outcome)
-        else:
-            job.future.set_result(outcome)
 
 
 def _fail(jobs: Jobs, error: Exception) -> None:

@@ -138,12 +138,12 @@ def failed(receiver: Assembled) -> set[str]:
 async def test_a_loop_that_fails_is_told_and_begins_again(receiver: Assembled) -> None:
     app = receiver.service.app
     await receiver.store.add_endpoint(endpoint())
-    for connection in receiver.store._reads._all:
+    for connection in receiver.store._readers._all:
         await connection.close()
     async with app.router.lifespan_context(app):
         await until(lambda: failed(receiver) >= {"worker", "jobs", "alerts"})
     assert "deadlines" not in failed(receiver)  # it only writes
-    receiver.store._reads._all.clear()
+    receiver.store._readers._all.clear()
 
 
 async def test_tasks_that_are_overdue_are_noticed_without_being_asked(

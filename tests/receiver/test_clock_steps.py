@@ -229,7 +229,7 @@ async def test_revoking_holds_for_tokens_of_before_and_spares_those_of_after(
     await ops.revoke_task(admin, TASK)
     bench.machine.advance(1)
     after = await issued()
-    (revoked,) = await bench.store._reads._all_rows("SELECT revoked_at FROM tasks")
+    (revoked,) = await bench.store._reads.rows("SELECT revoked_at FROM tasks")
     assert before <= revoked[0] < after
 
 

@@ -19,8 +19,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from receiver.deliveries import Outcome
 from receiver.delivery import policy, worker
-from receiver.store.sqlite import SqliteStore, queue
-from receiver.store.sqlite.endpoints import Target
+from receiver.store.sqlite import SqliteStore
+from receiver.store.verbs import queue
+from receiver.store.verbs.endpoints import Target
 from tests.doubles import FakeClock
 from tests.receiver.delivery_life import Life
 from tests.receiver.test_door_machine import PHASES

@@ -478,7 +478,7 @@ async def test_while_nothing_can_be_stored_nothing_is_acknowledged(receiver: Ass
     response = await post(receiver, wrapped(success()))
     assert refused(response) == (503, "store_unavailable")
     assert int(response.headers["retry-after"]) > 0
-    await receiver.store._reads.open()  # what the fixture closes
+    await receiver.store._readers.open()  # what the fixture closes
 
 
 # Static keys

@@ -123,7 +123,7 @@ async def test_otherwise_one_is_made(receiver: Assembled, given: list[str]) -> N
 
 
 async def test_a_defect_is_one_line_with_its_cause_and_a_500(receiver: Assembled) -> None:
-    for connection in receiver.store._reads._all:
+    for connection in receiver.store._readers._all:
         await connection.close()
     response = await receiver.client.get("/v1/tasks")
     line = only_line(receiver)
@@ -131,7 +131,7 @@ async def test_a_defect_is_one_line_with_its_cause_and_a_500(receiver: Assembled
     assert (line["log_level"], line["status"]) == ("error", 500)
     assert "Traceback" in line["exception"]
     assert response.headers["x-request-id"] == line["request_id"]
-    receiver.store._reads._all.clear()
+    receiver.store._readers._all.clear()
 
 
 async def test_a_defect_of_the_door_is_one_line_and_a_500(

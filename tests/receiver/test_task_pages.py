@@ -12,13 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
+from receiver.store.verbs.reads import Reads, Values
 
 from receiver.admin.dashboard import live
 from receiver.admin.ops import ADMIN, ANYTHING
 from receiver.clock import DAY, HOUR
 from receiver.deliveries import State
+from receiver.store.connection import Values
 from receiver.store.protocol import Query
-from receiver.store.sqlite.reads import Reads, Values
+from receiver.store.verbs.reads import Reads
 from receiver.tasks import DEADLINE
 from tests.doubles import LIMIT_S, START, Assembled, assembled
 from tests.make import TASK, arrival, endpoint, failure, registration, settled, success, uuid
@@ -120,13 +122,13 @@ async def test_a_page_asks_for_many_callbacks_at_once(
     receiver: Assembled, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    real = Reads._all_rows
+    real = Reads.rows
 
     async def rows(self: Reads, sql: str, values: Values = ()) -> Sequence[Any]:
         asked.append(sql)
         return await real(self, sql, values)
 
-    monkeypatch.setattr(Reads, "_all_rows", rows)
+    monkeypatch.setattr(Reads, "rows", rows)
     page = ""
     for number in range(1, 10):
         await receiver.store.record(arrival(success(number, seed=number), expected=9))

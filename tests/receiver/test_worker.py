@@ -414,7 +414,7 @@ async def test_a_disk_that_can_not_be_read_gives_up_nothing_that_is_under_way(
     loop = asyncio.create_task(bench.worker(Slow()).run())
     async with asyncio.timeout(LIMIT_S):
         await sending.wait()
-        bench.store._tell(Transaction(bench.store._writer._committer._connection, work=True))
+        bench.store._tell(Transaction(bench.store._writer._committer._engine.connection, work=True))
         await asked.wait()
         answered.set()
         await until(lambda: bench.settled)

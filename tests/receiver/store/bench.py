@@ -13,16 +13,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from receiver.store.sqlite.engine import Connection, SqliteEngine
 from receiver.store.sqlite.place import Place
 from receiver.store.writer import CAPACITY, HELD, Transaction, Writer
 
 LIMIT_S = 30.0
 
 
-def connecting(
-    path: Path, place: Place, factory: type[sqlite3.Connection]
-) -> Callable[[], sqlite3.Connection]:
-    def connect() -> sqlite3.Connection:
+def connecting(path: Path, place: Place, factory: type[Connection]) -> Callable[[], Connection]:
+    def connect() -> Connection:
         connection = sqlite3.connect(path, isolation_level=None, factory=factory)
         connection.execute("PRAGMA journal_mode = wal")
         connection.execute("PRAGMA busy_timeout = 1")
@@ -43,7 +42,7 @@ class Bench:
     def __init__(
         self,
         path: Path,
-        factory: type[sqlite3.Connection] = sqlite3.Connection,
+        factory: type[Connection] = Connection,
         capacity: int = CAPACITY,
         held: int = HELD,
     ) -> None:
@@ -54,18 +53,22 @@ class Bench:
         self.batches: list[list[Any]] = []
         self.timed: list[tuple[int, float, bool]] = []
         place = Place(path)
+        self.engine = SqliteEngine(
+            connecting(path, place, factory), files=place, probe=self.probe, notice=self.notice
+        )
         self.writer = Writer(
-            connecting(path, place, factory),
-            files=place,
-            probe=self.probe,
+            self.engine,
             on_commit=lambda tx: self.told.append(set(tx.changed_tasks)),
-            notice=lambda event, **evidence: self.notices.append((event, evidence)),
             timed=lambda *told: self.timed.append(told),
+            notice=self.notice,
             capacity=capacity,
             held=held,
         )
 
-    def probe(self, connection: sqlite3.Connection) -> None:
+    def notice(self, event: str, **evidence: Any) -> None:
+        self.notices.append((event, evidence))
+
+    def probe(self, connection: Connection) -> None:
         self.probes += 1
         connection.execute("INSERT INTO probed VALUES (1)")
 

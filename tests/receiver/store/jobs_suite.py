@@ -17,6 +17,7 @@ from receiver.endpoints import State as EndpointState
 from receiver.errors import Conflict, NotFound
 from receiver.repair import Counted, Job, JobKind, JobState, Repair
 from receiver.store.protocol import Claimed, NewJob, Query, Store
+from receiver.store.verbs import repairs
 from tests.doubles import START, FakeClock, sent
 from tests.make import endpoint, settled, success, uuid
 from tests.receiver.store.repair_suite import all_deliveries, die
@@ -122,10 +123,10 @@ class JobsSuite:
         assert await store.next_job(clock.advance(HOUR)) is None
 
     async def test_a_step_looks_at_few_whatever_it_looks_for(
-        self, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+        self, store: Any, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("receiver.store.sqlite.walk.SECONDS", 0.0)  # a chunk is a step then
-        monkeypatch.setattr("receiver.store.sqlite.walk.CHUNK", 3)
+        monkeypatch.setattr(store._writer._engine.connection, "patience", 0.0)  # a chunk is a step
+        monkeypatch.setattr("receiver.store.verbs.walk.CHUNK", 3)
         await queued(store, 10)
         *others, last = await claim(store)
         for claimed in others:
@@ -490,10 +491,6 @@ class JobsSuite:
     ) -> None:
         await queued(store, 3)
         added = await store.add_endpoint(endpoint())
-        self.count_no_longer(monkeypatch)
+        monkeypatch.setattr(repairs, "COUNTING", 0)
         counted = await store.count_repair(recovery(added.id, missing=True))
         assert (counted.count, counted.complete) == (0, False)
-
-    def count_no_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Let counting have no time at all."""
-        raise NotImplementedError

@@ -250,7 +250,7 @@ class StoreSuite:
     async def test_a_static_key_opens_so_many_tasks_that_nobody_registered(
         self, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("receiver.store.sqlite.ledger.MOST_STRANGERS", 2)
+        monkeypatch.setattr("receiver.store.verbs.ledger.MOST_STRANGERS", 2)
 
         async def came(task: str) -> Outcome:
             stranger = {"jti": None, "expected": None}

@@ -12,7 +12,8 @@ from receiver import ids
 from receiver.clock import DAY
 from receiver.store.migrate import migrate
 from receiver.store.protocol import Query, Replay, Store
-from receiver.store.sqlite import SqliteStore, feed, lists
+from receiver.store.sqlite import SqliteStore
+from receiver.store.verbs import feed, lists
 from tests.doubles import Dice, FakeClock
 from tests.receiver.store.feed_suite import FeedSuite, some_events
 from tests.receiver.store.prune_suite import drop

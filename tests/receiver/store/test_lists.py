@@ -12,8 +12,9 @@ import pytest
 from receiver.callbacks import Outcome
 from receiver.deliveries import State
 from receiver.store.protocol import Query, Store
-from receiver.store.sqlite import SqliteStore, lists, repairs, sent
-from receiver.store.sqlite.reads import CONNECTIONS
+from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite.readers import CONNECTIONS
+from receiver.store.verbs import lists, repairs, sent
 from tests.doubles import FakeClock
 from tests.doubles import sent as saw
 from tests.make import arrival, registration, settled, success, uuid

@@ -185,7 +185,7 @@ async def plan_of(store: SqliteStore, sql: str) -> list[str]:
     return plan
 
 
-async def on_the_writer(store: SqliteStore, do: Callable[[sqlite3.Connection], Any]) -> Any:
+async def on_the_writer(store: SqliteStore, do: Callable[[Any], Any]) -> Any:
     return await store._writer.call(each(lambda tx, _: do(tx.connection)), None)
 
 

@@ -11,7 +11,8 @@ import pytest
 from receiver.clock import SECOND
 from receiver.store.migrate import migrate
 from receiver.store.protocol import Query, Store
-from receiver.store.sqlite import SqliteStore, dead, jobs, repairs
+from receiver.store.sqlite import SqliteStore
+from receiver.store.verbs import dead, jobs
 from tests.doubles import Dice, FakeClock
 from tests.receiver.store.jobs_suite import JobsSuite, begin, repair
 from tests.receiver.store.operations_suite import OperationsSuite
@@ -43,9 +44,6 @@ class TestSqliteJobs(JobsSuite):
             return await SqliteStore.open(tmp_path / "db", clock=clock, entropy=dice.bits)
 
         return open_it
-
-    def count_no_longer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(repairs, "COUNTING", 0)
 
     async def test_of_jobs_that_are_over_the_latest_are_kept(
         self, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch

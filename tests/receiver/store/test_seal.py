@@ -149,7 +149,7 @@ async def test_with_a_key_neither_the_database_nor_its_log_shows_one(tmp_path: P
         assert seen(tmp_path) == []
     assert seen(tmp_path) == []
     async with await opened(tmp_path, KEY) as store:
-        (shown,) = await store._reads._all_rows("SELECT headers, secrets FROM endpoints")
+        (shown,) = await store._reads.rows("SELECT headers, secrets FROM endpoints")
         assert list(json.loads(shown["headers"])) == ["Authorization"]  # names are no secret
         assert [entry["until"] for entry in json.loads(shown["secrets"])] == [None, START + DAY]
 
@@ -264,7 +264,7 @@ async def test_a_take_over_that_fails_leaves_everything_as_it_was(
         raise OSError("the disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr("receiver.store.sqlite.secrets.headers_text", fails)
+        patch.setattr("receiver.store.verbs.secrets.headers_text", fails)
         with pytest.raises(OSError, match="the disk"):
             await opened(tmp_path, KEY)
     assert seen(tmp_path) == [0, 1, 2, 3, 4]
@@ -298,9 +298,7 @@ async def test_the_record_of_an_attempt_has_no_header_that_is_sealed_elsewhere(
 async def test_a_deleted_endpoint_leaves_no_credential(tmp_path: Path) -> None:
     async with await opened(tmp_path) as store:
         await store.delete_endpoint(await filled(store), START)
-        (row,) = await store._reads._all_rows(
-            "SELECT secrets, private_keys, headers FROM endpoints"
-        )
+        (row,) = await store._reads.rows("SELECT secrets, private_keys, headers FROM endpoints")
         assert tuple(row) == ("[]", "[]", "{}")
 
 
@@ -332,6 +330,6 @@ async def test_an_endpoint_of_the_first_release_goes_on(
         claimed = (await claim(store))[0]
         assert (claimed.secrets, claimed.private_keys) == ((SECRET,), ())
         assert claimed.headers == {"X-Key": HEADER}
-        (shown,) = await store._reads._all_rows("SELECT signatures, public_key FROM endpoints")
+        (shown,) = await store._reads.rows("SELECT signatures, public_key FROM endpoints")
         assert tuple(shown) == ('["v1"]', None)
     assert seen(first_release) == ([] if keys else [0, 4])

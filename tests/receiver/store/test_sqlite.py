@@ -17,8 +17,9 @@ from receiver.errors import CannotStart, SchemaTooNew, StoreLocked, StoreUnavail
 from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.store.protocol import Query, Store
-from receiver.store.sqlite import SqliteStore, registry
+from receiver.store.sqlite import SqliteStore
 from receiver.store.sqlite.store import PRAGMAS
+from receiver.store.verbs import registry
 from receiver.store.writer import Transaction
 from tests.doubles import START, Dice, FakeClock
 from tests.make import TASK, arrival, endpoint, registration, success, uuid, wrapped
@@ -110,7 +111,7 @@ async def test_a_commit_is_on_disk_when_it_returns(store: SqliteStore) -> None:
 
 async def test_readers_can_not_write(store: SqliteStore) -> None:
     with pytest.raises(StoreUnavailable, match="readonly"):
-        await store._reads._all_rows("DELETE FROM tasks")
+        await store._reads.rows("DELETE FROM tasks")
 
 
 async def test_a_database_of_a_later_release_is_refused_untouched(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ async def test_odd_callbacks_are_found_by_their_index(
         return []
 
     with monkeypatch.context() as patch:
-        patch.setattr(store._reads, "_all_rows", noted)
+        patch.setattr(store._reads, "rows", noted)
         await store.callbacks(Query(outcome=outcome, limit=50))
     ((sql, values),) = asked
     plan = [row["detail"] for row in await store._reads.rows(f"EXPLAIN QUERY PLAN {sql}", values)]

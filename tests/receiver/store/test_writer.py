@@ -13,7 +13,7 @@ import pytest
 
 from receiver.errors import Conflict, StoreSaturated, StoreUnavailable
 from receiver.store import writer as module
-from receiver.store.commits import IDLE_WAL, LARGE_WAL
+from receiver.store.sqlite.engine import IDLE_WAL, LARGE_WAL, Connection
 from receiver.store.writer import Transaction, each
 from tests.receiver.store.bench import LIMIT_S, Bench, gathered, held
 
@@ -237,7 +237,7 @@ async def test_a_very_long_log_is_brought_home_without_waiting(bench: Bench) -> 
 async def test_a_long_log_is_brought_home_once_nobody_writes(tmp_path: Path) -> None:
     checkpointed = threading.Event()
 
-    class Noting(sqlite3.Connection):
+    class Noting(Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             found = super().execute(sql, *values)
             if "wal_checkpoint" in sql:

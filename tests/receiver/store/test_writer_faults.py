@@ -17,8 +17,9 @@ import pytest
 from receiver.errors import StoreBroken, StoreSaturated, StoreUnavailable
 from receiver.store import commits
 from receiver.store import writer as module
-from receiver.store.commits import CHECKPOINT_WAIT, Committer
-from receiver.store.sqlite import place
+from receiver.store.commits import Committer
+from receiver.store.sqlite import engine, place
+from receiver.store.sqlite.engine import CHECKPOINT_WAIT, Connection
 from receiver.store.writer import BATCH, Transaction
 from tests.receiver.store.bench import LIMIT_S, Bench, gathered, held, no_room, until
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.anyio
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commits, "IDLE", 0.01)
     monkeypatch.setattr(commits, "TICK", 0.01)
+    monkeypatch.setattr(engine, "REST", 0.01)
     monkeypatch.setattr(place, "LOOK_AT_ROOM", 0.0)
 
 
@@ -64,10 +66,10 @@ def failing(error: BaseException) -> Callable[[Transaction, Sequence[Any]], list
     return handler
 
 
-def refusing(statement: str, error: BaseException) -> type[sqlite3.Connection]:
+def refusing(statement: str, error: BaseException) -> type[Connection]:
     """A connection on which one kind of statement fails."""
 
-    class Refusing(sqlite3.Connection):
+    class Refusing(Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             if statement in sql:
                 raise error
@@ -132,7 +134,7 @@ async def test_what_ends_the_thread_ends_every_wait(bench: Bench, error: BaseExc
 async def test_it_ends_wherever_that_strikes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str, error: BaseException
 ) -> None:
-    monkeypatch.setattr(commits, "LARGE_WAL", 0)
+    monkeypatch.setattr(engine, "LARGE_WAL", 0)
     bench = Bench(tmp_path / "db", factory=refusing(statement, error))
     await bench.writer.start()
     calls = asyncio.gather(*[gathered(bench, [n]) for n in range(3)])
@@ -410,7 +412,7 @@ async def test_a_close_that_is_cancelled_still_closes(bench: Bench) -> None:
 async def test_a_start_that_is_cancelled_can_be_closed(tmp_path: Path) -> None:
     entered, opened = threading.Event(), threading.Event()
 
-    class Slow(sqlite3.Connection):
+    class Slow(Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             entered.set()
             assert opened.wait(LIMIT_S)
@@ -442,10 +444,10 @@ async def test_a_writer_that_could_not_open_keeps_nobody_waiting(tmp_path: Path)
 async def test_a_long_reader_holds_no_write_up_and_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "LARGE_WAL", 50_000)
+    monkeypatch.setattr(engine, "LARGE_WAL", 50_000)
     said: list[str] = []
 
-    class Noting(sqlite3.Connection):
+    class Noting(Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             said.append(sql)
             return super().execute(sql, *values)
@@ -479,7 +481,7 @@ async def test_a_long_reader_holds_no_write_up_and_is_told_of(
 async def test_a_checkpoint_without_room_is_told_of_and_costs_no_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commits, "LARGE_WAL", 1)
+    monkeypatch.setattr(engine, "LARGE_WAL", 1)
     refused = refusing("wal_checkpoint", sqlite_error("SQLITE_FULL"))
     bench = Bench(tmp_path / "db", factory=refused)
     await bench.writer.start()
