@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.doubles import ENVIRON
 from tests.leaks import keys_in
+from tests.postgres import Server, running
 from tests.taps import EARS, Taps
 
 pytest.register_assert_rewrite(
@@ -133,3 +134,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} was skipped, and REELHOOK_CI=1 forbids that."
     return report
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server that this process's tests share."""
+    with running() as server:
+        yield server

@@ -1,0 +1,76 @@
+"""Floor 2, edges: numbered SQL files for PostgreSQL, under a lock. asyncpg only by its connection.
+
+A release may run beside the next one while a deployment goes on, so a schema that is ahead is taken
+as long as it says that this release's number can work with it (`compatible_from` in `meta`, which a
+migration raises when it takes something away).
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Final
+
+from receiver.errors import SchemaTooNew
+from receiver.store.connection import Held
+from receiver.store.postgres.connection import PostgresConnection
+
+_VERSIONS: Final = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    number     BIGINT PRIMARY KEY,
+    applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
+)
+"""
+
+
+def migrations() -> list[tuple[int, str]]:
+    """(number, SQL text) of every migration, in order."""
+    folder = resources.files("receiver.store").joinpath("sql/postgres")
+    found = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(int(name.partition("_")[0]), folder.joinpath(name).read_text()) for name in found]
+
+
+def version_of(connection: PostgresConnection) -> int:
+    """The schema's version; 0 for an empty database."""
+    there = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
+    if not there[0]:
+        return 0
+    return int(
+        connection.execute("SELECT coalesce(max(number), 0) FROM schema_migrations").fetchone()[0]
+    )
+
+
+def migrate(connection: PostgresConnection) -> list[int]:
+    """Bring the database to this release's schema; returns the numbers applied.
+
+    All of them or none, and one process at a time. Raises SchemaTooNew.
+    """
+    known = migrations()
+    connection.execute("BEGIN")
+    try:
+        connection.hold(Held.SCHEMA)
+        current = version_of(connection)
+        _check(connection, current, known[-1][0])
+        pending = [(number, text) for number, text in known if number > current]
+        if pending:
+            connection.execute(_VERSIONS)
+        for number, text in pending:
+            connection.run_script(text)
+            connection.execute("INSERT INTO schema_migrations (number) VALUES (?)", (number,))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return [number for number, _ in pending]
+
+
+def _check(connection: PostgresConnection, current: int, newest: int) -> None:
+    if current <= newest:
+        return
+    row = connection.execute("SELECT value FROM meta WHERE name = 'compatible_from'").fetchone()
+    if row is None or int(row[0]) > newest:
+        raise SchemaTooNew(
+            f"The database has schema {current}, this release knows {newest}. Install the release"
+            " that wrote it, or restore a backup.",
+            found=current,
+            known=newest,
+        )

@@ -1,0 +1,225 @@
+"""Floor 2, edges: the PostgreSQL store: any number of processes on one database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Callable
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from receiver import ids
+from receiver.clock import Clock
+from receiver.condition import StoreCondition
+from receiver.errors import CannotStart, StoreUnavailable
+from receiver.store.commits import Notice, Transaction
+from receiver.store.postgres.connection import PostgresConnection
+from receiver.store.postgres.engine import PostgresEngine
+from receiver.store.postgres.faults import owns
+from receiver.store.postgres.migrate import migrate
+from receiver.store.postgres.presence import BEAT, Presence
+from receiver.store.postgres.readers import PostgresReaders
+from receiver.store.postgres.sealing import take_over
+from receiver.store.protocol import Store
+from receiver.store.seal import Seal
+from receiver.store.verbs.allowances import KeptAllowances
+from receiver.store.verbs.prune import keep_room
+from receiver.store.verbs.secrets import check_seal
+from receiver.store.verbs.store import SqlStore
+from receiver.store.writer import each
+
+CHANNEL: Final = "reelhook"
+LOOK: Final = 1.0  # seconds between looks at what others committed, heard of it or not
+GATHER: Final = 0.02  # seconds in which several commits are one hint
+MOST: Final = 1_000  # events of others that a look takes in
+
+_SINCE: Final = (
+    "SELECT e.seq, t.id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
+    " WHERE e.seq > ? ORDER BY e.seq LIMIT ?"
+)
+
+
+class PostgresStore(SqlStore):
+    """Everything that is kept, in a database that others write to as well. Use `open`."""
+
+    _readers: PostgresReaders
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        entropy: Callable[[int], int],
+        notice: Notice,
+        seal: Seal,
+    ) -> None:
+        readers = PostgresReaders(url)
+        super().__init__(
+            clock,
+            entropy,
+            seal,
+            readers,
+            shrink=keep_room,
+            allowances=KeptAllowances(),
+            is_shared=True,
+        )
+        assert self._process is not None  # noqa: S101
+        self._presence = Presence(self._process, clock())
+        self._beat, self._leave = each(self._presence.beat), each(self._presence.leave)
+        self._release = each(self._presence.release_lapsed)
+        self.host = urlsplit(url).hostname or "a local socket"
+        self._notice = notice
+        self._directory_at = ""
+        self._heard = asyncio.Event()
+        self._seen = 0
+        self._loops: list[asyncio.Task[None]] = []
+        self._hint: asyncio.TimerHandle | None = None
+        self._hints: set[asyncio.Task[None]] = set()
+        self._engine = PostgresEngine(url, set_up=self._set_up, begun=self._begun, probe=self.probe)
+        self._start_writer(self._engine, notice)
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        clock: Clock,
+        entropy: Callable[[int], int] = random.getrandbits,  # ids must differ, not be secret
+        notice: Notice = lambda event, **evidence: None,
+        seal: Seal | None = None,
+    ) -> Self:
+        """Connect, and migrate. Raises SchemaTooNew, CannotStart.
+
+        `url` as libpq takes it. `notice` is told what an operator should know; `seal` keeps
+        endpoints' credentials, without one they stand in clear.
+        """
+        store = cls(url, clock, entropy, notice, seal or Seal())
+        try:
+            await store._writer.start()
+            await store._readers.open()
+            await store.beat()
+            await store._begin_to_look()
+        except BaseException as error:
+            await store.close()
+            if owns(error):
+                raise store._unreachable(error) from error
+            raise
+        return store
+
+    def _unreachable(self, error: BaseException) -> CannotStart:
+        told = str(error).partition("\n")[0] or type(error).__name__
+        return CannotStart(
+            f"PostgreSQL at {self.host} can't be used: {told}. Look at DATABASE_URL, at the"
+            " server, and at what its role may do.",
+            host=self.host,
+        )
+
+    def _set_up(self, connection: PostgresConnection) -> None:
+        migrate(connection)
+        check_seal(connection, self._seal)
+        take_over(connection, self._seal)
+        connection.execute(
+            "INSERT INTO meta (name, value) VALUES ('instance', ?) ON CONFLICT DO NOTHING",
+            (secrets.token_hex(16),),
+        )
+        query = "SELECT value FROM meta WHERE name = 'instance'"
+        self.instance = connection.execute(query).fetchone()[0]
+        self.go_on(connection)
+
+    def _begun(self, connection: PostgresConnection) -> None:
+        # Who is sent to may have been changed by another process.
+        query = "SELECT value FROM meta WHERE name = 'directory'"
+        (at,) = connection.execute(query).fetchone()
+        if at != self._directory_at:
+            self._directory.reload(connection)
+            self._directory_at = at
+
+    async def close(self) -> None:
+        """Commit what is queued, say that this process ends, and end the connections."""
+        if self._hint is not None:
+            self._hint.cancel()
+        tasks = [*self._loops, *self._hints]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(StoreUnavailable):
+            await self._write(self._leave, self._clock())
+        await super().close()
+
+    async def beat(self) -> None:
+        """Be seen by the other processes."""
+        await self._write(self._beat, self._clock())
+
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            with contextlib.suppress(StoreUnavailable):
+                await self.beat()
+
+    def _tell(self, transaction: Transaction) -> None:
+        super()._tell(transaction)
+        if (transaction.work or transaction.changed_tasks) and self._hint is None:
+            self._hint = asyncio.get_running_loop().call_later(GATHER, self._notify)
+
+    def _notify(self) -> None:
+        self._hint = None
+        task = asyncio.create_task(self._readers.notify(CHANNEL))
+        self._hints.add(task)
+        task.add_done_callback(self._hints.discard)
+
+    async def _begin_to_look(self) -> None:
+        self._seen = (await self.newest_place()).seq
+        self._loops = [
+            asyncio.create_task(self._look_on()),
+            asyncio.create_task(self._beat_on()),
+        ]
+
+    async def _look_on(self) -> None:
+        # Polling is the truth, and finds whatever a notice would have told; that only hastens it.
+        listener: asyncpg.Connection[asyncpg.Record] | None = None
+        try:
+            while True:
+                if not self._readers.pooled and (listener is None or listener.is_closed()):
+                    with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+                        listener = await self._readers.listen(CHANNEL, self._heard)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK):
+                        await self._heard.wait()
+                self._heard.clear()
+                with contextlib.suppress(StoreUnavailable):
+                    await self.look()
+        finally:
+            if listener is not None:
+                listener.terminate()
+
+    async def look(self) -> None:
+        """Tell listeners what was committed since the last look, by whomever."""
+        rows = await self._reads.rows(_SINCE, (self._seen, MOST))
+        if rows:
+            self._seen = rows[-1][0]
+            tasks = {ids.task_text(row[1]) for row in rows if row[1] is not None}
+            for listener in self._listeners:
+                listener(tasks, True)
+
+    async def condition(self) -> StoreCondition:
+        """How the store itself fares."""
+        ((size, version),) = await self._reads.rows(
+            "SELECT pg_database_size(current_database()), current_setting('server_version')"
+        )
+        ((schema,),) = await self._reads.rows("SELECT max(number) FROM schema_migrations")
+        return StoreCondition(
+            engine="PostgreSQL",
+            version=version,
+            schema_version=schema,
+            size=size,
+            log_size=None,
+            free=None,
+            refusal=self.refusal,
+        )
+
+
+def _is_store(store: PostgresStore) -> Store:
+    return store  # mypy proves that the class keeps the protocol
