@@ -52,7 +52,7 @@ ASKED: Final = (
     "/deliveries?endpoint=ep_0000000000009",
 )
 # What looks at everything that is stored is asked once, and its seconds are told: a sum of all that
-# was ever paid (why there is no index: receiver/store/sqlite/costs.py), a text that is nowhere.
+# was ever paid (why there is no index: receiver/store/verbs/costs.py), a text that is nowhere.
 WALKS: Final = ("/v1/costs", "/v1/costs?by=day", "/v1/tasks?q=a+text+that+is+nowhere")
 
 

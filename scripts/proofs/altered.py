@@ -12,8 +12,7 @@ from unittest.mock import patch
 from receiver import cli, serve
 from receiver.callbacks import Arrival, Outcome, Receipt
 from receiver.errors import StoreUnavailable
-from receiver.store import commits
-from receiver.store.sqlite import SqliteStore, store
+from receiver.store.sqlite import SqliteStore, engine, store
 from scripts.proofs.careless import CARELESS
 from scripts.proofs.plain import leave_connections_to_uvicorn
 from scripts.proofs.planted import PLANTED
@@ -68,7 +67,7 @@ def _sync_seldom() -> None:
 
 
 def _checkpoint_often() -> None:
-    patch.object(commits, "LARGE_WAL", SMALL_WAL).start()
+    patch.object(engine, "LARGE_WAL", SMALL_WAL).start()
 
 
 BEFORE_COMMIT: Final = "answers-before-commit"

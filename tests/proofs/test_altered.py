@@ -11,9 +11,8 @@ import pytest
 from receiver import serve
 from receiver.callbacks import Outcome, Receipt
 from receiver.clock import wall_clock
-from receiver.store import commits
 from receiver.store.protocol import Query
-from receiver.store.sqlite import SqliteStore, store
+from receiver.store.sqlite import SqliteStore, engine, store
 from scripts.proofs.altered import (
     BEFORE_COMMIT,
     DESPITE_FAILURE,
@@ -45,7 +44,7 @@ async def test_normal_is_what_the_writer_then_asks_for(tmp_path: Path) -> None:
 
 async def test_checkpoints_begin_at_a_small_log() -> None:
     alter([OFTEN])
-    assert vars(commits)["LARGE_WAL"] == SMALL_WAL
+    assert vars(engine)["LARGE_WAL"] == SMALL_WAL
 
 
 async def test_what_the_database_refuses_is_acknowledged(tmp_path: Path) -> None:

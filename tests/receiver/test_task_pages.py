@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from receiver.store.verbs.reads import Reads, Values
 
 from receiver.admin.dashboard import live
 from receiver.admin.ops import ADMIN, ANYTHING

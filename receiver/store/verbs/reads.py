@@ -144,9 +144,7 @@ class Reads:
         is_small = False
         if lists.may_be_small(query):
             ((is_small,),) = await self.rows(lists.IS_SMALL, (lists.FEW, query.project))
-        rows = await self.rows(
-            *lists.callbacks_of(query, whole=whole, is_small=bool(is_small))
-        )
+        rows = await self.rows(*lists.callbacks_of(query, whole=whole, is_small=bool(is_small)))
         return page_of(rows, query, lambda row: callback_of(row, whole=whole), "id")
 
     async def endpoint(self, endpoint_id: str) -> Endpoint:

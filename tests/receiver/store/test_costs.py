@@ -42,7 +42,7 @@ def plan_of(path: Path, statement: costs.Statement) -> list[str]:
 def test_a_page_of_tasks_is_read_from_its_place_and_sorts_nothing(tmp_path: Path) -> None:
     query = Query(before=(7,), project="film", since=1)
     plan = plan_of(tmp_path / "db", costs.page_of(Grouping.read("task"), query))
-    assert any(step.startswith("SEARCH t USING INTEGER PRIMARY KEY") for step in plan)
+    assert any(step.startswith("SEARCH t USING INDEX tasks_by_project") for step in plan)
     assert any(step.startswith("SEARCH r USING PRIMARY KEY") for step in plan)
     assert [step for step in plan if "TEMP B-TREE" in step] == []
 

@@ -18,6 +18,7 @@ from tests.receiver.store.figures_suite import FiguresSuite
 from tests.receiver.store.flow_suite import FlowSuite
 from tests.receiver.store.jobs_suite import JobsSuite
 from tests.receiver.store.late_suite import LateSuite
+from tests.receiver.store.lists_suite import ListsSuite
 from tests.receiver.store.logins_suite import LoginsSuite
 from tests.receiver.store.operations_suite import OperationsSuite
 from tests.receiver.store.order_suite import OrderSuite
@@ -118,4 +119,8 @@ class TestPostgresRepair(_OnPostgres, RepairSuite):
 
 
 class TestPostgresReprocess(_OnPostgres, ReprocessSuite):
+    """The behaviour that every store has."""
+
+
+class TestPostgresLists(_OnPostgres, ListsSuite):
     """The behaviour that every store has."""

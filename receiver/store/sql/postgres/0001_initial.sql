@@ -1,4 +1,4 @@
--- The schema of SQLite's migrations up to 0024, in PostgreSQL's types. Times are milliseconds since
+-- The schema of SQLite's migrations up to 0026, in PostgreSQL's types. Times are milliseconds since
 -- 1970, money is micro-dollars, ids are 63-bit integers that sort by time (receiver/ids.py). A
 -- task's id is the platform's taskUUID, 16 bytes. Flags are integers, as in SQLite, and texts sort
 -- by their bytes: one set of statements serves both.
@@ -54,7 +54,8 @@ CREATE INDEX tasks_deadline ON tasks (deadline_at) WHERE completed_at IS NULL AN
 CREATE INDEX tasks_give_up ON tasks (give_up_at) WHERE completed_at IS NULL;
 CREATE INDEX tasks_reconcile ON tasks (reconcile_at) WHERE reconcile_at IS NOT NULL;
 CREATE INDEX tasks_strangers ON tasks (n) WHERE expected IS NULL AND completed_at IS NULL;
-CREATE INDEX tasks_took ON tasks (platform, model, n, took) WHERE took IS NOT NULL;
+CREATE INDEX tasks_took ON tasks (platform, model, project, n, took) WHERE took IS NOT NULL;
+CREATE INDEX tasks_by_project ON tasks (project, n);
 CREATE INDEX tasks_overdue ON tasks (n) WHERE overdue = 1 AND completed_at IS NULL;
 CREATE INDEX tasks_ever_overdue ON tasks (n) WHERE overdue = 1;
 
@@ -134,8 +135,11 @@ CREATE TABLE events (
 );
 
 CREATE INDEX events_by_task ON events (task_n) WHERE task_n IS NOT NULL;
+CREATE INDEX events_by_project ON events (project, seq);
 CREATE INDEX events_rare ON events (type, seq)
- WHERE type NOT IN ('result.succeeded', 'result.failed', 'task.completed');
+ WHERE type NOT IN ('result.succeeded', 'task.completed');
+CREATE INDEX events_rare_by_id ON events (type, id)
+ WHERE type NOT IN ('result.succeeded', 'task.completed');
 
 CREATE TABLE deliveries (
     event_id           BIGINT NOT NULL,
@@ -155,6 +159,7 @@ CREATE TABLE deliveries (
     PRIMARY KEY (event_id, endpoint_id)
 );
 
+CREATE INDEX deliveries_by_endpoint ON deliveries (endpoint_id, event_id);
 CREATE INDEX deliveries_due ON deliveries (endpoint_id, next_attempt_at) WHERE state = 'pending';
 CREATE INDEX deliveries_sending ON deliveries (endpoint_id, lease_until) WHERE state = 'sending';
 CREATE INDEX deliveries_dead ON deliveries (event_id, endpoint_id) WHERE state = 'dead';
