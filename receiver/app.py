@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Lifespan, Receive, Scope, Send
 
-from receiver import __version__, deadlines, ids
+from receiver import __version__, deadlines, ids, tracing
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
 from receiver.admin.auth import REQUEST_ID, Auth
 from receiver.admin.dashboard.door import Dashboard
@@ -369,14 +369,23 @@ def _attempt_journal(log: Log, metrics: Metrics) -> AttemptJournal:
         log.info(
             "attempt",
             delivery=ids.delivery_id(claimed.event_id, claimed.endpoint_id),
+            task=claimed.task,
             number=claimed.attempt,
             status=outcome.status,
             failure=outcome.failure and outcome.failure.value,
             state=settled.state.value,
             duration_ms=outcome.duration_ms,
+            **_traced(outcome),
         )
 
     return journal
+
+
+def _traced(outcome: Outcome) -> dict[str, str]:
+    sent = (outcome.request_headers or {}).get(tracing.HEADER)
+    if sent is None:
+        return {}
+    return {"trace": tracing.trace_of(sent), "span": tracing.span_of(sent)}
 
 
 class FrontDoor:

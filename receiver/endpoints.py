@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from receiver import tracing
 from receiver.errors import Invalid
 from receiver.events import ENDPOINT_TEST, OPERATIONAL, TYPES, Event
 from receiver.platforms import PARSERS
@@ -27,7 +28,7 @@ KNOWN: Final[Mapping[str, Sequence[str]]] = {
     "filters.status": [*Status],
 }
 # The sender writes these itself; letting a user set them would break signing or framing.
-OURS: Final = frozenset({"host", "user-agent", "accept-encoding", "expect", "date"})
+OURS: Final = tracing.HEADERS | {"host", "user-agent", "accept-encoding", "expect", "date"}
 SIGNED_HEADERS: Final = "webhook-"
 # Of one connection (RFC 9110 §7.6.1), or about a body, which is always our JSON.
 HOP_BY_HOP: Final = frozenset(

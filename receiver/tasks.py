@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from receiver import tracing
 from receiver.clock import HOUR, MINUTE
 from receiver.platforms import PLATFORMS, POLLED
 from receiver.platforms.items import Category, Item, Kind, PlatformError
@@ -342,6 +343,13 @@ def give_up(task: TaskState, now: int) -> Changes:
     return changes
 
 
+Traceparent = Annotated[
+    str,
+    AfterValidator(tracing.parse),
+    Field(max_length=tracing.LONGEST, json_schema_extra={"pattern": tracing.SHAPE}),
+]
+
+
 class TaskSpec(BaseModel):
     """`PUT /v1/tasks/{id}`: what the submitter knows before it submits."""
 
@@ -358,6 +366,7 @@ class TaskSpec(BaseModel):
     deadline_at: datetime | None = None
     give_up_at: datetime | None = None
     client_ref: str | None = Field(default=None, max_length=200)
+    traceparent: Traceparent | None = None
 
     @property
     def ttl(self) -> int | None:
@@ -431,6 +440,7 @@ class Task(BaseModel):
     submit_state: SubmitState
     registered: bool = True  # False: known from a callback alone
     client_ref: str | None = None
+    traceparent: str | None = None
     created_at: datetime
     deadline_at: datetime | None
     give_up_at: datetime | None

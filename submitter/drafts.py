@@ -38,6 +38,7 @@ class Draft:
     strict: bool = False
     deadline_at: datetime | None = None
     give_up_at: datetime | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Prepared:
     key: str | None = None
     deadline_at: datetime | None = None
     give_up_at: datetime | None = None
+    traceparent: str | None = None
 
 
 def prepared(
@@ -72,7 +74,14 @@ def prepared(
         raise InvalidTask(findings=warnings)
     # The findings speak of the user's names, so these are rewritten last.
     task = replace(task, parameters=modern(platform, model, task.parameters))
-    return Prepared(task, warnings, draft.idempotency_key, draft.deadline_at, draft.give_up_at)
+    return Prepared(
+        task,
+        warnings,
+        draft.idempotency_key,
+        draft.deadline_at,
+        draft.give_up_at,
+        draft.traceparent,
+    )
 
 
 def findings_of(draft: Draft, platform: str) -> tuple[Finding, ...]:

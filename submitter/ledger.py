@@ -189,6 +189,7 @@ def _spec(asked: Prepared, request: Mapping[str, Any] | None, project: str) -> T
             client_ref=asked.key,
             deadline_at=asked.deadline_at,
             give_up_at=asked.give_up_at,
+            traceparent=asked.traceparent,
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

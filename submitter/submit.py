@@ -180,6 +180,7 @@ class Submitter:
         strict: bool = False,
         deadline_at: datetime | None = None,
         give_up_at: datetime | None = None,
+        traceparent: str | None = None,
     ) -> SubmittedTask:
         """Submit one task; its handle has the id at once.
 
@@ -187,7 +188,8 @@ class Submitter:
         the parameters is read and sent as a data URI. Former names are sent as today's.
 
         At `deadline_at` (twice what such tasks take) what is missing is overdue and polled, at
-        `give_up_at` (after a day) it is recorded as failed.
+        `give_up_at` (after a day) it is recorded as failed. Deliveries of what comes are spans of
+        the trace that `traceparent` (W3C Trace Context) names.
 
         Raises InvalidTask, UnusableMedia, LedgerUnavailable, PublicUrlRefused or
         IdempotencyConflict before anything is sent; PlatformRejected and PlatformUnavailable when
@@ -205,6 +207,7 @@ class Submitter:
             strict=strict,
             deadline_at=deadline_at,
             give_up_at=give_up_at,
+            traceparent=traceparent,
         )
         return _taken(*await self.submit_many([draft]))
 

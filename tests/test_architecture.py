@@ -32,6 +32,7 @@ DRAWING: Final = """\
     receiver.access             pydantic
     receiver.refusals
     receiver.shown
+    receiver.tracing
     receiver.platforms.*        pydantic_core
     receiver.tokens             itsdangerous
     receiver.sessions           itsdangerous pydantic

@@ -7,6 +7,7 @@ the truth, a wake-up is only a hint, so a lost hint costs a pause and never a de
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
@@ -19,6 +20,7 @@ from receiver.delivery.policy import SCHEDULE, decide, undated
 from receiver.delivery.signing import SignatureRefused, sign
 from receiver.errors import CannotStart, StoreUnavailable
 from receiver.store.protocol import Claimed, Settled, Store
+from receiver.tracing import HEADER, HEADERS, SPAN_BYTES, child
 
 IN_FLIGHT: Final = 256
 PAUSE: Final = 5.0  # seconds between looks when nobody wakes us
@@ -65,7 +67,8 @@ class Journal(Protocol):
 
 
 class Worker:
-    """Delivers what the store says is due. `jitter` gives numbers in [0, 1).
+    """Delivers what the store says is due. `jitter` gives numbers in [0, 1), `random_bytes(n)` the
+    names of spans.
 
     `clock` is a steady one, by which leases and retries go; `wall` dates signatures. `lease` is in
     milliseconds and has to outlive the sender's deadline.
@@ -83,6 +86,7 @@ class Worker:
         schedule: Sequence[int] = SCHEDULE,
         in_flight: int = IN_FLIGHT,
         lease: int = LEASE,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._store = store
         self._sender = sender
@@ -93,6 +97,7 @@ class Worker:
         self._schedule = tuple(schedule)
         self._limit = in_flight
         self._lease = lease
+        self._random = random_bytes
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
         self._next_release = 0
@@ -181,9 +186,15 @@ class Worker:
 
     def _headers(self, claimed: Claimed) -> dict[str, str]:
         event = ids.EVENT + ids.encode(claimed.event_id)
+        own, traced = claimed.headers, {}
+        if claimed.traceparent is not None:
+            # An endpoint that is older than this may name one itself.
+            own = {name: value for name, value in own.items() if name.lower() not in HEADERS}
+            traced = {HEADER: child(claimed.traceparent, self._random(SPAN_BYTES))}
         timestamp = self._wall() // SECOND  # the consumer compares it with its own
         return {
-            **claimed.headers,
+            **own,
+            **traced,
             "content-type": "application/json",
             "webhook-id": event,
             "webhook-timestamp": str(timestamp),

@@ -136,6 +136,8 @@ class Claimed:
     payload: bytes = field(repr=False)
     lane: int | None = None  # whose order it keeps, at an ordered endpoint
     private_keys: tuple[str, ...] = field(default=(), repr=False)
+    task: str | None = None
+    traceparent: str | None = None  # of the task
 
 
 @dataclass(frozen=True, slots=True)

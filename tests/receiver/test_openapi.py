@@ -203,7 +203,7 @@ def test_every_event_type_is_a_webhook() -> None:
     assert [*DOCUMENT["webhooks"]] == [*PAYLOADS] == [*TYPES]
     for name, item in DOCUMENT["webhooks"].items():
         headers = [found["name"] for found in item["post"]["parameters"]]
-        assert headers == ["webhook-id", "webhook-timestamp", "webhook-signature"]
+        assert headers == ["webhook-id", "webhook-timestamp", "webhook-signature", "traceparent"]
         (schema,) = refs_in(item["post"]["requestBody"])
         assert SCHEMAS[schema]["properties"]["type"]["const"] == name
 

@@ -125,12 +125,18 @@ async def test_the_ledger_knows_a_task_before_the_platform_does(receiver: Runnin
         assert (kept.metadata, kept.tags) == ({"order": 17}, {"projectId": "proj_789"})
 
 
-async def test_a_task_may_have_times_of_its_own(receiver: Running) -> None:
+async def test_a_task_may_have_times_and_a_trace_of_its_own(receiver: Running) -> None:
     deadline, end = datetime(2100, 1, 1, tzinfo=UTC), datetime(2100, 1, 2, tzinfo=UTC)
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     async with stage(receiver) as scene, scene.submitter() as submitter:
-        task = await submitter.submit(MODEL, PARAMETERS, deadline_at=deadline, give_up_at=end)
+        task = await submitter.submit(
+            MODEL, PARAMETERS, deadline_at=deadline, give_up_at=end, traceparent=trace
+        )
         found = await task.wait(LIMIT_S)
         assert (found.deadline_at, found.give_up_at) == (deadline, end)
+        assert found.traceparent == trace
+        with pytest.raises(InvalidTask, match="traceparent"):
+            await submitter.submit(MODEL, PARAMETERS, traceparent="nonsense")
 
 
 async def test_a_task_that_the_rules_refuse_is_told_to_nobody(receiver: Running) -> None:

@@ -19,6 +19,7 @@ from receiver.admin.openapi.schemas import Kind, schemas_of
 from receiver.admin.routes.parameters import HEADERS, QUERY
 from receiver.admin.routes.rows import Body, Row
 from receiver.payloads import PAYLOADS
+from receiver.tracing import HEADER as TRACEPARENT
 
 OPENAPI: Final = "3.1.1"
 JSON: Final = "application/json"
@@ -226,15 +227,18 @@ def _media(kind: Kind | str, refs: Refs) -> tuple[str, Described]:
     return (kind, {"schema": {}}) if isinstance(kind, str) else (JSON, {"schema": refs[kind]})
 
 
+_OF_A_WEBHOOK: Final = (
+    ("webhook-id", "The event's id, the same over all attempts: keep those that you have seen."),
+    ("webhook-timestamp", "When this attempt was made, in seconds since 1970."),
+    ("webhook-signature", "`v1,…` (HMAC-SHA256), one for each live secret; on request `v1a,…`"),
+    (
+        TRACEPARENT,
+        "If the task was registered with a trace: a span of it, this attempt.",
+    ),
+)
+
+
 def _webhook(name: str, schema: Mapping[str, Any]) -> Described:
-    words: Sequence[tuple[str, str]] = (
-        (
-            "webhook-id",
-            "The event's id, the same over all attempts: keep those that you have seen.",
-        ),
-        ("webhook-timestamp", "When this attempt was made, in seconds since 1970."),
-        ("webhook-signature", "`v1,…` (HMAC-SHA256), one for each live secret; on request `v1a,…`"),
-    )
     return {
         "operationId": f"on_{name.replace('.', '_')}",
         "tags": ["webhooks"],
@@ -245,11 +249,11 @@ def _webhook(name: str, schema: Mapping[str, Any]) -> Described:
             {
                 "name": header,
                 "in": "header",
-                "required": True,
+                "required": header != TRACEPARENT,
                 "description": meaning,
                 "schema": {"type": "string"},
             }
-            for header, meaning in words
+            for header, meaning in _OF_A_WEBHOOK
         ],
         "requestBody": {"required": True, "content": {JSON: {"schema": schema}}},
         "responses": {

@@ -28,6 +28,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "submit_state": "How the submit went, as far as it is known.",
     "registered": "False: known from a callback alone.",
     "client_ref": "Whatever you call it.",
+    "traceparent": "The trace that its deliveries are spans of (W3C Trace Context).",
     "deadline_at": "When it is overdue.",
     "give_up_at": "When what is missing is recorded as failed.",
     "completed_at": "When the last owed result came.",

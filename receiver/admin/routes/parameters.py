@@ -239,4 +239,8 @@ HEADERS: Final[Mapping[str, tuple[str, Schema]]] = {
         "The same key gets the same answer, and nothing is done twice.",
         {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[ -~]+$"},
     ),
+    "traceparent": (
+        "The trace of the task, if the body names none; one that is malformed is ignored.",
+        {"type": "string"},
+    ),
 }

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver import tracing
 from receiver.access import ADMINS, LEDGER, READERS, SUBMITTERS
 from receiver.admin.ops import Ops, Page, Principal
 from receiver.admin.routes.answers import listed, shown
@@ -114,6 +115,7 @@ class TaskRoutes:
                 SUBMITTERS,
                 "Register a task and get its webhookURL",
                 query="src",
+                headers=tracing.HEADER,
                 body=TaskSpec,
                 answers={200: RegisteredTask, 201: RegisteredTask},
             ),
@@ -177,6 +179,8 @@ class TaskRoutes:
 
     async def _put_task(self, who: Principal, request: Request) -> Response:
         spec = await body_of(request, TaskSpec)
+        if spec.traceparent is None:
+            spec.traceparent = tracing.given(request.headers.get(tracing.HEADER))
         source = parameter_of(request, "src") or Source.CALLBACK
         task = await self._ops.register_task(who, request.path_params["id"], spec, source)
         return shown(task, 201 if task.may_submit else 200)

@@ -176,9 +176,12 @@ def _with_payloads(
         return []
     events = sorted({row[0] for _, row in taken})
     marks = ",".join("?" * len(events))
-    payloads = dict(
-        connection.execute(f"SELECT id, payload FROM events WHERE id IN ({marks})", events)
+    rows = connection.execute(
+        "SELECT e.id, e.payload, t.id, t.traceparent FROM events e"
+        f" LEFT JOIN tasks t ON t.n = e.task_n WHERE e.id IN ({marks})",
+        events,
     )
+    told = {event: about for event, *about in rows}
     return [
         Claimed(
             event_id=event,
@@ -189,11 +192,14 @@ def _with_payloads(
             headers=target.headers,
             secrets=target.secrets_at(now),
             schedule=target.schedule,
-            payload=payloads[event],
+            payload=payload,
             private_keys=target.private_keys_at(now),
             lane=lane,
+            task=None if task is None else ids.task_text(task),
+            traceparent=traceparent,
         )
         for target, (event, attempts, began, lane) in taken
+        for payload, task, traceparent in (told[event],)
     ]
 
 

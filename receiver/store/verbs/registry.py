@@ -101,8 +101,9 @@ class Registry:
         tx.connection.execute(
             "INSERT INTO tasks (n, id, platform, project, status, expected, created_at,"
             " deadline_at, give_up_at, submit_state, submit_lease, platform_id, model, client_ref,"
-            " tags, metadata, request, ttl, asked_at, expected_took, deadline_named, registered)"
-            f" VALUES ({', '.join('?' * 21)}, 1)",
+            " tags, metadata, request, ttl, asked_at, expected_took, deadline_named, traceparent,"
+            " registered)"
+            f" VALUES ({', '.join('?' * 22)}, 1)",
             (
                 self._next_id(),
                 key,
@@ -125,6 +126,7 @@ class Registry:
                 asked.now,
                 found.duration,
                 asked.deadline_at is not None,
+                spec.traceparent,
             ),
         )
 
@@ -150,6 +152,7 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
         " deadline_named = max(deadline_named, ?),"
         " give_up_at = iif(give_up_at = created_at + ?, coalesce(?, give_up_at), give_up_at),"
         " request = coalesce(request, ?), ttl = coalesce(ttl, ?),"
+        " traceparent = coalesce(traceparent, ?),"
         " tags = iif(tags = '{}', ?, tags), metadata = iif(metadata = '{}', ?, metadata),"
         " registered = 1, revision = revision + 1 WHERE id = ?",
         (
@@ -163,6 +166,7 @@ def _fill(tx: Transaction, asked: Registration, key: bytes) -> None:
             asked.give_up_at,
             None if spec.request is None else dumps(spec.request),
             spec.ttl,
+            spec.traceparent,
             dumps(spec.tags),
             dumps(spec.metadata),
             key,

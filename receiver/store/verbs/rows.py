@@ -66,6 +66,7 @@ def task_of(row: Row, *, whole: bool) -> Task:
         submit_state=row["submit_state"],
         registered=bool(row["registered"]),
         client_ref=row["client_ref"],
+        traceparent=row["traceparent"],
         created_at=to_datetime(row["created_at"]),
         deadline_at=_moment(row["deadline_at"]),
         give_up_at=_moment(row["give_up_at"]),

@@ -53,6 +53,7 @@ from tests.make import (
 Opener = Callable[[], Awaitable[Store]]
 
 LEASE = 35 * SECOND
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 ABSENT = uuid(99)
 
 
@@ -386,6 +387,7 @@ class StoreSuite:
             request={"positivePrompt": "a film"},
             platform_id="run-1",
             client_ref="mine",
+            traceparent=TRACE,
             project="film",
             deadline_at=START + 1,
             give_up_at=START + 2,
@@ -411,6 +413,7 @@ class StoreSuite:
             "expected_duration_s": None,
             "submit_state": SubmitState.REGISTERED,
             "client_ref": "mine",
+            "traceparent": TRACE,
             "deadline_at": to_datetime(START + 1),
             "give_up_at": to_datetime(START + 2),
             "request": {"positivePrompt": "a film"},
@@ -1096,6 +1099,20 @@ class StoreSuite:
         found = await asyncio.gather(*[claim(store, limit=4) for _ in range(10)])
         claims = [claimed.event_id for batch in found for claimed in batch]
         assert len(claims) == len(set(claims)) == 30
+
+    async def test_a_claim_names_the_task_and_its_first_trace(self, store: Store) -> None:
+        await store.add_endpoint(endpoint(event_types=["result.*", "endpoint.test"]))
+        await store.record(arrival(success(1), expected=2))
+        await store.register(registration(expected=2, traceparent=TRACE))
+        await store.register(registration(expected=2, traceparent=TRACE.replace("4", "5")))
+        await store.record(arrival_of(uuid(7), success(2), expected=2))
+        (added,) = (await store.endpoints(Query())).data
+        await store.test_endpoint(added.id, START)
+        found = [(claimed.task, claimed.traceparent) for claimed in await claim(store)]
+        assert sorted(found, key=str) == sorted(
+            [(TASK, TRACE), (uuid(7), None), (None, None)], key=str
+        )
+        assert (await store.task(TASK)).traceparent == TRACE
 
     async def test_nothing_is_claimed_before_its_time(self, store: Store) -> None:
         await queued(store)
