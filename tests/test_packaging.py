@@ -161,6 +161,20 @@ def test_locks_pin_what_is_declared_with_hashes_and_name_no_registry() -> None:
         assert "index-url" not in text
 
 
+def test_what_other_platforms_install_is_what_the_lock_has() -> None:
+    first, second, *pins = (ROOT / "requirements.txt").read_text().splitlines()
+    locked = re.findall(r"^(\S.*==.*) \\$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert first.startswith("# Made by scripts/lock")
+    assert second == ".[postgres]"  # pip reads it as this folder
+    assert pins == locked
+
+
+def test_the_wheel_offers_the_driver_of_postgresql(wheel: Path) -> None:
+    name = f"reelhook-{__version__}.dist-info/METADATA"
+    text = ZipFile(wheel).read(name).decode()
+    assert re.search(r"^Requires-Dist: asyncpg>=\S+; extra == 'postgres'$", text, re.MULTILINE)
+
+
 def test_the_runtime_lock_is_part_of_the_development_lock() -> None:
     runtime, development = ((ROOT / name).read_text() for name in LOCKS)
     pins = re.findall(r"^[a-z0-9._-]+==\S+", runtime, re.MULTILINE)

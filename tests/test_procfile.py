@@ -1,4 +1,4 @@
-"""The Procfile as a hosting platform runs it: honcho, a PORT, and a SIGTERM at the end."""
+"""The Procfiles as a hosting platform runs them: honcho, a PORT, and a SIGTERM at the end."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from receiver.client import Client
 from tests.flows.test_spine import all_complete, register, simulator, submit
 
 ROOT: Final = Path(__file__).parents[1]
+SQLITE: Final = ROOT / "deploy" / "Procfile.sqlite"
+POSTGRES: Final = ROOT / "Procfile"
 COULD_NOT_START: Final = 3
 NEEDED: Final = {
     "REELHOOK_PUBLIC_URL": "https://hooks.example.com",
@@ -41,14 +43,14 @@ def free_port() -> int:
 
 @contextmanager
 def honcho(
-    folder: Path, environment: Mapping[str, str], *processes: str
+    folder: Path, environment: Mapping[str, str], *processes: str, procfile: Path = SQLITE
 ) -> Iterator[subprocess.Popen[str]]:
-    """`honcho start` over our Procfile; ended by force if the test did not."""
+    """`honcho start` over a Procfile of ours; ended by force if the test did not."""
     empty = folder / "empty.env"
     empty.touch()
     command = [
         *(sys.executable, "-m", "honcho", "--no-colour"),
-        *("--env", str(empty), "--procfile", str(ROOT / "Procfile"), "--app-root", str(folder)),
+        *("--env", str(empty), "--procfile", str(procfile), "--app-root", str(folder)),
         *("start", *processes),
     ]
     scripts = Path(sys.executable).parent
