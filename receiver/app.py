@@ -19,7 +19,7 @@ from starlette.types import Lifespan, Receive, Scope, Send
 
 from receiver import __version__, deadlines, ids, tracing
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
-from receiver.admin.auth import REQUEST_ID, Auth
+from receiver.admin.auth import Auth
 from receiver.admin.dashboard.door import Dashboard
 from receiver.admin.ops import Ops, Running
 from receiver.admin.ops.broadcast import Broadcaster
@@ -37,12 +37,12 @@ from receiver.ingest import Ingest
 from receiver.ingest import Journal as RequestJournal
 from receiver.jobs import Jobs
 from receiver.jobs import Journal as JobJournal
-from receiver.journal import PROBES, Journaled, internal_error
+from receiver.journal import PROBES, Answering, Journaled, internal_error, named
 from receiver.keeping import Keep
 from receiver.limits import FailureLimit
 from receiver.log import Log
 from receiver.metrics import Metrics
-from receiver.problems import MEDIA_TYPE, problem
+from receiver.problems import MEDIA_TYPE, REQUEST_ID, problem
 from receiver.repair import Job, JobState
 from receiver.retention import LOOK, Retention
 from receiver.sessions import SessionBox
@@ -345,7 +345,13 @@ def _uncached(body: dict[str, str], status: int = 200) -> Response:
 
 def _request_journal(log: Log, metrics: Metrics) -> RequestJournal:
     def journal(
-        outcome: str, status: int, claims: Claims | None, remote: str, size: int, seconds: float
+        outcome: str,
+        status: int,
+        claims: Claims | None,
+        remote: str,
+        size: int,
+        seconds: float,
+        request_id: str,
     ) -> None:
         metrics.answered(str(outcome), seconds)
         found = {} if claims is None else {"task": claims.task, "jti": claims.jti.hex()}
@@ -356,6 +362,7 @@ def _request_journal(log: Log, metrics: Metrics) -> RequestJournal:
             remote=remote,
             size=size,
             duration_ms=round(seconds * 1000, 1),
+            request_id=request_id,
             **found,
         )
 
@@ -413,15 +420,16 @@ class FrontDoor:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._rest(scope, receive, send)
             return
-        scope["path_params"] = {"platform": platform}
+        scope["path_params"], scope[REQUEST_ID] = {"platform": platform}, named(scope)
         try:
             await self._ingest(scope, receive, send)
         except asyncio.CancelledError:
             return
         except Exception:  # a defect of ours, before it wrote its line
             self._metrics.answers["internal"] += 1
-            self._log.exception("callback", outcome="internal", status=500)
-            await internal_error(scope, receive, send)
+            name = scope[REQUEST_ID]
+            self._log.exception("callback", outcome="internal", status=500, request_id=name)
+            await internal_error(scope, receive, Answering(send, name).send)
 
     async def _past_the_port(self, scope: Scope, receive: Receive, send: Send) -> None:
         outside = self._public_port is not None and scope["server"][1] == self._public_port

@@ -23,7 +23,7 @@ from receiver.clock import Clock
 from receiver.errors import StoreUnavailable, TokenExpired, TokenRefused
 from receiver.platforms import PARSERS
 from receiver.platforms.items import Item
-from receiver.problems import MEDIA_TYPE, problem
+from receiver.problems import MEDIA_TYPE, REQUEST_ID, problem
 from receiver.tokens import DEFAULT_PROJECT, MAX_QUERY, Claims, Source, TokenBox
 
 MAX_BODY: Final = 1 << 20  # bytes
@@ -50,6 +50,7 @@ class Journal(Protocol):
         remote: str,
         size: int,
         seconds: float,
+        request_id: str,
     ) -> None: ...
 
 
@@ -157,6 +158,7 @@ class Ingest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started, remote, body = self._seconds(), remote_of(scope), b""
+        name: str = scope.get(REQUEST_ID, "")
         claims: Claims | None = None
         try:
             credential = self._admit(scope)
@@ -168,14 +170,15 @@ class Ingest:
         except Refused as refused:
             answer, outcome = self._count(refused, remote), refused.outcome
         except Gone:
-            self._journal("disconnected", 0, claims, remote, 0, self._seconds() - started)
+            self._journal("disconnected", 0, claims, remote, 0, self._seconds() - started, name)
             return
         except asyncio.CancelledError:  # a stop waits no longer, and the connection says so
-            self._journal("stopping", 503, claims, remote, len(body), self._seconds() - started)
+            taken = self._seconds() - started
+            self._journal("stopping", 503, claims, remote, len(body), taken, name)
             raise
         taken = self._seconds() - started
-        self._journal(outcome, answer.status, claims, remote, len(body), taken)
-        await _respond(send, answer)
+        self._journal(outcome, answer.status, claims, remote, len(body), taken, name)
+        await _respond(send, answer, name)
 
     def _admit(self, scope: Scope) -> Credential:
         if scope["method"] != "POST":
@@ -326,11 +329,12 @@ async def _read(receive: Receive) -> bytes:
         begun += body
 
 
-async def _respond(send: Send, answer: Answer) -> None:
+async def _respond(send: Send, answer: Answer, name: str) -> None:
     headers = [
         *answer.headers,
         (b"content-length", str(len(answer.body)).encode()),
         (b"cache-control", b"no-store"),
+        (b"x-request-id", name.encode()),
     ]
     if answer.closes:
         headers += [(b"connection", b"close"), (b"referrer-policy", b"no-referrer")]

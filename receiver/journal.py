@@ -19,11 +19,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from receiver import ids
 from receiver.admin.auth import PRINCIPAL
-from receiver.admin.auth import REQUEST_ID as ID
+from receiver.errors import NotFound
 from receiver.ingest import remote_of
 from receiver.log import Log
 from receiver.problems import MEDIA_TYPE, problem
+from receiver.problems import REQUEST_ID as ID
 
 REQUEST_ID: Final = b"x-request-id"
 PROBES: Final = frozenset({"/healthz", "/readyz"})
@@ -52,7 +54,7 @@ class Journaled:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on. Its id is the proxy's, or a new one, and stands in the answer."""
-        answer = _Answer(send, _given_id(scope) or self._new_id())
+        answer = Answering(send, named(scope, self._new_id))
         scope[ID] = answer.request_id
         started = self._seconds()
         try:
@@ -74,7 +76,7 @@ class Journaled:
 
 
 @dataclass(slots=True)
-class _Answer:
+class Answering:
     """What goes back; `status` is 0 until it begins."""
 
     forward: Send
@@ -89,12 +91,13 @@ class _Answer:
         await self.forward(message)
 
 
-def _given_id(scope: Scope) -> str | None:
+def named(scope: Scope, new_id: Callable[[], str] = lambda: secrets.token_hex(16)) -> str:
+    """What a request is called: as the proxy calls it, if that is sane, or anew."""
     given = [value for name, value in scope["headers"] if name == REQUEST_ID]
-    return given[0].decode() if len(given) == 1 and _SANE.fullmatch(given[0]) else None
+    return given[0].decode() if len(given) == 1 and _SANE.fullmatch(given[0]) else new_id()
 
 
-def _line(scope: Scope, answer: _Answer, seconds: float) -> dict[str, Any]:
+def _line(scope: Scope, answer: Answering, seconds: float) -> dict[str, Any]:
     # The route and never the path: what stands in a path is the stranger's.
     return {
         "method": scope["method"],
@@ -104,7 +107,35 @@ def _line(scope: Scope, answer: _Answer, seconds: float) -> dict[str, Any]:
         "request_id": answer.request_id,
         "principal": scope.get(PRINCIPAL),
         "remote": remote_of(scope),
+        **_about(scope),
     }
+
+
+# What a route is about, by the word before its id, and what such an id begins with.
+_KINDS: Final = {
+    "deliveries": ("delivery", ids.DELIVERY),
+    "endpoints": ("endpoint", ids.ENDPOINT),
+    "events": ("event_id", ids.EVENT),
+    "callbacks": ("callback", ids.CALLBACK),
+    "jobs": ("job", ids.JOB),
+    "api-tokens": ("api_token", ids.API_TOKEN),
+}
+
+
+def _about(scope: Scope) -> dict[str, str]:
+    """Whom a request was about: an id that is one, of a caller that is known."""
+    before, found, _ = getattr(scope.get("route"), "path", "").partition("/{id}")
+    if not found or scope.get(PRINCIPAL) is None:
+        return {}
+    kind, text = before.rpartition("/")[2], scope["path_params"]["id"]
+    try:
+        if kind == "tasks":
+            return {"task": ids.canonical_task(text)}
+        name, prefix = _KINDS[kind]
+        ids.parse_delivery(text) if kind == "deliveries" else ids.parse(prefix, text)
+    except (KeyError, NotFound, ValueError):
+        return {}
+    return {name: text}
 
 
 async def internal_error(scope: Scope, receive: Receive, send: Send) -> None:

@@ -10,7 +10,8 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import IO, Any, BinaryIO, TextIO, cast
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, Final, TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
@@ -19,6 +20,116 @@ from receiver.clock import to_rfc3339, wall_clock
 from receiver.shown import inert
 
 Log = structlog.typing.FilteringBoundLogger
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An event of the log: its level, its fields, and what it tells.
+
+    Each field may be missing or null where there is no such thing. `more`: what else may stand
+    there, under names that are not known here.
+    """
+
+    event: str
+    levels: str
+    fields: str
+    meaning: str
+    more: str = ""
+
+
+_PASSING: Final = "The store is away, which it says itself, once; the loop goes on."
+
+# Every line there is. A test holds the code to it, and the page of them is made from it.
+LINES: Final = (
+    Line(
+        "callback",
+        "info error",
+        "outcome status remote size duration_ms request_id task jti exception",
+        "A request at the door for callbacks. `outcome` as the metrics have it, `size` in bytes of"
+        " the body; `jti` is what its token is called. `status` 0: the client went away.",
+    ),
+    Line(
+        "request",
+        "info debug error",
+        "method route status duration_ms request_id principal remote task delivery endpoint"
+        " event_id callback job api_token exception",
+        "Any other request; probes at `debug`. `route` and never the path, `principal` is who asked"
+        " (`admin`, or an API token's id); the ids are those that the route is about.",
+    ),
+    Line(
+        "attempt",
+        "info",
+        "delivery task number status failure state duration_ms trace span",
+        "An attempt to deliver, once it is settled. `number` counts from 1, `failure` is why it did"
+        " not succeed, `state` that of the delivery then; `trace` and `span` are those sent.",
+    ),
+    Line("refused", "info", "", "Connections refused before they were requests.", "a count a code"),
+    Line("deadlines", "info debug", "overdue given_up error", "Tasks that became overdue."),
+    Line(
+        "retention",
+        "info warning",
+        "error",
+        "What was too old went.",
+        "a count for each kind of thing",
+    ),
+    Line(
+        "job",
+        "info error",
+        "job kind state done total note",
+        "A job of many deliveries is over.",
+    ),
+    Line("jobs", "debug", "error", _PASSING),
+    Line("feed", "debug", "error", _PASSING),
+    Line("alerts", "debug", "error", _PASSING),
+    Line("access", "debug", "error", _PASSING),
+    Line("loop failed", "error", "loop exception", "A defect of ours; the loop begins anew."),
+    Line("endpoint disabled", "error", "endpoint host reason", "Its queue is held."),
+    Line(
+        "delivery exhausted",
+        "error",
+        "delivery endpoint host event_type attempts last_error last_status",
+        "A delivery was given up.",
+    ),
+    Line(
+        "alerts not sent to REELHOOK_ALERT_URL",
+        "error",
+        "count first status failure",
+        "So many operational events were given up; `first` is the first one's id.",
+    ),
+    Line("the store can't write", "warning", "error", "Callbacks are answered 503 from now on."),
+    Line("the store can write again", "warning", "", "They are taken in again."),
+    Line(
+        "the write-ahead log grows",
+        "warning",
+        "bytes why",
+        "It can't be brought home into the database.",
+    ),
+    Line(
+        "the receiver ends",
+        "error",
+        "exit_code code error",
+        "No write can be trusted any more.",
+        "the evidence",
+    ),
+    Line(
+        "the system's clock was set: what is scheduled follows slowly",
+        "warning",
+        "by_s",
+        "By so many seconds.",
+    ),
+    Line(
+        "WEB_CONCURRENCY is clamped to 1: with SQLite one process writes",
+        "warning",
+        "asked",
+        "At the start.",
+    ),
+    Line(
+        "FORWARDED_ALLOW_IPS=* believes whatever address a client makes up: name your proxies",
+        "warning",
+        "",
+        "At the start.",
+    ),
+)
 
 
 def configure(level: str, style: str) -> Log:

@@ -6,6 +6,7 @@ import json
 from http import HTTPStatus
 from typing import Any, Final
 
+REQUEST_ID: Final = "reelhook.request_id"  # where a request's scope says what the log calls it
 MEDIA_TYPE: Final = "application/problem+json"
 
 

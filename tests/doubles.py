@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Se
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import structlog
@@ -24,6 +24,7 @@ from receiver.deliveries import Failure, Outcome
 from receiver.delivery.guard import Guard
 from receiver.delivery.ourselves import Ourselves
 from receiver.delivery.sender import Sender
+from receiver.log import LINES
 from receiver.settings import Settings
 from receiver.store.sqlite import SqliteStore
 from tests.taps import EARS
@@ -214,7 +215,19 @@ async def assembled_over(
         door = FrontDoor(service, log)
         async with reaching(door, ADMIN_TOKEN) as client, reaching(door) as stranger:
             yield Assembled(service, door, store, clock, client, stranger, capture.entries)
+    assert [line for line in capture.entries if undocumented(line)] == []
     EARS.hear("log: receiver", capture.entries)
+
+
+KEPT_BY_THE_LOG: Final = {"event", "log_level", "exception"}
+
+
+def undocumented(line: Mapping[str, Any]) -> set[str]:
+    """What stands in a line of the log, and not in the table of its page (`receiver.log.LINES`)."""
+    known = [found for found in LINES if found.event == line["event"]]
+    if not known:
+        return {line["event"]}
+    return set() if known[0].more else {*line} - {*known[0].fields.split()} - KEPT_BY_THE_LOG
 
 
 def reaching(door: FrontDoor, token: str | None = None) -> httpx.AsyncClient:

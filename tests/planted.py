@@ -81,7 +81,7 @@ def test_debug_record() -> None:
 def test_line_of_a_receiver(tmp_path: Path) -> None:
     async def run() -> None:
         async with assembled(tmp_path) as found:
-            found.service.ingest._journal(LEAK, 401, None, "-", 0, 0.0)
+            found.service.ingest._journal(LEAK, 401, None, "-", 0, 0.0, "-")
 
     asyncio.run(run())
 

@@ -32,6 +32,7 @@ from receiver.delivery.policy import SCHEDULE
 from receiver.endpoints import Breaker
 from receiver.errors import ReelhookError, Refusal, StoreUnavailable
 from receiver.events import TYPES
+from receiver.log import LINES
 from receiver.metrics import COUNTER, OF_THE_PROCESS, OF_THE_STORE
 from receiver.platforms import PLATFORMS
 from receiver.platforms.items import Category
@@ -187,11 +188,22 @@ def made_metrics() -> str:
     return "\n".join(made).strip()
 
 
+def made_lines() -> str:
+    """docs/observability.md: one row an event of the log."""
+    made = ["| event | level | fields | |", "| --- | --- | --- | --- |"]
+    for line in LINES:
+        fields = [*(f"`{name}`" for name in line.fields.split()), *filter(None, [line.more])]
+        levels = " ".join(f"`{level}`" for level in line.levels.split())
+        made.append(f"| `{line.event}` | {levels} | {' '.join(fields) or '–'} | {line.meaning} |")
+    return "\n".join(made)
+
+
 MADE: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "commands": ("cli.md", made_commands),
     "settings": ("settings.md", made_settings),
     "knobs": ("simulator.md", made_knobs),
     "metrics": ("observability.md", made_metrics),
+    "lines": ("observability.md", made_lines),
 }
 
 

@@ -12,10 +12,10 @@ from receiver.access import PREFIX
 from receiver.admin.ops import ADMIN, Ops, Principal
 from receiver.admin.sessions import SAFE, Sessions
 from receiver.errors import Unauthenticated
+from receiver.problems import REQUEST_ID
 
 PRINCIPAL: Final = "reelhook.principal"  # where a request's scope says who asked, for its line
 MAX_REMOTE: Final = 64  # characters; IPv6 takes 45
-REQUEST_ID: Final = "reelhook.request_id"  # and how it is called
 
 
 class Auth:

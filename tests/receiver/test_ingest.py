@@ -285,6 +285,8 @@ async def test_whatever_is_wrong_with_the_credential_is_told_in_the_same_words(
     response = await post(receiver, wrapped(success()), f"/webhooks/runware?{bad_queries()[name]}")
     assert refused(response) == (401, "token_refused")
     assert response.content == expected.content
+    names = [answer.headers.pop("x-request-id") for answer in (response, expected)]
+    assert len({*names, ""}) == 3
     assert dict(response.headers) == dict(expected.headers)
     assert await kept(receiver) == []
 

@@ -44,7 +44,8 @@ async def test_a_request_has_one_line_with_its_route_and_not_its_path(
     assert (line["route"], line["principal"]) == ("/v1/tasks/{id}", "admin")
     assert line["remote"] == "127.0.0.1"
     assert line["duration_ms"] >= 0
-    assert TASK not in str(line)
+    assert f"/{TASK}" not in str(line)
+    assert line["task"] == TASK
     assert "wait" not in str(line)
 
 
@@ -91,11 +92,52 @@ async def test_a_reconciler_that_is_refused_does(receiver: Assembled) -> None:
 
 async def test_a_callback_has_a_line_of_its_own_and_no_other(receiver: Assembled) -> None:
     body = wrapped(success())
-    await receiver.stranger.post(PATH, content=body)
+    response = await receiver.stranger.post(PATH, content=body)
     line = only_line(receiver, "callback")
     assert (line["outcome"], line["status"], line["size"]) == ("recorded", 200, len(body))
     assert (line["task"], line["jti"], line["remote"]) == (TASK, JTI.hex(), "127.0.0.1")
     assert line["duration_ms"] >= 0
+    assert line["request_id"] == response.headers["x-request-id"]
+    again = await receiver.stranger.post(PATH, content=body, headers={"x-request-id": "of-a-proxy"})
+    assert again.headers["x-request-id"] == receiver.log[-1]["request_id"] == "of-a-proxy"
+    assert line["request_id"] != "of-a-proxy"
+
+
+async def test_a_line_says_whom_a_request_was_about_if_somebody_known_asked(
+    receiver: Assembled,
+) -> None:
+    api, about = (
+        receiver.client,
+        ["task", "delivery", "endpoint", "event_id", "callback", "job", "api_token"],
+    )
+    added = (await api.post("/v1/endpoints", json={"url": "https://example.com/x"})).json()["id"]
+    await api.post(f"/v1/endpoints/{added}/test")
+    (delivery,) = (await api.get("/v1/deliveries")).json()["data"]
+    for path, found in (
+        (f"/v1/endpoints/{added}", {"endpoint": added}),
+        (f"/v1/deliveries/{delivery['id']}", {"delivery": delivery["id"]}),
+        (f"/v1/events/{delivery['event_id']}", {"event_id": delivery["event_id"]}),
+        (f"/v1/tasks/{TASK.upper()}/results", {"task": TASK}),
+        (f"/endpoints/{added}", {}),
+        ("/v1/deliveries/dlv_nonsense", {}),
+        ("/v1/tasks/sig=secret", {}),
+        ("/v1/tasks", {}),
+    ):
+        await api.get(path)
+        assert {name: receiver.log[-1][name] for name in about & receiver.log[-1].keys()} == found
+        await receiver.stranger.get(path)
+        assert not about & receiver.log[-1].keys()
+
+
+async def test_a_defect_at_the_door_has_its_line_and_its_name(
+    receiver: Assembled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiver.service.ingest, "_admit", lambda _scope: 1 / 0)
+    response = await receiver.stranger.post(PATH, content=b"{}")
+    line = only_line(receiver, "callback")
+    assert (response.status_code, line["outcome"], line["status"]) == (500, "internal", 500)
+    name = response.headers["x-request-id"]
+    assert line["request_id"] == response.json()["request_id"] == name
 
 
 async def test_a_callback_that_is_refused_unread_has_no_size(receiver: Assembled) -> None:
@@ -189,12 +231,12 @@ async def test_a_process_writes_a_line_for_what_is_a_request_and_none_for_what_i
             await line.send(
                 b"POST /webhooks/runware HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
             )
-            await line.answer()
+            name = (await line.answer()).headers["x-request-id"]
         await asyncio.to_thread(served.process.terminate)
         served.process.wait()
         lines = [json.loads(text) for text in served.stderr().splitlines() if text[:1] == "{"]
     told = [line for line in lines if line["event"] in ("request", "callback")]
     found = [(line["event"], line["status"], line.get("request_id")) for line in told]
-    assert found == [("request", 401, "from-the-proxy"), ("callback", 401, None)]
+    assert found == [("request", 401, "from-the-proxy"), ("callback", 401, name)]
     assert sum(line.get("malformed", 0) for line in lines if line["event"] == "refused") == 1
     assert lines[0]["timestamp"].endswith("Z")

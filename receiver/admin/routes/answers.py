@@ -13,10 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver import ids
-from receiver.admin.auth import REQUEST_ID
 from receiver.admin.ops import Page
 from receiver.errors import Refusal, StoreUnavailable
-from receiver.problems import MEDIA_TYPE, problem
+from receiver.problems import MEDIA_TYPE, REQUEST_ID, problem
 
 RETRY_AFTER: Final = "2"  # seconds
 # Bytes that strangers sent: nothing may run them, guess what they are, or keep them on the way.
