@@ -26,6 +26,7 @@ from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.sessions import Sessions
 from receiver.alerts import Alerts
 from receiver.clock import Clock
+from receiver.condition import Role
 from receiver.deliveries import Outcome
 from receiver.delivery.guard import Guard
 from receiver.delivery.policy import SCHEDULE
@@ -54,13 +55,18 @@ from receiver.tokens import Claims, TokenBox
 TICK: Final = 1.0  # seconds between looks at the deadlines
 TIDY: Final = 60.0  # seconds between notes of which API tokens were used
 WEBHOOKS: Final = "/webhooks/"
+METRICS: Final = "/metrics"
 LOGINS: Final = 10  # that may fail from one address in a minute
+
+
+Turn = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
     """The application and what runs beside it."""
 
+    role: Role
     app: Starlette
     ingest: Ingest
     ops: Ops
@@ -81,9 +87,12 @@ def build(
     wall: Clock,
     log: Log,
     public_url: str,
+    role: Role = Role.ALL,
 ) -> Service:
     """The service over an open store and sender. Nothing runs before its lifespan starts.
 
+    `role` WEB delivers nothing and does nothing that falls due; WORKER shows no more than how it
+    fares.
     Raises CannotStart when the sender may take longer than a delivery is leased for.
     `clock` is a steady one; `wall` is what the system says, jumps included.
     """
@@ -101,6 +110,7 @@ def build(
         journal=_attempt_journal(log, metrics),
         schedule=settings.schedule or SCHEDULE,
         lease=lease,
+        patience=settings.grace if role is Role.WORKER else 0.0,
     )
     ops = Ops(
         store,
@@ -112,7 +122,7 @@ def build(
         wall=wall,
         random_bytes=secrets.token_bytes,
         seals=Seal([key_for("answers", key) for key in listed(settings.signing_keys)]),
-        running=_running(settings, worker, clock(), metrics),
+        running=_running(settings, worker if role.works else None, clock(), metrics),
     )
     jobs = Jobs(store, clock=clock, journal=_job_journal(log))
     alerts = Alerts(store, sender, settings.alert_url, clock=clock, journal=AlertJournal(log))
@@ -127,20 +137,26 @@ def build(
         static_keys=listed(settings.static_keys),
     )
     api, pages = _doors(settings, store, ops, clock)
-    routes = [
-        Route("/webhooks/{platform}", ingest),
-        *_probes(store, worker),
-        *api.routes(),
-        *pages.routes(),
-    ]
+    probes = _probes(store, worker if role.works else None)
+    doors = [Route("/webhooks/{platform}", ingest), *api.routes(), *pages.routes()]
+    if role is Role.WORKER:
+        doors = [route for route in api.routes() if route.path == METRICS]
+    kept_going = {
+        "worker": worker.run,
+        "deadlines": lambda: _watch_deadlines(store, clock, log),
+        "retention": lambda: _prune(retention, log),
+        "jobs": lambda: _work(jobs, log),
+        "alerts": lambda: _tell(alerts, log),
+    }
+    asked = {"feed": lambda: _feed(ops.feed, log), "access": lambda: _tidy(ops, log)}
     app = Starlette(
-        routes=routes,
+        routes=[*probes, *doors],
         exception_handlers={**EXCEPTION_HANDLERS, 404: _lost(pages)},
-        lifespan=_lifespan(store, ops, worker, retention, jobs, alerts, clock, log),
+        lifespan=_lifespan(ops, {**(kept_going if role.works else {}), **asked}, log),
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
-    return Service(app, ingest, ops, worker, retention, jobs, alerts, metrics)
+    return Service(role, app, ingest, ops, worker, retention, jobs, alerts, metrics)
 
 
 def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> tuple[Api, Dashboard]:
@@ -171,39 +187,20 @@ def _retention(settings: Settings, store: Store, clock: Clock, log: Log) -> Rete
     )
 
 
-def _running(settings: Settings, worker: Worker, now: int, metrics: Metrics) -> Running:
+def _running(settings: Settings, worker: Worker | None, now: int, metrics: Metrics) -> Running:
     return Running(
         version=__version__,
         started_at=now,
         settings=settings.shown(),
-        is_alive=lambda: worker.alive,
+        is_alive=lambda: None if worker is None else worker.alive,
         metrics=metrics,
     )
 
 
-def _lifespan(
-    store: Store,
-    ops: Ops,
-    worker: Worker,
-    retention: Retention,
-    jobs: Jobs,
-    alerts: Alerts,
-    clock: Clock,
-    log: Log,
-) -> Lifespan[Starlette]:
+def _lifespan(ops: Ops, turns: Mapping[str, Turn], log: Log) -> Lifespan[Starlette]:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        loops = [
-            asyncio.create_task(_supervised("worker", worker.run, log)),
-            asyncio.create_task(
-                _supervised("deadlines", lambda: _watch_deadlines(store, clock, log), log)
-            ),
-            asyncio.create_task(_supervised("retention", lambda: _prune(retention, log), log)),
-            asyncio.create_task(_supervised("jobs", lambda: _work(jobs, log), log)),
-            asyncio.create_task(_supervised("feed", lambda: _feed(ops.feed, log), log)),
-            asyncio.create_task(_supervised("alerts", lambda: _tell(alerts, log), log)),
-            asyncio.create_task(_supervised("access", lambda: _tidy(ops, log), log)),
-        ]
+        loops = [asyncio.create_task(_supervised(name, turn, log)) for name, turn in turns.items()]
         try:
             yield
         finally:
@@ -217,7 +214,7 @@ def _lifespan(
     return lifespan
 
 
-async def _supervised(name: str, loop: Callable[[], Awaitable[None]], log: Log) -> None:
+async def _supervised(name: str, loop: Turn, log: Log) -> None:
     # Broad on purpose: a defect in one turn must not end deliveries for good, nor hide.
     while True:
         try:
@@ -323,7 +320,7 @@ def _job_journal(log: Log) -> JobJournal:
     return journal
 
 
-def _probes(store: Store, worker: Worker) -> list[Route]:
+def _probes(store: Store, worker: Worker | None) -> list[Route]:
     async def healthz(_request: Request) -> Response:
         return _uncached({"status": "ok", "instance": store.instance})
 
@@ -332,7 +329,7 @@ def _probes(store: Store, worker: Worker) -> list[Route]:
             await store.ready()
         except StoreUnavailable as error:
             return _uncached({"status": "not ready", "reason": str(error)}, 503)
-        if not worker.alive:
+        if worker is not None and not worker.alive:
             return _uncached({"status": "not ready", "reason": "the worker stands still"}, 503)
         return _uncached({"status": "ready", "instance": store.instance})
 
@@ -404,6 +401,7 @@ class FrontDoor:
     def __init__(self, service: Service, log: Log, public_port: int | None = None) -> None:
         self._app = service.app
         self._ingest = service.ingest
+        self._takes_callbacks = service.role is not Role.WORKER
         self._log = log
         self._metrics = service.metrics
         self._rest = Journaled(self._past_the_port, log)
@@ -416,7 +414,8 @@ class FrontDoor:
             return
         # Only a stop cancels; uvicorn would take what is let through for an error of ours.
         platform = scope["path"].removeprefix(WEBHOOKS)
-        if platform == scope["path"] or not platform or "/" in platform:
+        is_webhook = platform != scope["path"] and platform and "/" not in platform
+        if not (self._takes_callbacks and is_webhook):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._rest(scope, receive, send)
             return

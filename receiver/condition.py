@@ -45,10 +45,34 @@ class Check(BaseModel):
     detail: str
 
 
+class Role(StrEnum):
+    """What a process does."""
+
+    ALL = "all"  # it receives, and delivers
+    WEB = "web"  # it receives and answers
+    WORKER = "worker"  # it delivers, and does what is due
+
+    @property
+    def works(self) -> bool:
+        """Whether it delivers."""
+        return self is not Role.WEB
+
+
+class Process(BaseModel):
+    """A process that uses the store."""
+
+    role: Role
+    host: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+
+
 class StoreCondition(BaseModel):
     """How the store fares. Sizes in bytes; `refusal` says why no callback is taken in, if so.
 
-    What a database server keeps to itself is None.
+    What a database server keeps to itself is None. `processes` are those that were seen lately;
+    None where there is but one.
     """
 
     engine: str
@@ -58,6 +82,7 @@ class StoreCondition(BaseModel):
     log_size: int | None
     free: int | None
     refusal: str | None
+    processes: list[Process] | None = None
 
 
 class Health(BaseModel):

@@ -17,9 +17,8 @@ from receiver.delivery.sender import Sender
 from receiver.log import Log
 from receiver.serve import Listening, open_sockets, ourselves_of, public_port
 from receiver.server import serve
-from receiver.settings import Settings, listed
-from receiver.store.seal import Seal
-from receiver.store.sqlite import SqliteStore
+from receiver.settings import Settings
+from receiver.stores import open_store
 
 GRACE: Final = 1.0  # seconds for what is still asked at the end
 
@@ -29,10 +28,8 @@ async def receiving(settings: Settings, log: Log) -> AsyncIterator[Listening]:
     """A receiver until the end of the block. Raises CannotStart."""
     listening = open_sockets(settings)
     guard = Guard(settings.networks, ourselves=ourselves_of(listening))
-    seal = Seal(listed(settings.encryption_keys))
-    path = settings.database_path
     async with (
-        await SqliteStore.open(path, clock=wall_clock, notice=log.warning, seal=seal) as store,
+        await open_store(settings, log.warning) as store,
         Sender(guard, deadline_s=settings.delivery_deadline) as sender,
     ):
         service = build(

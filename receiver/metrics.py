@@ -93,7 +93,11 @@ OF_THE_PROCESS: Final = (
         "Deliveries that succeeded, or were given up.",
         ("state",),
     ),
-    Defined("reelhook_worker_alive", GAUGE, "1 while the loop that delivers turns."),
+    Defined(
+        "reelhook_worker_alive",
+        GAUGE,
+        "1 while the loop that delivers turns.",
+    ),
 )
 OF_THE_STORE: Final = (
     Defined(
@@ -221,7 +225,7 @@ class Seen:
     """
 
     version: str
-    worker_alive: bool
+    worker_alive: bool | None
     overview: Overview | None = None
     condition: StoreCondition | None = None
     reports: Sequence[EndpointReport] = ()
@@ -279,7 +283,7 @@ class Metrics:
             "reelhook_attempts": _by_class(self._attempts),
             "reelhook_attempt_duration_seconds": {(): self._attempt.copy()},
             "reelhook_deliveries_settled": _by({**dict.fromkeys(_SETTLED, 0), **self._settled}),
-            "reelhook_worker_alive": {(): seen.worker_alive},
+            "reelhook_worker_alive": _known(seen.worker_alive),
             "reelhook_store_readable": {(): seen.condition is not None},
             **({} if seen.overview is None else _of_overview(seen.overview, len(seen.reports))),
             **({} if seen.condition is None else _of_store(seen.condition, seen.version)),

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn, TextIO
 
-from receiver.app import FrontDoor, Service, build
+from receiver.app import METRICS, FrontDoor, Service, build
 from receiver.clock import SteadyClock, wall_clock
+from receiver.condition import Role
 from receiver.delivery.guard import Guard, UrlRefused
 from receiver.delivery.ourselves import Ourselves
 from receiver.delivery.sender import Sender
@@ -22,8 +23,8 @@ from receiver.errors import CannotStart, SettingsRefused, StoreBroken
 from receiver.log import Log, configure
 from receiver.server import listen, serve
 from receiver.settings import Settings, check_public_url, listed, write_local
-from receiver.store.seal import Seal
-from receiver.store.sqlite import SqliteStore
+from receiver.store.verbs.store import SqlStore
+from receiver.stores import check_role, database_of, open_store
 
 # The event loop and the writer's thread share the interpreter lock; a shorter turn lowers the time
 # that each statement waits to get it back (reference: docs/performance.md).
@@ -57,8 +58,10 @@ def check_alert_url(guard: Guard, url: str) -> None:
         raise SettingsRefused(f"REELHOOK_ALERT_URL: {error}") from None
 
 
-def open_sockets(settings: Settings) -> Listening:
-    """Bind what the settings name. Raises CannotStart with what to change."""
+def open_sockets(settings: Settings, role: Role = Role.ALL) -> Listening:
+    """Bind what the settings name; a worker, the admin port alone. Raises CannotStart."""
+    if role is Role.WORKER:
+        return _open_aside(settings)
     public = _bind(settings.host, settings.port)
     sockets, url = [public], _url_of(public)
     admin_url = url
@@ -67,6 +70,14 @@ def open_sockets(settings: Settings) -> Listening:
         admin_url = _url_of(sockets[-1])
     public_url = check_public_url(settings.public_url or url)
     return Listening(sockets, url, admin_url, public_url)
+
+
+def _open_aside(settings: Settings) -> Listening:
+    own = _bind("127.0.0.1", settings.admin_port or 0)
+    url = _url_of(own)
+    beside = f"http://127.0.0.1:{settings.port}" if settings.port else url
+    public_url = settings.public_url or beside
+    return Listening([own], url, url, check_public_url(public_url))
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -85,7 +96,9 @@ def _url_of(listening: socket.socket) -> str:
     return f"http://{'127.0.0.1' if host == '0.0.0.0' else shown}:{port}"  # noqa: S104
 
 
-async def run(settings: Settings, announce: Callable[[Listening, str], None]) -> None:
+async def run(
+    settings: Settings, announce: Callable[[Listening, str], None], role: Role = Role.ALL
+) -> None:
     """Serve until a signal. `announce(listening, instance)` is called once all is ready.
 
     When no write can be trusted any more (StoreBroken) the process ends here, with exit code 1; so
@@ -95,16 +108,12 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
     _warn(settings, log)
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.set_threshold(*GC_THRESHOLDS)
-    networks, listening = settings.networks, open_sockets(settings)
+    check_role(settings, role)
+    networks, listening = settings.networks, open_sockets(settings, role)
     guard = Guard(networks, ourselves=ourselves_of(listening))
     check_alert_url(guard, settings.alert_url)
     sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
-    store = await SqliteStore.open(
-        settings.database_path,
-        clock=wall_clock,
-        notice=log.warning,
-        seal=Seal(listed(settings.encryption_keys)),
-    )
+    store = await open_store(settings, log.warning, role=role)
     watch = asyncio.create_task(_watch(store, log))
     patience = _Patience(log)
     try:
@@ -118,6 +127,7 @@ async def run(settings: Settings, announce: Callable[[Listening, str], None]) ->
                 wall=wall_clock,
                 log=log,
                 public_url=listening.public_url,
+                role=role,
             )
             door = FrontDoor(service, log, public_port(listening, settings))
             gc.collect()
@@ -158,13 +168,13 @@ def ourselves_of(listening: Listening) -> Ourselves:
 
 def public_port(listening: Listening, settings: Settings) -> int | None:
     """The port that shows the public routes alone, if there is one."""
-    if settings.admin_port is None:
+    if settings.admin_port is None or len(listening.sockets) == 1:
         return None
     port: int = listening.sockets[0].getsockname()[1]
     return port
 
 
-async def _watch(store: SqliteStore, log: Log) -> None:
+async def _watch(store: SqlStore, log: Log) -> None:
     error = await store.broken()
     await asyncio.sleep(LINGER)
     _end(log, error)
@@ -247,7 +257,21 @@ def announce(settings: Settings) -> Callable[[Listening, str], None]:
         _say(
             sys.stderr,
             f"Reelhook receives at {listening.public_url}/webhooks/… and keeps everything in"
-            f" {settings.database_path}. Stop with Ctrl-C.",
+            f" {database_of(settings)}. Stop with Ctrl-C.",
+        )
+
+    return tell
+
+
+def announce_worker(settings: Settings) -> Callable[[Listening, str], None]:
+    """As `announce`, of a process that nobody has to find."""
+
+    def tell(listening: Listening, instance: str) -> None:
+        _say(sys.stdout, json.dumps({"event": "ready", "url": listening.url, "instance": instance}))
+        _say(
+            sys.stderr,
+            f"Reelhook delivers what is due in {database_of(settings)}. How it fares:"
+            f" {listening.url}{METRICS}, /healthz, /readyz. Stop with Ctrl-C.",
         )
 
     return tell

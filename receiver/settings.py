@@ -57,7 +57,8 @@ class Settings(BaseModel):
         "REELHOOK_ADMIN_PORT", None, "A second port for all but the public routes."
     )
     database_url: str = _secret(
-        "DATABASE_URL", "`sqlite:///path`; default: reelhook.db in the data directory."
+        "DATABASE_URL",
+        "`sqlite:///path` or `postgresql://…`; default: reelhook.db in the data directory.",
     )
     data_dir: Path = _env(
         "REELHOOK_DATA_DIR", user_data_path("reelhook"), "Where the database and local keys live."
@@ -109,7 +110,7 @@ class Settings(BaseModel):
         "REELHOOK_GRACE", 8, "Seconds that a stop may take; less than the host grants it."
     )
     web_concurrency: int = _env(
-        "WEB_CONCURRENCY", 1, "Processes; with SQLite one, whatever is asked."
+        "WEB_CONCURRENCY", 1, "Always 1: for more, run `serve` more often, on PostgreSQL."
     )
     log_level: str = _env("LOG_LEVEL", "info", "debug, info, warning or error.")
     log_format: str = _env("LOG_FORMAT", "auto", "console, json, or auto: console on a terminal.")
@@ -162,6 +163,11 @@ class Settings(BaseModel):
         ]
 
     @property
+    def on_postgres(self) -> bool:
+        """Whether DATABASE_URL names a PostgreSQL database."""
+        return self.database_url.startswith(("postgresql://", "postgres://"))
+
+    @property
     def database_path(self) -> Path:
         """The SQLite file. Raises SettingsRefused for another engine."""
         if not self.database_url:
@@ -169,8 +175,8 @@ class Settings(BaseModel):
         scheme, _, rest = self.database_url.partition(":///")
         if scheme != "sqlite" or not rest:
             raise SettingsRefused(
-                "DATABASE_URL must be sqlite:///path (relative) or sqlite:////path (absolute);"
-                " this release has no other store."
+                "DATABASE_URL must be sqlite:///path (relative), sqlite:////path (absolute) or"
+                " postgresql://user:password@host/database."
             )
         return Path(rest)
 
@@ -238,10 +244,11 @@ class Settings(BaseModel):
                 f"REELHOOK_ADMIN_TOKEN has {len(self.admin_token)} characters, at least"
                 f" {MIN_ADMIN_TOKEN} are needed. Make one with `reelhook keys new`."
             )
-        if self.hosting in EPHEMERAL and not self.database_url.startswith("postgres"):
+        if self.hosting in EPHEMERAL and not self.on_postgres:
             raise SettingsRefused(
                 f"{EPHEMERAL[self.hosting]} wipes its disk at every restart, so SQLite would lose"
-                " what it acknowledged. Run on a machine with a disk that stays."
+                " what it acknowledged. Set DATABASE_URL to a PostgreSQL database, or run on a"
+                " machine with a disk that stays."
             )
 
 

@@ -132,6 +132,7 @@ DRAWING: Final = """\
 5 assembly
     receiver.settings           pydantic platformdirs
     receiver.journal            starlette
+    receiver.stores
     receiver.app                starlette
     receiver.serve
     receiver.inprocess

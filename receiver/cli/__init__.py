@@ -109,15 +109,19 @@ def root(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on [HOST].")] = "",
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one [PORT].")] = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Deliver nothing: `reelhook worker` does.")
+    ] = False,
     _as_json: AlwaysJson = False,
 ) -> None:
     """Run the receiver: door, ledger and delivery in one process.
 
     reelhook serve
     HOST=0.0.0.0 PORT=8000 reelhook serve
+    DATABASE_URL=postgresql://reelhook@db/reelhook reelhook serve --no-worker
     """
     from receiver import serve as serving
-    from receiver.condition import Origin
+    from receiver.condition import Origin, Role
     from receiver.errors import CannotStart
     from receiver.server import run
 
@@ -126,35 +130,52 @@ def serve(
     settings = settings_of().changed(Origin.OPTION, given)
     try:
         settings = settings.completed()
-        run(serving.run(settings, serving.announce(settings)))
+        role = Role.WEB if no_worker else Role.ALL
+        run(serving.run(settings, serving.announce(settings), role))
+    except CannotStart as error:
+        fail(str(error), UNREACHABLE)
+
+
+@app.command(rich_help_panel=RUN)
+def worker(_as_json: AlwaysJson = False) -> None:
+    """Deliver what is due, and do what else falls due; any number of them, on PostgreSQL.
+
+    On 127.0.0.1, at REELHOOK_ADMIN_PORT or a free port, it tells how it fares.
+
+    DATABASE_URL=postgresql://reelhook@db/reelhook reelhook worker
+    """
+    from receiver import serve as serving
+    from receiver.condition import Role
+    from receiver.errors import CannotStart
+    from receiver.server import run
+
+    try:
+        settings = settings_of().completed()
+        run(serving.run(settings, serving.announce_worker(settings), Role.WORKER))
     except CannotStart as error:
         fail(str(error), UNREACHABLE)
 
 
 @app.command(rich_help_panel=RUN)
 def migrate(as_json: Json = False) -> None:
-    """Bring the database to this release's schema; the receiver must not run.
+    """Bring the database to this release's schema. With SQLite, the receiver must not run.
 
     A file of an earlier release, which can't shrink, is rewritten once: that takes its time, and
-    twice its size of free disk.
+    twice its size of free disk. On PostgreSQL one process at a time migrates, others may run.
 
     reelhook migrate
     """
     import asyncio
 
-    from receiver.clock import wall_clock
     from receiver.errors import CannotStart, StoreUnavailable
-    from receiver.settings import listed
-    from receiver.store.seal import Seal
-    from receiver.store.sqlite import SqliteStore
+    from receiver.stores import database_of, open_store
 
     settings = settings_of()
-    path = settings.database_path
 
     async def run() -> None:
-        seal = Seal(listed(settings.encryption_keys))
-        async with await SqliteStore.open(path, clock=wall_clock, rebuild=True, seal=seal):
-            done(f"{path} is up to date.", as_json, database=str(path), up_to_date=True)
+        async with await open_store(settings, lambda event, **_: None, rebuild=True):
+            name = database_of(settings)
+            done(f"{name} is up to date.", as_json, database=name, up_to_date=True)
 
     try:
         asyncio.run(run())

@@ -71,7 +71,8 @@ class Worker:
     names of spans.
 
     `clock` is a steady one, by which leases and retries go; `wall` dates signatures. `lease` is in
-    milliseconds and has to outlive the sender's deadline.
+    milliseconds and has to outlive the sender's deadline. `patience`: seconds that a stop waits for
+    the attempts under way, before they are given up.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Worker:
         in_flight: int = IN_FLIGHT,
         lease: int = LEASE,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        patience: float = 0.0,
     ) -> None:
         self._store = store
         self._sender = sender
@@ -97,6 +99,7 @@ class Worker:
         self._schedule = tuple(schedule)
         self._limit = in_flight
         self._lease = lease
+        self._patience = patience
         self._random = random_bytes
         self._running: set[asyncio.Task[None]] = set()
         self._awake = asyncio.Event()
@@ -120,6 +123,8 @@ class Worker:
                 self._awake.clear()
                 await self._wait(await self._turn())
         finally:
+            if self._running and self._patience:
+                await asyncio.wait(self._running, timeout=self._patience)
             for task in self._running:
                 task.cancel()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from receiver.doctor import machine, network
+from receiver.doctor import machine, network, server
 from receiver.doctor.findings import Finding, error
 from receiver.errors import SettingsRefused
 from receiver.settings import Settings
@@ -25,7 +25,11 @@ async def examine(environ: Mapping[str, str]) -> list[Finding]:
         *machine.settings_read(settings),
         *machine.keys(settings),
         *machine.data_directory(settings.data_dir),
-        *machine.database(settings, mounted()),
+        *(
+            await server.database(settings)
+            if settings.on_postgres
+            else machine.database(settings, mounted())
+        ),
         *machine.port(settings, facts.api),
         *network.receiver(facts),
         *network.clock(facts),

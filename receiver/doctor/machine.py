@@ -50,7 +50,7 @@ def settings_read(settings: Settings) -> Iterator[Finding]:
             lambda: check_log(settings),
             lambda: settings.networks,
             lambda: settings.schedule,
-            lambda: settings.database_path,
+            lambda: None if settings.on_postgres else settings.database_path,
             lambda: settings.public_url and check_public_url(settings.public_url),
             lambda: None if settings.on_loopback else settings.check_public(),
         )
@@ -59,8 +59,9 @@ def settings_read(settings: Settings) -> Iterator[Finding]:
         error("settings", text, "Correct it; `reelhook serve` refuses it too.") for text in wrong
     ]
     if not found and settings.web_concurrency > 1:
-        text = f"WEB_CONCURRENCY is {settings.web_concurrency}; with SQLite one process serves."
-        found.append(warning("settings", text, "Unset it, or set it to 1."))
+        text = f"WEB_CONCURRENCY is {settings.web_concurrency}; `reelhook serve` is one process."
+        fix = "Unset it; for more, run `reelhook serve` more often, on PostgreSQL."
+        found.append(warning("settings", text, fix))
     yield from found or [ok("settings", "They can be read and fit together.")]
 
 

@@ -31,7 +31,8 @@ class Running:
     version: str = ""
     started_at: int = 0
     settings: Sequence[Setting] = ()
-    is_alive: Callable[[], bool] = lambda: True  # the worker's loop turns
+    # Whether the worker's loop turns; None: there is none in this process.
+    is_alive: Callable[[], bool | None] = lambda: True
     metrics: Metrics = field(default_factory=Metrics)
 
 
@@ -99,12 +100,15 @@ class FigureOps(Desk):
     def _checks(self, store: StoreCondition, overview: Overview) -> Iterator[Check]:
         yield _store_check(store)
         yield _disk_check(store)
-        yield self._worker_check()
+        yield self._worker_check(store)
         yield self._queue_check(overview)
         yield _endpoints_check(overview)
 
-    def _worker_check(self) -> Check:
-        if self._running.is_alive():
+    def _worker_check(self, store: StoreCondition) -> Check:
+        is_alive = self._running.is_alive()
+        if is_alive is None:
+            return _workers_check(store)
+        if is_alive:
             return Check(name="worker", grade=Grade.OK, detail="Deliveries go out.")
         detail = "The worker stands still: the log says why. A restart begins it anew."
         return Check(name="worker", grade=Grade.FAILING, detail=detail)
@@ -136,6 +140,14 @@ def _store_check(store: StoreCondition) -> Check:
     if store.refusal is not None:
         return Check(name="store", grade=Grade.FAILING, detail=store.refusal)
     return Check(name="store", grade=Grade.OK, detail="Callbacks are taken in.")
+
+
+def _workers_check(store: StoreCondition) -> Check:
+    count = sum(one.role.works for one in store.processes or ())
+    if count:
+        return Check(name="worker", grade=Grade.OK, detail=f"{count} processes deliver.")
+    detail = "No process delivers: start `reelhook worker`."
+    return Check(name="worker", grade=Grade.FAILING, detail=detail)
 
 
 def _disk_check(store: StoreCondition) -> Check:

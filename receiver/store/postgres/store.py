@@ -14,14 +14,14 @@ import asyncpg
 
 from receiver import ids
 from receiver.clock import Clock
-from receiver.condition import StoreCondition
+from receiver.condition import Role, StoreCondition
 from receiver.errors import CannotStart, StoreUnavailable
 from receiver.store.commits import Notice, Transaction
 from receiver.store.postgres.connection import PostgresConnection
 from receiver.store.postgres.engine import PostgresEngine
 from receiver.store.postgres.faults import owns
 from receiver.store.postgres.migrate import migrate
-from receiver.store.postgres.presence import BEAT, Presence
+from receiver.store.postgres.presence import BEAT, SEEN, SILENCE, Presence, process_of
 from receiver.store.postgres.readers import PostgresReaders
 from receiver.store.postgres.sealing import take_over
 from receiver.store.protocol import Store
@@ -55,6 +55,7 @@ class PostgresStore(SqlStore):
         entropy: Callable[[int], int],
         notice: Notice,
         seal: Seal,
+        role: Role,
     ) -> None:
         readers = PostgresReaders(url)
         super().__init__(
@@ -67,7 +68,7 @@ class PostgresStore(SqlStore):
             is_shared=True,
         )
         assert self._process is not None  # noqa: S101
-        self._presence = Presence(self._process, clock())
+        self._presence = Presence(self._process, role, clock())
         self._beat, self._leave = each(self._presence.beat), each(self._presence.leave)
         self._release = each(self._presence.release_lapsed)
         self.host = urlsplit(url).hostname or "a local socket"
@@ -90,13 +91,14 @@ class PostgresStore(SqlStore):
         entropy: Callable[[int], int] = random.getrandbits,  # ids must differ, not be secret
         notice: Notice = lambda event, **evidence: None,
         seal: Seal | None = None,
+        role: Role = Role.ALL,
     ) -> Self:
         """Connect, and migrate. Raises SchemaTooNew, CannotStart.
 
         `url` as libpq takes it. `notice` is told what an operator should know; `seal` keeps
         endpoints' credentials, without one they stand in clear.
         """
-        store = cls(url, clock, entropy, notice, seal or Seal())
+        store = cls(url, clock, entropy, notice, seal or Seal(), role)
         try:
             await store._writer.start()
             await store._readers.open()
@@ -209,6 +211,7 @@ class PostgresStore(SqlStore):
         ((size, version),) = await self._reads.rows(
             "SELECT pg_database_size(current_database()), current_setting('server_version')"
         )
+        seen = await self._reads.rows(SEEN, (self._clock() - SILENCE,))
         ((schema,),) = await self._reads.rows("SELECT max(number) FROM schema_migrations")
         return StoreCondition(
             engine="PostgreSQL",
@@ -218,6 +221,7 @@ class PostgresStore(SqlStore):
             log_size=None,
             free=None,
             refusal=self.refusal,
+            processes=[process_of(row) for row in seen],
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Self
 from receiver import ids
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
+from receiver.condition import StoreCondition
 from receiver.deliveries import Delivery
 from receiver.errors import NotFound, StoreBroken, StoreUnavailable
 from receiver.events import Event
@@ -185,6 +187,10 @@ class SqlStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         except StoreUnavailable as refused:
             return str(refused)
         return None
+
+    @abstractmethod
+    async def condition(self) -> StoreCondition:
+        """How the store itself fares."""
 
     async def broken(self) -> StoreBroken:
         """Wait until no write can be trusted any more; why. The process has to end then."""

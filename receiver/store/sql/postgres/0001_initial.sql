@@ -186,6 +186,7 @@ CREATE TABLE attempts (
 
 CREATE TABLE processes (
     id         BIGINT PRIMARY KEY,
+    role       TEXT COLLATE "C" NOT NULL,
     host       TEXT COLLATE "C" NOT NULL,
     pid        BIGINT NOT NULL,
     started_at BIGINT NOT NULL,

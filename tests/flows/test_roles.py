@@ -1,0 +1,96 @@
+"""Processes that share a database: some receive, some deliver, and one of them is killed.
+
+Real processes on a real PostgreSQL. What was acknowledged is there once, and every event arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from receiver.client import Client
+from receiver.endpoints import EndpointSpec
+from submitter.processes import Child
+from tests.flows.sink import Sink
+from tests.flows.test_spine import (
+    ADMIN,
+    PATIENCE,
+    READY,
+    all_complete,
+    check,
+    register,
+    simulator,
+    submit,
+)
+from tests.postgres import Server
+from tests.receiver.shell import reelhook
+
+pytestmark = [pytest.mark.anyio, pytest.mark.process]
+
+
+def _environment(folder: Path, url: str) -> Mapping[str, str]:
+    return {
+        **os.environ,
+        "DATABASE_URL": url,
+        "PORT": "0",
+        "REELHOOK_DATA_DIR": str(folder),
+        "REELHOOK_ADMIN_TOKEN": ADMIN,
+        "REELHOOK_SIGNING_KEYS": "a-key-that-all-of-these-processes-share-0123",
+        "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+        "REELHOOK_DELIVERY_SCHEDULE": "0,1,1,1,1,1,1,1,1,1",
+    }
+
+
+@asynccontextmanager
+async def process(folder: Path, url: str, *command: str) -> AsyncIterator[tuple[Child, str]]:
+    """A process of ours, and where it answers."""
+    argv = [sys.executable, "-m", "receiver", *command]
+    env = _environment(folder, url)
+    async with Child.start(argv, name=command[0], env=env) as child:
+        yield child, str((await child.ready(READY))["url"])
+
+
+async def test_two_receive_two_deliver_and_one_of_them_is_killed(
+    tmp_path: Path, postgres: Server
+) -> None:
+    url = postgres.empty()
+    async with AsyncExitStack() as stack:
+        sink = await stack.enter_async_context(Sink.open())
+        platform = await stack.enter_async_context(
+            simulator("--delay-s", "0.3", "--spread-s", "0.5")
+        )
+        webs = [
+            await stack.enter_async_context(process(tmp_path, url, "serve", "--no-worker"))
+            for _ in range(2)
+        ]
+        workers = [
+            await stack.enter_async_context(process(tmp_path, url, "worker")) for _ in range(2)
+        ]
+        clients = [await stack.enter_async_context(Client(address, ADMIN)) for _, address in webs]
+        endpoint = await clients[0].add_endpoint(EndpointSpec(url=sink.url))
+        sink.secret = endpoint.secret or ""
+        tasks: dict[str, int] = {}
+        for number in range(8):
+            task_id, webhook_url = await register(clients[number % 2], 2)
+            tasks[task_id] = 2
+            await submit(platform, task_id, webhook_url, 2, "pixverse:1@2")
+        async with asyncio.timeout(PATIENCE):
+            await sink.until(3)
+            workers[0][0].kill()
+            await workers[0][0].wait()
+            await all_complete(clients[1], list(tasks))
+            await check(clients[0], platform, sink, tasks)
+
+
+def test_sqlite_is_one_process_alone_and_says_what_to_change(tmp_path: Path) -> None:
+    for command in (["worker"], ["serve", "--no-worker"]):
+        said = reelhook(tmp_path, *command)
+        assert said.code == 3
+        assert "`reelhook serve` does the work of all of them" in said.err
+        assert "DATABASE_URL" in said.err
