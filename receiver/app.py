@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,14 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from receiver import __version__, deadlines, ids, tracing
+from receiver import __version__, ids, loops, tracing
 from receiver.admin.api import EXCEPTION_HANDLERS, Api
 from receiver.admin.auth import Auth
 from receiver.admin.dashboard.door import Dashboard
 from receiver.admin.ops import Ops, Running
-from receiver.admin.ops.broadcast import Broadcaster
 from receiver.admin.sessions import Sessions
 from receiver.alerts import Alerts
 from receiver.clock import Clock
@@ -45,21 +44,16 @@ from receiver.log import Log
 from receiver.metrics import Metrics
 from receiver.problems import MEDIA_TYPE, REQUEST_ID, problem
 from receiver.repair import Job, JobState
-from receiver.retention import LOOK, Retention
+from receiver.retention import Retention
 from receiver.sessions import SessionBox
 from receiver.settings import Settings, listed, new_key
 from receiver.store.protocol import Alert, Settled, Store
 from receiver.store.seal import Seal, key_for
 from receiver.tokens import Claims, TokenBox
 
-TICK: Final = 1.0  # seconds between looks at the deadlines
-TIDY: Final = 60.0  # seconds between notes of which API tokens were used
 WEBHOOKS: Final = "/webhooks/"
 METRICS: Final = "/metrics"
 LOGINS: Final = 10  # that may fail from one address in a minute
-
-
-Turn = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,19 +93,7 @@ def build(
     tokens, metrics = TokenBox(listed(settings.signing_keys)), Metrics()
     store.on_commit(metrics.committed)
     retention = _retention(settings, store, clock, log)
-    lease = lease_of(settings.delivery_deadline)
-    check_lease(lease, sender.deadline_s)
-    worker = Worker(
-        store,
-        sender,
-        clock=clock,
-        wall=wall,
-        jitter=random.random,
-        journal=_attempt_journal(log, metrics),
-        schedule=settings.schedule or SCHEDULE,
-        lease=lease,
-        patience=settings.grace if role is Role.WORKER else 0.0,
-    )
+    worker = _worker(settings, store, sender, clock, wall, log, metrics, role)
     ops = Ops(
         store,
         tokens,
@@ -141,22 +123,42 @@ def build(
     doors = [Route("/webhooks/{platform}", ingest), *api.routes(), *pages.routes()]
     if role is Role.WORKER:
         doors = [route for route in api.routes() if route.path == METRICS]
-    kept_going = {
-        "worker": worker.run,
-        "deadlines": lambda: _watch_deadlines(store, clock, log),
-        "retention": lambda: _prune(retention, log),
-        "jobs": lambda: _work(jobs, log),
-        "alerts": lambda: _tell(alerts, log),
-    }
-    asked = {"feed": lambda: _feed(ops.feed, log), "access": lambda: _tidy(ops, log)}
+    turns = loops.of_all(ops, log)
+    if role.works:
+        turns |= loops.of_work(store, worker, retention, jobs, alerts, clock, log)
     app = Starlette(
         routes=[*probes, *doors],
         exception_handlers={**EXCEPTION_HANDLERS, 404: _lost(pages)},
-        lifespan=_lifespan(ops, {**(kept_going if role.works else {}), **asked}, log),
+        lifespan=loops.lifespan(ops, turns, log),
     )
     # A redirect would carry the token in its Location.
     app.router.redirect_slashes = False
     return Service(role, app, ingest, ops, worker, retention, jobs, alerts, metrics)
+
+
+def _worker(
+    settings: Settings,
+    store: Store,
+    sender: Sender,
+    clock: Clock,
+    wall: Clock,
+    log: Log,
+    metrics: Metrics,
+    role: Role,
+) -> Worker:
+    lease = lease_of(settings.delivery_deadline)
+    check_lease(lease, sender.deadline_s)
+    return Worker(
+        store,
+        sender,
+        clock=clock,
+        wall=wall,
+        jitter=random.random,
+        journal=_attempt_journal(log, metrics),
+        schedule=settings.schedule or SCHEDULE,
+        lease=lease,
+        patience=settings.grace if role is Role.WORKER else 0.0,
+    )
 
 
 def _doors(settings: Settings, store: Store, ops: Ops, clock: Clock) -> tuple[Api, Dashboard]:
@@ -195,85 +197,6 @@ def _running(settings: Settings, worker: Worker | None, now: int, metrics: Metri
         is_alive=lambda: None if worker is None else worker.alive,
         metrics=metrics,
     )
-
-
-def _lifespan(ops: Ops, turns: Mapping[str, Turn], log: Log) -> Lifespan[Starlette]:
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        loops = [asyncio.create_task(_supervised(name, turn, log)) for name, turn in turns.items()]
-        try:
-            yield
-        finally:
-            ops.stop_waiting()
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-            with contextlib.suppress(StoreUnavailable):  # the store itself says so
-                await ops.tidy()
-
-    return lifespan
-
-
-async def _supervised(name: str, loop: Turn, log: Log) -> None:
-    # Broad on purpose: a defect in one turn must not end deliveries for good, nor hide.
-    while True:
-        try:
-            await loop()
-        except Exception:
-            log.exception("loop failed", loop=name)
-        await asyncio.sleep(TICK)
-
-
-async def _watch_deadlines(store: Store, clock: Clock, log: Log) -> None:
-    while True:
-        try:
-            overdue, given_up = await deadlines.tick(store, clock)
-        except StoreUnavailable as error:
-            log.debug("deadlines", error=str(error))  # the store itself says so, once
-        else:
-            if overdue or given_up:
-                log.info("deadlines", overdue=overdue, given_up=given_up)
-        await asyncio.sleep(TICK)
-
-
-async def _prune(retention: Retention, log: Log) -> None:
-    try:
-        await retention.run()
-    except StoreUnavailable as error:
-        log.warning("retention", error=str(error))
-        await asyncio.sleep(LOOK)
-
-
-async def _work(jobs: Jobs, log: Log) -> None:
-    try:
-        await jobs.run()
-    except StoreUnavailable as error:
-        log.debug("jobs", error=str(error))  # the store itself says so, once
-
-
-async def _feed(feed: Broadcaster, log: Log) -> None:
-    try:
-        await feed.run()
-    except StoreUnavailable as error:
-        log.debug("feed", error=str(error))  # the store itself says so, once
-
-
-async def _tell(alerts: Alerts, log: Log) -> None:
-    while True:
-        try:
-            await alerts.tick()
-        except StoreUnavailable as error:
-            log.debug("alerts", error=str(error))  # the store itself says so, once
-        await asyncio.sleep(TICK)
-
-
-async def _tidy(ops: Ops, log: Log) -> None:
-    while True:
-        await asyncio.sleep(TIDY)
-        try:
-            await ops.tidy()
-        except StoreUnavailable as error:
-            log.debug("access", error=str(error))  # the store itself says so, once
 
 
 class AlertJournal:

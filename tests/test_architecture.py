@@ -133,6 +133,7 @@ DRAWING: Final = """\
     receiver.settings           pydantic platformdirs
     receiver.journal            starlette
     receiver.stores
+    receiver.loops              starlette
     receiver.app                starlette
     receiver.serve
     receiver.inprocess
@@ -170,6 +171,8 @@ STRANGERS: Final = ("submitter.simulator", "submitter.consumer")
 STORE: Final = "receiver.store"
 STORE_PROTOCOL: Final = "receiver.store.protocol"
 BEHIND_DOORS: Final = ("receiver.admin", STORE_PROTOCOL)
+
+OF_AN_EXTRA: Final = "receiver.store.postgres"  # asyncpg
 
 LONGEST_MODULE: Final = 500  # lines
 LONGEST_FUNCTION: Final = 60  # lines of its body; the signature of a command is its list of options
@@ -336,13 +339,14 @@ def acyclic(built: House) -> Iterator[str]:
 
 def eager(built: House) -> Iterator[str]:
     """Only commands import in function bodies, so that `--help` is quick, and plugins of pytest,
-    which every session of their environment imports."""
+    which every session of their environment imports. And what needs an extra, where it is asked
+    for."""
     for name, module in built.modules.items():
         place = built.place(name)
         if place is None or place.foreign & {"typer", "pytest"}:
             continue
         for imported in module.imports:
-            if imported.lazy:
+            if imported.lazy and not imported.name.startswith(OF_AN_EXTRA):
                 yield f"{name}:{imported.line} imports {imported.name} inside a function"
 
 
