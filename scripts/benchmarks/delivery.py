@@ -337,6 +337,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10, help="that are measured, a turn")
     parser.add_argument("--due", type=int, default=1_000_000, help="deliveries of restart")
     parser.add_argument("--endpoints", type=int, nargs="*", default=[1, 5], help="of restart")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument(
+        "--workers", type=int, nargs="*", default=[1, 2, 4], help="of rate, on one PostgreSQL"
+    )
     parser.add_argument("--folder", type=Path, help="where restart makes its database")
     options = parser.parse_args()
     unknown = set(options.rows) - set(ROWS)
@@ -348,6 +352,11 @@ def arguments() -> argparse.Namespace:
 async def main() -> int:
     """Measure and print."""
     options = arguments()
+    if options.store == "postgres":
+        from scripts.benchmarks.shared import delivery_rows
+
+        print(json.dumps(await delivery_rows(options), indent=1))
+        return 0
     found: dict[str, Any] = {"bench": "delivery", "python": sys.version.split()[0]}
     found["load_before"] = round(os.getloadavg()[0], 1)
     for name, row in ROWS.items():

@@ -159,7 +159,12 @@ async def receiving(folder: Path) -> AsyncIterator[str]:
 
 def receiver_of(folder: Path) -> AbstractAsyncContextManager[Started]:
     """The same, with the process it is."""
-    env = {
+    return started(["receiver", "serve"], environment(folder))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a receiver is told."""
+    return {
         "HOST": "127.0.0.1",
         "PORT": "0",
         "REELHOOK_DATA_DIR": str(folder),
@@ -167,7 +172,6 @@ def receiver_of(folder: Path) -> AbstractAsyncContextManager[Started]:
         "REELHOOK_ADMIN_TOKEN": ADMIN,
         "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     }
-    return started(["receiver", "serve"], env)
 
 
 def held(path: Path) -> dict[str, int]:
@@ -212,7 +216,16 @@ async def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench ingest", description=__doc__)
     parser.add_argument("--callbacks", type=int, default=40_000, help="at 64 connections")
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 16, 64])
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument(
+        "--receivers", type=int, nargs="*", default=[1, 2], help="on one PostgreSQL"
+    )
     options = parser.parse_args()
+    if options.store == "postgres":
+        from scripts.benchmarks.shared import ingest_rows
+
+        print(json.dumps(await ingest_rows(options), indent=1))
+        return 0
     rows, good = [], True
     for connections in options.connections:
         count = max(options.callbacks * connections // 64, options.callbacks // 10)
