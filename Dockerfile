@@ -27,7 +27,7 @@ USER 10001:10001
 VOLUME ["/var/lib/reelhook"]
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-# Of `reelhook serve` alone; roles that don't listen turn it off, as compose.yaml does.
+# Of `reelhook serve`, and of a worker whose REELHOOK_ADMIN_PORT is this port; the others turn it off, as compose.yaml does.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 # No shell in between: it would keep the SIGTERM to itself.

@@ -233,8 +233,18 @@ def test_compose_shows_web_alone_and_on_loopback_alone(path: Path) -> None:
         assert one["read_only"], name
         assert one["cap_drop"] == ["ALL"], name
         assert float(one["stop_grace_period"].removesuffix("s")) > GRACE + LINGER, name
-        # Of the image's check only the one that listens is healthy.
-        assert (name == "web") != bool(one.get("healthcheck", {}).get("disable")), name
+        listens = name in ("web", "worker")  # so the image's own check can ask it
+        assert listens != bool(one.get("healthcheck", {}).get("disable")), name
+
+
+def test_compose_has_every_role_of_the_procfile_and_migrates_first() -> None:
+    services = read(COMPOSE[0])["services"]
+    assert set(services) == {"postgres", "migrate", "web", "worker", "reconciler"}
+    assert services["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("web", "worker"):
+        waits = {"migrate": {"condition": "service_completed_successfully"}}
+        assert services[name]["depends_on"] == waits, name
+        assert services[name]["environment"]["DATABASE_URL"].startswith("postgresql://"), name
 
 
 # Kubernetes

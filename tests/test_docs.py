@@ -46,6 +46,7 @@ from submitter.platforms.catalogue import SHIPPED
 from submitter.rules.catalogue import UNKNOWN_MODEL
 from submitter.simulator.config import Knobs
 from submitter.simulator.options import OPTIONS
+from tests.shown_files import FILES
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -199,6 +200,7 @@ def made_lines() -> str:
 
 
 MADE: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
+    **FILES,
     "commands": ("cli.md", made_commands),
     "settings": ("settings.md", made_settings),
     "knobs": ("simulator.md", made_knobs),

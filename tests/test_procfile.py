@@ -18,7 +18,10 @@ import httpx
 import pytest
 
 from receiver.client import Client
+from receiver.endpoints import EndpointSpec
+from tests.flows.sink import Sink
 from tests.flows.test_spine import all_complete, register, simulator, submit
+from tests.postgres import Server
 
 ROOT: Final = Path(__file__).parents[1]
 SQLITE: Final = ROOT / "deploy" / "Procfile.sqlite"
@@ -176,3 +179,52 @@ def test_without_a_platforms_key_web_runs_on(tmp_path: Path) -> None:
         rest = stopped(process)
     assert "RUNWARE_API_KEY" not in rest
     assert "reconciler.1 stopped" in rest
+
+
+@pytest.mark.anyio
+async def test_the_four_processes_do_the_work_over_one_postgresql(
+    tmp_path: Path, postgres: Server
+) -> None:
+    """`release` first, which ends by itself; then one result by callback and one by a poll."""
+    port = free_port()
+    async with (
+        asyncio.timeout(60),
+        Sink.open() as sink,
+        simulator("--drop", "0.5", "--delay-s", "0", "--seed", "1") as url,
+    ):
+        environment = {
+            **NEEDED,
+            "PORT": str(port),
+            "DATABASE_URL": postgres.empty(),
+            "REELHOOK_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "REELHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+            "RUNWARE_API_KEY": "any",
+            "RUNWARE_BASE_URL": f"{url}/v1",
+        }
+        with honcho(tmp_path, environment, "release", procfile=POSTGRES) as release:
+            told, _ = release.communicate(timeout=30)
+            assert release.returncode == 0, told
+            assert "is up to date" in told
+        roles = ("web", "worker", "reconciler")
+        with honcho(tmp_path, environment, *roles, procfile=POSTGRES) as process:
+            until(process, '"public_url"')
+            token = NEEDED["REELHOOK_ADMIN_TOKEN"]
+            async with Client(f"http://127.0.0.1:{port}", token) as client:
+                sink.secret = (await client.add_endpoint(EndpointSpec(url=sink.url))).secret or ""
+                tasks = [await due_task(client, url) for _ in range(4)]
+                await all_complete(client, tasks)
+            await sink.until(2 * len(tasks))
+            rest = stopped(process)
+    assert not sink.refused
+    assert "posted" in rest
+    assert all(f"{role}.1 stopped" in rest for role in roles)
+
+
+def test_the_roles_of_postgresql_refuse_sqlite(tmp_path: Path) -> None:
+    environment = {"PORT": str(free_port())}
+    with honcho(tmp_path, environment, "web", "worker", procfile=POSTGRES) as process:
+        told, _ = process.communicate(timeout=30)
+
+    assert process.returncode == COULD_NOT_START
+    assert "`reelhook serve` does the work of all of them" in told
+    assert "DATABASE_URL" in told
