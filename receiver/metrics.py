@@ -109,8 +109,12 @@ OF_THE_STORE: Final = (
     Defined("reelhook_store_readable", GAUGE, "0: the store could not say what follows."),
     Defined("reelhook_store_refusing", GAUGE, "1 while callbacks are answered 503."),
     Defined("reelhook_database_size_bytes", GAUGE, "The database, without its log."),
-    Defined("reelhook_wal_size_bytes", GAUGE, "SQLite's write-ahead log."),
-    Defined("reelhook_disk_free_bytes", GAUGE, "Room that is left beside the database."),
+    Defined("reelhook_wal_size_bytes", GAUGE, "SQLite's write-ahead log; none with PostgreSQL."),
+    Defined(
+        "reelhook_disk_free_bytes",
+        GAUGE,
+        "Room that is left beside SQLite's database; none with PostgreSQL.",
+    ),
     Defined("reelhook_tasks_open", GAUGE, "Tasks that are not complete."),
     Defined("reelhook_tasks_overdue", GAUGE, "Of these, past their deadline."),
     Defined(

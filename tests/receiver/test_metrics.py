@@ -30,6 +30,7 @@ from tests.doubles import (
     reaching,
     running,
     sent,
+    wire,
 )
 from tests.make import TASK, arrival, registration, settled, success, uuid, wrapped
 from tests.receiver.store.bench import until
@@ -79,6 +80,9 @@ async def test_a_running_receiver_is_scraped(tmp_path: Path) -> None:
             httpx.AsyncClient(base_url=process.ready["admin_url"], headers=HEADERS) as api,
         ):
             silent = f"http://127.0.0.1:{nobody.getsockname()[1]}/hook?token=a-secret-query"
+            async with wire(process.port) as line:
+                await line.send(b"\x16\x03\x01")
+                assert (await line.answer()).status == 400
             for url in (consumer.url, silent):
                 answer = await api.post("/v1/endpoints", json={"url": url})
                 assert answer.status_code == 201
@@ -91,9 +95,11 @@ async def test_a_running_receiver_is_scraped(tmp_path: Path) -> None:
             for _ in range(2):
                 await asyncio.wait_for(consumer.heard.get(), LIMIT_S)
             await until(lambda: process.stderr().count('"event":"attempt"') >= 4)
+            await until(lambda: '"event":"refused"' in process.stderr())
             found, text = await scraped(api), (await api.get("/metrics")).text
     assert found['reelhook_ingest_answers_total{outcome="recorded"}'] == 1
     assert found["reelhook_ingest_duration_seconds_count"] == 1
+    assert found['reelhook_connections_refused_total{code="malformed"}'] == 1
     assert 0 < found["reelhook_ingest_duration_seconds_sum"] < LIMIT_S
     assert found['reelhook_attempts_total{class="2xx"}{failure=""}'] == 2
     assert found['reelhook_attempts_total{class="network"}{failure="connect"}'] == 2
