@@ -108,6 +108,7 @@ class Action(StrEnum):
     SESSION_BEGIN = "session.begin"
     SESSION_END = "session.end"
     PRUNE = "prune"
+    BACKUP = "backup"
 
 
 @dataclass(frozen=True, slots=True)

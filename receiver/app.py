@@ -194,6 +194,7 @@ def _running(settings: Settings, worker: Worker | None, now: int, metrics: Metri
         version=__version__,
         started_at=now,
         settings=settings.shown(),
+        backups=settings.backup_path,
         is_alive=lambda: None if worker is None else worker.alive,
         metrics=metrics,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from receiver.access import ApiToken, ApiTokenAsked, AuditEntry, NewApiToken
+from receiver.backups import BackupAsked, BackupMade
 from receiver.callbacks import Callback, Reprocess, Reprocessed
 from receiver.calling import TIMEOUT, ApiRefused, Listing, Unreachable, read
 from receiver.costs import Cost, CostSum
@@ -48,6 +49,7 @@ __all__ = [
     "ApiTokenAsked",
     "Asked",
     "AuditEntry",
+    "BackupMade",
     "Callback",
     "ClaimedTask",
     "Client",
@@ -329,6 +331,13 @@ class Client(Follower):
         asked = PruneAsked(dry_run=dry_run, cursor=cursor)
         response = await self._ask("POST", "/v1/prune", content=asked.model_dump_json())
         return read(Pruned, response)
+
+    async def backup(self, *, keep: int | None = None) -> BackupMade:
+        """Let the receiver copy everything; answers when the copy is checked and on disk."""
+        asked = BackupAsked(keep=keep)
+        content = asked.model_dump_json(exclude_none=True)
+        response = await self._ask("POST", "/v1/backup", content=content, timeout=None)
+        return read(BackupMade, response)
 
     async def add_api_token(self, asked: ApiTokenAsked) -> NewApiToken:
         """Make an API token; `token` is in this answer alone."""

@@ -12,7 +12,8 @@
     │   ├── NotFound            404
     │   ├── Conflict            409
     │   │   ├── KeyInUse        the first request with that Idempotency-Key is not over
-    │   │   └── AnswerLost      it is, and nobody knows what it was answered
+    │   │   ├── AnswerLost      it is, and nobody knows what it was answered
+    │   │   └── BackupElsewhere the database's own tools make backups of it
     │   ├── PreconditionFailed  412
     │   └── Busy                503
     ├── StoreUnavailable        nothing was written; try again (503)
@@ -139,6 +140,12 @@ class AnswerLost(Conflict):
     """The first request with that Idempotency-Key did its work and its answer was not kept."""
 
     code = "idempotency_answer_lost"
+
+
+class BackupElsewhere(Conflict):
+    """PostgreSQL makes its own backups: pg_dump, pg_basebackup, or the snapshots of its host."""
+
+    code = "backup_elsewhere"
 
 
 class PreconditionFailed(Refusal):

@@ -63,6 +63,9 @@ class Settings(BaseModel):
     data_dir: Path = _env(
         "REELHOOK_DATA_DIR", user_data_path("reelhook"), "Where the database and local keys live."
     )
+    backup_dir: Path | None = _env(
+        "REELHOOK_BACKUP_DIR", None, "Where backups go; default: `backups` in the data directory."
+    )
     public_url: str = _env(
         "REELHOOK_PUBLIC_URL", "", "What platforms call: https, without a trailing slash."
     )
@@ -179,6 +182,11 @@ class Settings(BaseModel):
                 " postgresql://user:password@host/database."
             )
         return Path(rest)
+
+    @property
+    def backup_path(self) -> Path:
+        """Where backups go."""
+        return self.backup_dir or self.data_dir / "backups"
 
     @property
     def networks(self) -> list[IPv4Network | IPv6Network]:

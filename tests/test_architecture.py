@@ -50,6 +50,7 @@ DRAWING: Final = """\
     receiver.costs              pydantic
     receiver.figures            pydantic
     receiver.condition          pydantic
+    receiver.backups            pydantic
     submitter.errors
     submitter.tasks
     submitter.requests.*        pydantic
@@ -150,6 +151,7 @@ DRAWING: Final = """\
     receiver.cli.repair         typer
     receiver.cli.upkeep         typer
     receiver.cli.access         typer
+    receiver.cli.backups        typer
     receiver.listen             httpx
     receiver.cli.listening      typer httpx
     receiver.cli.login          typer

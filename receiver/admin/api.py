@@ -26,6 +26,7 @@ from receiver.admin.routes.repair import RepairRoutes
 from receiver.admin.routes.requests import check_parameters
 from receiver.admin.routes.rows import HTML, ROW, Row
 from receiver.admin.routes.tasks import TaskRoutes
+from receiver.admin.routes.upkeep import UpkeepRoutes
 from receiver.admin.sessions import SAFE
 from receiver.admin.stream import StreamRoutes
 from receiver.errors import NotFound, Unauthenticated
@@ -55,6 +56,7 @@ class Api:
             *FigureRoutes(self._ops).table(),
             *MetricRoutes(self._ops).table(),
             *AccessRoutes(self._ops).table(),
+            *UpkeepRoutes(self._ops).table(),
         )
         return (*rows, *DescriptionRoutes(rows).table())
 

@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from receiver.cli import completing
 from receiver.cli.access import audit, tokens
+from receiver.cli.backups import backup, restore
 from receiver.cli.help import DELIVER, OPERATE, RUN, SUBMIT, dressed
 from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, tasks
@@ -62,6 +63,8 @@ for _name, _group, _section in (
 ):
     app.add_typer(_group, name=_name, rich_help_panel=_section)
 app.command(rich_help_panel=SUBMIT)(costs)
+app.command(rich_help_panel=OPERATE)(backup)
+app.command(rich_help_panel=OPERATE)(restore)
 app.command(rich_help_panel=OPERATE)(prune)
 app.command(rich_help_panel=OPERATE)(audit)
 app.command(rich_help_panel=RUN)(doctor)

@@ -60,3 +60,22 @@ class Once:
     now: int
     lease: int
     kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewLogin:
+    """A link that logs in once: the digest of its code, and whom. Times in milliseconds."""
+
+    digest: bytes
+    holder: str
+    now: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session that is over before its time. Times in milliseconds."""
+
+    id: str
+    now: int
+    expires_at: int

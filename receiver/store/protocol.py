@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from receiver.access import ApiToken, AuditEntry, Deed, Note, OnceKey
+from receiver.backups import BackupMade
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.condition import StoreCondition
 from receiver.costs import Cost, CostSum, Grouping
@@ -25,9 +27,11 @@ from receiver.keeping import Bounds
 from receiver.repair import Counted, Job, Repair, Replayed
 from receiver.results import Result
 from receiver.store.access import Answer as Answer
+from receiver.store.access import EndedSession as EndedSession
 from receiver.store.access import Holder as Holder
 from receiver.store.access import Known as Known
 from receiver.store.access import NewApiToken as NewApiToken
+from receiver.store.access import NewLogin as NewLogin
 from receiver.store.access import Once as Once
 from receiver.store.ledger import Registration as Registration
 from receiver.store.ledger import Reprocessing as Reprocessing
@@ -204,25 +208,6 @@ class JobStep:
 
     job: Job
     taken: int
-
-
-@dataclass(frozen=True, slots=True)
-class NewLogin:
-    """A link that logs in once: the digest of its code, and whom. Times in milliseconds."""
-
-    digest: bytes
-    holder: str
-    now: int
-    expires_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndedSession:
-    """A session that is over before its time. Times in milliseconds."""
-
-    id: str
-    now: int
-    expires_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,6 +422,14 @@ class Store(Protocol):
 
     async def condition(self) -> StoreCondition:
         """How the store itself fares."""
+        ...
+
+    async def backup(self, folder: Path, keep: int | None) -> BackupMade:
+        """Copy everything into a directory while callbacks go on; the newest `keep` stay.
+
+        Raises Conflict while another one is made, BackupElsewhere where the database's own tools do
+        it.
+        """
         ...
 
     async def ready(self) -> None:

@@ -259,6 +259,7 @@ ACTIONS = {
     "DELETE /v1/api-tokens/{id}": Action.API_TOKEN_DELETE,
     "POST /v1/login-links": Action.LOGIN_LINK_CREATE,
     "POST /v1/prune": Action.PRUNE,
+    "POST /v1/backup": Action.BACKUP,
 }
 # What no route of the API does: see test_dashboard.py.
 OF_PAGES = {Action.SESSION_BEGIN, Action.SESSION_END}

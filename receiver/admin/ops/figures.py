@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from receiver.admin.ops.asking import Desk, Principal
@@ -31,6 +32,7 @@ class Running:
     version: str = ""
     started_at: int = 0
     settings: Sequence[Setting] = ()
+    backups: Path = Path("backups")  # where they go
     # Whether the worker's loop turns; None: there is none in this process.
     is_alive: Callable[[], bool | None] = lambda: True
     metrics: Metrics = field(default_factory=Metrics)

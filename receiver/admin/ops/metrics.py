@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from receiver.admin.ops.asking import Principal
-from receiver.admin.ops.figures import FigureOps, Running
+from receiver.admin.ops.backups import BackupOps
+from receiver.admin.ops.figures import Running
 from receiver.clock import SECOND
 from receiver.errors import StoreUnavailable
 from receiver.figures import EndpointReport
@@ -21,7 +22,7 @@ AT_ONCE: Final = 10  # endpoints that are asked after before callbacks have thei
 __all__ = ["MEDIA_TYPE", "MetricOps"]
 
 
-class MetricOps(FigureOps):
+class MetricOps(BackupOps):
     """What is measured."""
 
     def _begin_metrics(self, running: Running) -> None:

@@ -7,15 +7,17 @@ import contextlib
 import random
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from receiver import ids
+from receiver.backups import BackupMade
 from receiver.clock import Clock
 from receiver.condition import Role, StoreCondition
-from receiver.errors import CannotStart, StoreUnavailable
+from receiver.errors import BackupElsewhere, CannotStart, StoreUnavailable
 from receiver.store.commits import Notice, Transaction
 from receiver.store.postgres.connection import PostgresConnection
 from receiver.store.postgres.engine import PostgresEngine
@@ -205,6 +207,10 @@ class PostgresStore(SqlStore):
             tasks = {ids.task_text(row[1]) for row in rows if row[1] is not None}
             for listener in self._listeners:
                 listener(tasks, True)
+
+    async def backup(self, folder: Path, keep: int | None) -> BackupMade:
+        """The server's own tools do that, and better."""
+        raise BackupElsewhere
 
     async def condition(self) -> StoreCondition:
         """How the store itself fares."""

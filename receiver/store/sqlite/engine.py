@@ -67,6 +67,7 @@ class SqliteEngine:
         notice: Notice,
     ) -> None:
         self.wal_size = 0
+        self.reading = False  # somebody reads for long, so a checkpoint would wait for nothing
         self.connection: Connection
         self._connect = connect
         self._files = files
@@ -138,7 +139,7 @@ class SqliteEngine:
         # Checkpoints are the writer's alone: SQLite before 3.51.3 can corrupt the WAL when two
         # connections checkpoint at once (sqlite.org/wal.html, "the WAL-reset bug").
         self.wal_size = self._files.wal_size
-        if self.wal_size < size or time.monotonic() < self._not_before:
+        if self.reading or self.wal_size < size or time.monotonic() < self._not_before:
             return
         obstacle = self._bring_home()
         self._files.moved_home()

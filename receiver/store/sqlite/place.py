@@ -19,6 +19,7 @@ from receiver.errors import CannotStart, StoreBroken, StoreFull
 MOUNTS: Final = Path("/proc/self/mountinfo")  # Linux alone; elsewhere nothing is refused
 LEAST_FREE: Final = 64 << 20  # bytes; below that no callback is taken in
 LOOK_AT_ROOM: Final = 1.0  # seconds between looks at what changes slowly
+RESTORING: Final = ".restoring"  # behind the name of a database whose place is just being taken
 JOURNAL_LIMIT: Final = 64 << 20  # bytes to which SQLite itself may cut a log that is home
 
 # As the kernel calls them; those in user space are called fuse.NAME.
@@ -38,7 +39,26 @@ def check_place(path: Path, mounts: str | None = None) -> Path:
     Touches nothing. `mounts` stands for the text of /proc/self/mountinfo. Raises CannotStart with
     what to change.
     """
-    path = path.resolve()
+    path = check_filesystem(path.resolve(), mounts)
+    restoring = Path(f"{path}{RESTORING}")
+    if restoring.exists():
+        raise CannotStart(
+            f"{restoring} is there: a restore was stopped amid its work. Run `reelhook restore` of"
+            " the same backup again.",
+            path=str(restoring),
+        )
+    log = Path(f"{path}-wal")
+    if _size(log) and not _size(path):
+        raise CannotStart(
+            f"{log} is there, and the database it belongs to is missing or empty: SQLite would"
+            " throw the log away, with what was acknowledged last. Put the database back beside"
+            f" it; or move {log.name} away to begin anew."
+        )
+    return path
+
+
+def check_filesystem(path: Path, mounts: str | None = None) -> Path:
+    """The same path, if a database may lie there. Raises CannotStart."""
     found = network_filesystem(mounted() if mounts is None else mounts, str(path))
     if found:
         raise CannotStart(
@@ -48,13 +68,6 @@ def check_place(path: Path, mounts: str | None = None) -> Path:
         )
     if path.is_dir():
         raise CannotStart(f"{path} is a directory. DATABASE_URL has to name a file.")
-    log = Path(f"{path}-wal")
-    if _size(log) and not _size(path):
-        raise CannotStart(
-            f"{log} is there, and the database it belongs to is missing or empty: SQLite would"
-            " throw the log away, with what was acknowledged last. Put the database back beside"
-            f" it; or move {log.name} away to begin anew."
-        )
     return path
 
 

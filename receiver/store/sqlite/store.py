@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
+import asyncio
 import os
 import random
 import secrets
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
-from receiver import directories
+from receiver.backups import BackupMade
 from receiver.clock import Clock
 from receiver.condition import StoreCondition
-from receiver.errors import CannotStart, StoreLocked
+from receiver.errors import CannotStart, Conflict
 from receiver.store.commits import Notice
 from receiver.store.migrate import check_owner, make_shrinkable, migrate
 from receiver.store.protocol import Store
 from receiver.store.seal import Seal
+from receiver.store.sqlite.backup import Wanted, back_up
 from receiver.store.sqlite.engine import Connection, SqliteEngine
+from receiver.store.sqlite.lock import not_writable, take_lock
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.readers import SqliteReaders
 from receiver.store.sqlite.sealing import present, take_over
@@ -64,8 +67,12 @@ class SqliteStore(SqlStore):
         self._rebuild = rebuild
         self._lock: int | None = None
         self._place = Place(path, least_free=least_free)
-        engine = SqliteEngine(self._connect, files=self._place, probe=self.probe, notice=notice)
-        self._start_writer(engine, notice)
+        self._engine = SqliteEngine(
+            self._connect, files=self._place, probe=self.probe, notice=notice
+        )
+        self._copying: asyncio.Task[BackupMade] | None = None
+        self._stopping = threading.Event()
+        self._start_writer(self._engine, notice)
 
     @classmethod
     async def open(
@@ -87,7 +94,7 @@ class SqliteStore(SqlStore):
         """
         seal = seal or Seal()
         store = cls(check_place(path), clock, entropy, notice, least_free, rebuild, seal)
-        store._take_lock()
+        store._lock = take_lock(store.path)
         try:
             await store._writer.start()
             await store._readers.open()
@@ -98,45 +105,22 @@ class SqliteStore(SqlStore):
 
     async def close(self) -> None:
         """Commit what is queued and release the file. Raises StoreBroken when that failed."""
+        self._stopping.set()
         try:
+            if self._copying is not None:
+                await asyncio.wait([self._copying])
             await super().close()
         finally:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
 
-    def _take_lock(self) -> None:
-        # The lock stands beside the database: SQLite's own locks live inside it, and closing any
-        # descriptor of the file would drop those (POSIX).
-        try:
-            directories.make(self.path.parent)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._not_writable(error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            raise StoreLocked(
-                f"Another process has {self.path} open. Stop it first, or give this one its own"
-                " REELHOOK_DATA_DIR.",
-                path=str(self.path),
-            ) from None
-        self._lock = lock
-
-    def _not_writable(self, error: OSError) -> CannotStart:
-        return CannotStart(
-            f"{error.filename or self.path} can't be written: {error.strerror}. The receiver's user"
-            f" has to be able to write {self.path.parent}; or set REELHOOK_DATA_DIR.",
-            path=str(self.path),
-        )
-
     def _connect(self) -> Connection:
         # Secrets and payloads are inside; SQLite gives -wal and -shm the mode of the database.
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise self._not_writable(error) from error
+            raise not_writable(self.path, error) from error
         connection = sqlite3.connect(
             self.path, isolation_level=None, cached_statements=1_024, factory=Connection
         )
@@ -193,6 +177,21 @@ class SqliteStore(SqlStore):
         """Whether a callback's body is worth reading, and there is room for it."""
         super().admit()
         self._place.admit()
+
+    async def backup(self, folder: Path, keep: int | None) -> BackupMade:
+        """Copy everything into a directory while callbacks go on."""
+        if self._copying is not None and not self._copying.done():
+            raise Conflict("A backup is being made already; wait for it to end.")
+        wanted = Wanted(self.path, self.instance, folder, keep, self._clock())
+        self._copying = asyncio.create_task(self._back_up(wanted))
+        return await asyncio.shield(self._copying)  # who asked may go away
+
+    async def _back_up(self, wanted: Wanted) -> BackupMade:
+        self._engine.reading = True
+        try:
+            return await asyncio.to_thread(back_up, wanted, self._stopping)
+        finally:
+            self._engine.reading = False
 
     async def condition(self) -> StoreCondition:
         """How the store itself fares."""

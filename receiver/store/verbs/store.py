@@ -6,10 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from receiver import ids
+from receiver.backups import BackupMade
 from receiver.callbacks import Arrival, Callback, Kept, Receipt
 from receiver.clock import Clock
 from receiver.condition import StoreCondition
@@ -187,6 +189,10 @@ class SqlStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         except StoreUnavailable as refused:
             return str(refused)
         return None
+
+    @abstractmethod
+    async def backup(self, folder: Path, keep: int | None) -> BackupMade:
+        """Copy everything into a directory, if that is ours to do."""
 
     @abstractmethod
     async def condition(self) -> StoreCondition:
