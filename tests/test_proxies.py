@@ -106,7 +106,7 @@ http {{
 def nginx(folder: Path, ports: tuple[int, int], upstreams: list[int], **changes: str) -> list[str]:
     """Its arguments, over our file."""
     plain, port = ports
-    servers = "".join(f"server 127.0.0.1:{number};" for number in upstreams)
+    servers = "".join(f"server 127.0.0.1:{number} max_fails=0;" for number in upstreams)
     shipped = fitted(
         "nginx.conf",
         {
@@ -118,7 +118,7 @@ def nginx(folder: Path, ports: tuple[int, int], upstreams: list[int], **changes:
             f"/etc/letsencrypt/live/{NAME}/fullchain.pem": f"{folder}/cert.pem",
             f"/etc/letsencrypt/live/{NAME}/privkey.pem": f"{folder}/key.pem",
             "/var/log/nginx": str(folder),
-            "server 127.0.0.1:8000;": servers,
+            "server 127.0.0.1:8000 max_fails=0;": servers,
         },
     )
     (folder / "reelhook.conf").write_text(shipped)
@@ -330,10 +330,10 @@ def test_nor_when_nobody_is_behind_it(program: str, tmp_path: Path) -> None:
 class Upstream:
     """What a receiver may be to a proxy: always healthy, and it answers callbacks or hangs up."""
 
-    def __init__(self, answers: bool) -> None:
+    def __init__(self, answers: bool, port: int = 0) -> None:
         self.callbacks = 0
         self._answers = answers
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listening.getsockname()[1]
         self._thread = Thread(target=self._serve)
 
@@ -384,6 +384,16 @@ def test_a_callback_goes_to_whoever_listens(program: str, tmp_path: Path) -> Non
         answers = [http.post("/webhooks/runware", content=b"{}") for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200] * 4
     assert there.callbacks == 4
+
+
+def test_nginx_sees_at_once_that_somebody_is_back(tmp_path: Path) -> None:
+    """A deploy restarts one after the other; both together would be nobody."""
+    ports = free_port(), free_port()
+    with started("nginx", tmp_path / "proxy", *ports) as proxy, proxy.http() as http:
+        for there in (*ports, *ports):
+            with Upstream(answers=True, port=there) as upstream:
+                answers = {http.post("/webhooks/runware", content=b"{}").status_code for _ in "ab"}
+            assert (answers, upstream.callbacks) == ({200}, 2)
 
 
 def test_caddy_keeps_callbacks_while_the_receiver_restarts(tmp_path: Path) -> None:
