@@ -257,7 +257,7 @@ def announce(settings: Settings) -> Callable[[Listening, str], None]:
         _say(
             sys.stderr,
             f"Reelhook receives at {listening.public_url}/webhooks/… and keeps everything in"
-            f" {database_of(settings)}. Stop with Ctrl-C.",
+            f" {database_of(settings)}. `reelhook login` opens the dashboard; Ctrl-C stops it.",
         )
 
     return tell

@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.window import WIDTHS, Stage, Window, barriers, window
+from tests.browser.window import VIEWS, Stage, Window, barriers, window
 from tests.doubles import ADMIN_TOKEN
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]  # a browser shares its machine
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_nothing_keeps_anybody_out_and_everything_fits(
     stage: Stage, browser: Browser, axe_core: str, width: int, scheme: str
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
-from tests.browser.window import WIDTHS, Stage, Window, barriers, kept, window
+from tests.browser.window import VIEWS, Stage, Window, barriers, kept, window
 from tests.make import failure
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]  # a browser shares its machine
@@ -314,8 +314,7 @@ def test_times_are_in_utc_or_local_as_one_likes(stage: Stage, browser: Browser) 
         expect(time).to_contain_text(ours)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_nothing_keeps_anybody_out_and_everything_fits(
     stage: Stage, browser: Browser, axe_core: str, width: int, scheme: str, tmp_path: Path
 ) -> None:

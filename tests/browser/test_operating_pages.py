@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.window import WIDTHS, Stage, Window, barriers, kept, staged, window
+from tests.browser.window import VIEWS, Stage, Window, barriers, kept, staged, window
 from tests.make import failure
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]  # a browser shares its machine
@@ -290,8 +290,7 @@ def pages(stage: Stage, sink: Sink) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_nothing_keeps_anybody_out_and_everything_fits(
     stage: Stage,
     sink: Sink,

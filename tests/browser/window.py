@@ -38,6 +38,8 @@ from tests.submitter.stage import simulator_process
 
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 WIDTHS: Final = (1280, 390)
+# Colours are a scheme's, what fits is a width's: two of the four pairs show all there is to see.
+VIEWS: Final = ((1280, "light"), (390, "dark"))
 HEIGHT: Final = 860
 PATIENCE: Final = LIMIT_S * 1000  # milliseconds
 AXE: Final = "axe-core@4.14.1"

@@ -32,7 +32,7 @@ from tests.flows.test_spine import (
     submit,
 )
 
-pytestmark = [pytest.mark.anyio, pytest.mark.process]
+pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.usefixtures("store")]
 
 MODEL = "pixverse:1@2"
 

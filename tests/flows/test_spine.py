@@ -23,7 +23,7 @@ from receiver.endpoints import EndpointSpec
 from submitter.processes import Child, free_port
 from tests.flows.sink import Sink
 
-pytestmark = [pytest.mark.anyio, pytest.mark.process]
+pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.usefixtures("store")]
 
 ADMIN = "an-admin-token-for-tests-0123456789"
 READY = 20.0
