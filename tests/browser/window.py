@@ -37,7 +37,6 @@ from tests.doubles import ADMIN_TOKEN, LIMIT_S, ROOT, Running, running
 from tests.submitter.stage import simulator_process
 
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-WIDTHS: Final = (1280, 390)
 # Colours are a scheme's, what fits is a width's: two of the four pairs show all there is to see.
 VIEWS: Final = ((1280, "light"), (390, "dark"))
 HEIGHT: Final = 860
