@@ -225,7 +225,7 @@ class _Histogram:
 class Seen:
     """What is not counted but asked. Of a store that can't be read nothing is known.
 
-    `reports` are of `listed` endpoints at most, so that a thousand of them make no thousand series.
+    `reports` are of some endpoints, so that a thousand of them make no thousand series.
     """
 
     version: str

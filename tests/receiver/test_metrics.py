@@ -18,6 +18,7 @@ from receiver import __version__, ids
 from receiver.admin.ops import ADMIN
 from receiver.admin.ops import metrics as metric_ops
 from receiver.clock import MINUTE, SECOND
+from receiver.condition import StoreCondition
 from receiver.deliveries import Failure, Outcome, State
 from receiver.errors import StoreUnavailable
 from receiver.metrics import COUNTER, OF_THE_PROCESS, OF_THE_STORE, class_of
@@ -223,6 +224,23 @@ async def test_a_store_that_can_not_be_read_hides_no_counter(
     assert found['reelhook_commit_duration_seconds_bucket{le="0.005"}'] == 1
     assert found['reelhook_commit_duration_seconds_bucket{le="0.0025"}'] == 0
     assert found['reelhook_commit_jobs_bucket{le="4"}'] == 1
+
+
+async def test_what_a_database_server_keeps_to_itself_is_left_out(
+    receiver: Assembled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = await receiver.store.condition()
+
+    async def condition() -> StoreCondition:
+        return known.model_copy(update={"log_size": None, "free": None, "refusal": "No room."})
+
+    monkeypatch.setattr(receiver.store, "condition", condition)
+    found = await scraped(receiver.client)
+    assert not {"reelhook_wal_size_bytes", "reelhook_disk_free_bytes"} & found.keys()
+    assert (found["reelhook_store_refusing"], found["reelhook_database_size_bytes"] > 0) == (
+        1,
+        True,
+    )
 
 
 async def test_a_defect_at_the_door_is_counted(
