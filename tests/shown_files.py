@@ -17,8 +17,9 @@ _PAGES: Final[Mapping[str, str]] = {
     "deploy/systemd/reelhook-.service.d/hardened.conf": "deploy/vm.md",
     **{
         f"deploy/systemd/reelhook-{name}.service": "deploy/vm.md"
-        for name in ("serve", "reconcile", "migrate", "web@", "worker@")
+        for name in ("serve", "reconcile", "migrate", "web@", "worker@", "backup")
     },
+    "deploy/systemd/reelhook-backup.timer": "deploy/vm.md",
     "deploy/kubernetes.yaml": "deploy/kubernetes.md",
     "deploy/kubernetes.sqlite.yaml": "deploy/kubernetes.md",
     "deploy/fly.toml": "deploy/fly.md",
@@ -30,6 +31,7 @@ _LANGUAGES: Final = {
     ".yaml": "yaml",
     ".toml": "toml",
     ".service": "ini",
+    ".timer": "ini",
     "hardened.conf": "ini",
     "Dockerfile": "dockerfile",
     "Caddyfile": "caddyfile",
