@@ -110,7 +110,7 @@ async def test_a_line_says_whom_a_request_was_about_if_somebody_known_asked(
         receiver.client,
         ["task", "delivery", "endpoint", "event_id", "callback", "job", "api_token"],
     )
-    added = (await api.post("/v1/endpoints", json={"url": "https://example.com/x"})).json()["id"]
+    added = (await api.post("/v1/endpoints", json={"url": "https://example.com/hook"})).json()["id"]
     await api.post(f"/v1/endpoints/{added}/test")
     (delivery,) = (await api.get("/v1/deliveries")).json()["data"]
     for path, found in (

@@ -179,6 +179,6 @@ async def test_without_one_nothing_is_made_up(tmp_path: Path) -> None:
 async def test_an_endpoint_can_not_set_it(tmp_path: Path) -> None:
     async with assembled(tmp_path) as receiver:
         for name in ("traceparent", "TraceState"):
-            asked = {"url": "https://example.com/x", "headers": {name: GIVEN}}
+            asked = {"url": "https://example.com/hook", "headers": {name: GIVEN}}
             answer = await receiver.client.post("/v1/endpoints", json=asked)
             assert (answer.status_code, answer.json()["parameter"]) == (422, f"headers.{name}")
