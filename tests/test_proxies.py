@@ -90,6 +90,7 @@ NGINX: Final = """\
 daemon off;
 worker_processes 1;
 pid {folder}/nginx.pid;
+error_log stderr notice;
 events {{}}
 http {{
     access_log off;
@@ -126,7 +127,7 @@ def nginx(folder: Path, ports: tuple[int, int], upstreams: list[int], **changes:
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, user=user))
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program is not None
-    return [program, "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"]
+    return [program, "-e", "stderr", "-c", f"{folder}/nginx.conf"]
 
 
 def caddy(folder: Path, ports: tuple[int, int], upstreams: list[int], **changes: str) -> list[str]:
@@ -150,6 +151,7 @@ def caddy(folder: Path, ports: tuple[int, int], upstreams: list[int], **changes:
 
 
 PROGRAMS: Final = {"nginx": nginx, "caddy": caddy}
+READY: Final = {"nginx": "start worker process ", "caddy": "serving initial configuration"}
 
 
 @contextmanager
@@ -171,7 +173,10 @@ def started(program: str, folder: Path, *upstreams: int, **changes: str) -> Iter
     listener.start()
     with process:
         try:
-            yield Proxy(process, port, plain, folder, told)
+            proxy = Proxy(process, port, plain, folder, told)
+            if "own.log" not in "".join(changes.values()):  # where that goes is not stderr
+                proxy.until_told(READY[program])
+            yield proxy
         finally:
             process.terminate()
             listener.join(LIMIT_S)
