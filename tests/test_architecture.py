@@ -94,6 +94,7 @@ DRAWING: Final = """\
     receiver.store.migrate      sqlite3
     receiver.store.sqlite.*     sqlite3 aiosqlite
     receiver.store.postgres.*   asyncpg
+    receiver.store.moving.*     sqlite3 asyncpg
     submitter.processes         anyio
     submitter.tunnel            anyio httpx
     submitter.notices
@@ -152,6 +153,7 @@ DRAWING: Final = """\
     receiver.cli.upkeep         typer
     receiver.cli.access         typer
     receiver.cli.backups        typer
+    receiver.cli.moving         typer
     receiver.listen             httpx
     receiver.cli.listening      typer httpx
     receiver.cli.login          typer

@@ -17,6 +17,7 @@ from receiver.cli.inbound import callbacks
 from receiver.cli.ledger import costs, tasks
 from receiver.cli.listening import listen
 from receiver.cli.login import login
+from receiver.cli.moving import migrate_store
 from receiver.cli.options import AlwaysJson, Json
 from receiver.cli.output import (
     FAILED,
@@ -65,6 +66,7 @@ for _name, _group, _section in (
 app.command(rich_help_panel=SUBMIT)(costs)
 app.command(rich_help_panel=OPERATE)(backup)
 app.command(rich_help_panel=OPERATE)(restore)
+app.command("migrate-store", rich_help_panel=OPERATE)(migrate_store)
 app.command(rich_help_panel=OPERATE)(prune)
 app.command(rich_help_panel=OPERATE)(audit)
 app.command(rich_help_panel=RUN)(doctor)

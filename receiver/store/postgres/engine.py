@@ -36,7 +36,11 @@ class PostgresEngine:
         """Connect, and bring the database to this release's schema. Raises CannotStart."""
         self._loop = asyncio.new_event_loop()
         self.connection = PostgresConnection(self._connect(), self._loop)
-        self._set_up(self.connection)
+        try:
+            self._set_up(self.connection)
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self) -> Raw:
         raw = self._loop.run_until_complete(connect(self._url))

@@ -10,10 +10,11 @@ from __future__ import annotations
 from importlib import resources
 from typing import Final
 
-from receiver.errors import SchemaTooNew
+from receiver.errors import CannotStart, SchemaTooNew
 from receiver.store.connection import Held
 from receiver.store.postgres.connection import PostgresConnection
 
+MOVING: Final = "store_move"  # a table that is there while a store is moved into the database
 _VERSIONS: Final = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     number     BIGINT PRIMARY KEY,
@@ -39,10 +40,11 @@ def version_of(connection: PostgresConnection) -> int:
     )
 
 
-def migrate(connection: PostgresConnection) -> list[int]:
+def migrate(connection: PostgresConnection, *, moving: bool = False) -> list[int]:
     """Bring the database to this release's schema; returns the numbers applied.
 
-    All of them or none, and one process at a time. Raises SchemaTooNew.
+    All of them or none, and one process at a time. Raises SchemaTooNew; and CannotStart for a
+    database that a store is `moving` into, to whoever does not move it.
     """
     known = migrations()
     connection.execute("BEGIN")
@@ -50,6 +52,8 @@ def migrate(connection: PostgresConnection) -> list[int]:
         connection.hold(Held.SCHEMA)
         current = version_of(connection)
         _check(connection, current, known[-1][0])
+        if not moving:
+            _check_moved(connection)
         pending = [(number, text) for number, text in known if number > current]
         if pending:
             connection.execute(_VERSIONS)
@@ -73,4 +77,12 @@ def _check(connection: PostgresConnection, current: int, newest: int) -> None:
             " that wrote it, or restore a backup.",
             found=current,
             known=newest,
+        )
+
+
+def _check_moved(connection: PostgresConnection) -> None:
+    if connection.execute(f"SELECT to_regclass('{MOVING}') IS NOT NULL").fetchone()[0]:
+        raise CannotStart(
+            "A store is being moved into this database, and is not all there. Run `reelhook"
+            " migrate-store` again: it goes on where it stopped."
         )

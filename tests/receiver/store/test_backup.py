@@ -108,13 +108,16 @@ async def test_a_backup_is_of_one_moment_while_callbacks_go_on(
     """The writer commits between any two pages: a copy that heeded it would never end, or tear."""
     await record(store, *range(40))
     loop, monkey = asyncio.get_running_loop(), backup._stopping
-    more = iter(range(100, 1_000))
+    more = iter(range(100, 130))
 
     def writing(stop: threading.Event) -> Callable[..., None]:
         check = monkey(stop)
 
         def progress(*pages: int) -> None:
-            asyncio.run_coroutine_threadsafe(record(store, next(more)), loop).result()
+            number = next(more, None)
+            if number is None:
+                raise sqlite3.OperationalError("the copy begins anew")
+            asyncio.run_coroutine_threadsafe(record(store, number), loop).result()
             check(*pages)
 
         return progress
@@ -237,6 +240,7 @@ async def test_a_restore_puts_back_what_was(
     log = read(log_of(path))
     await store.close()
     write(log_of(path), log)  # as a kill leaves it
+    write(Path(f"{path}-shm"), b"of the log")
 
     before = {entry.name: entry.read_bytes() for entry in path.parent.iterdir() if entry.is_file()}
     tried = restore(Path(made.path), path, now=START, dry_run=True)
@@ -247,6 +251,7 @@ async def test_a_restore_puts_back_what_was(
     clock.now += 60_000
     found = restore(Path(made.path), path, now=clock())
     assert not is_there(path, "-wal")
+    assert not is_there(path, "-shm")
     assert (found.previous_instance, found.due) == (made.instance, 1)
     async with await open_store() as again:
         assert again.instance == made.instance
