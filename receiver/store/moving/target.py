@@ -93,9 +93,12 @@ class Target:
                 self.connection.hold(Held.SCHEMA)
                 yield
                 self.connection.execute("COMMIT")
-            except BaseException:
+            except Exception:
                 if not self.connection.raw.is_closed():
                     self.connection.execute("ROLLBACK")
+                raise
+            except BaseException:
+                self.connection.raw.terminate()  # amid an answer; the server rolls back
                 raise
 
     def whose(self) -> str | None:

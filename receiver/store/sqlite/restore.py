@@ -68,6 +68,7 @@ def _restore(backup: Path, database: Path, now: int, dry_run: bool) -> Restored:
         due = _make_due(draft, now)
         kept, whose = _previous(database, now), instance_of(database)
         if not dry_run:
+            _belong_to_the_receiver(draft, database)
             _sync(draft)
             _switch(draft, database, kept)
     finally:
@@ -84,6 +85,14 @@ def _make_due(draft: Path, now: int) -> int:
             return connection.execute(_DUE, (now, now)).rowcount
     except sqlite3.Error as error:
         raise NotWhole(f"The backup can't be used: {error}.", path=str(draft)) from error
+
+
+def _belong_to_the_receiver(draft: Path, database: Path) -> None:
+    """Give what root made to whom the database or its directory belongs, who has to open it."""
+    if os.geteuid() == 0:
+        owner = (database if database.exists() else database.parent).stat()
+        for path in (draft, Path(f"{database}.lock")):
+            os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _previous(database: Path, now: int) -> Path | None:

@@ -270,6 +270,19 @@ async def _claimed(store: SqliteStore, now: int) -> list[Task]:
     return [*await store.claim_tasks(asked)]
 
 
+async def test_what_root_restores_is_the_receivers(
+    open_store: Opener, path: Path, folder: Path
+) -> None:
+    store = await open_store()
+    made = await store.backup(folder, None)
+    await store.close()
+    nobody = 65_534 if os.geteuid() == 0 else os.geteuid()
+    os.chown(path, nobody, -1)
+    restore(Path(made.path), path, now=START)
+    files = (path, Path(f"{path}.lock"))
+    assert [(os.stat(file).st_uid, mode(file)) for file in files] == [(nobody, 0o600)] * 2
+
+
 async def test_a_log_that_stays_is_played_into_the_wrong_database(
     open_store: Opener, path: Path, folder: Path
 ) -> None:
