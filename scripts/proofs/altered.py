@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
-from receiver import cli, serve
+from receiver import cli
 from receiver.callbacks import Arrival, Outcome, Receipt
 from receiver.errors import StoreUnavailable
 from receiver.store.sqlite import SqliteStore, engine, store
+from receiver.store.verbs.store import SqlStore
 from scripts.proofs.careless import CARELESS
 from scripts.proofs.plain import leave_connections_to_uvicorn
 from scripts.proofs.planted import PLANTED
@@ -20,43 +21,30 @@ from scripts.proofs.planted import PLANTED
 SMALL_WAL: Final = 128 << 10  # bytes
 
 
-class HastyStore(SqliteStore):
-    """Answers first and commits afterwards, as gateways do that queue in memory."""
+def _answer_before_commit() -> None:
+    # As gateways do that queue in memory.
+    recording, unfinished = SqlStore.record, set[asyncio.Task[Receipt]]()
 
-    _unfinished: set[asyncio.Task[Receipt]]
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._unfinished = set()
-
-    async def record(self, arrival: Arrival) -> Receipt:
-        """A receipt for what is not stored yet."""
-        task = asyncio.create_task(super().record(arrival))
-        self._unfinished.add(task)
-        task.add_done_callback(self._unfinished.discard)
+    async def record(store: SqlStore, arrival: Arrival) -> Receipt:
+        task = asyncio.create_task(recording(store, arrival))
+        unfinished.add(task)
+        task.add_done_callback(unfinished.discard)
         return Receipt(Outcome.RECORDED, len(arrival.items))
 
-
-class DeafStore(SqliteStore):
-    """Answers as if it had stored what the database refused."""
-
-    def admit(self) -> None:
-        """Let everybody in."""
-
-    async def record(self, arrival: Arrival) -> Receipt:
-        """A receipt, whatever became of it."""
-        try:
-            return await super().record(arrival)
-        except StoreUnavailable:
-            return Receipt(Outcome.RECORDED, len(arrival.items))
-
-
-def _answer_before_commit() -> None:
-    patch.object(serve, "SqliteStore", HastyStore).start()
+    patch.object(SqlStore, "record", record).start()
 
 
 def _answer_despite_failure() -> None:
-    patch.object(serve, "SqliteStore", DeafStore).start()
+    recording = SqlStore.record
+
+    async def record(store: SqlStore, arrival: Arrival) -> Receipt:
+        try:
+            return await recording(store, arrival)
+        except StoreUnavailable:
+            return Receipt(Outcome.RECORDED, len(arrival.items))
+
+    patch.object(SqlStore, "record", record).start()
+    patch.object(SqliteStore, "admit", lambda _: None).start()
 
 
 def _sync_seldom() -> None:

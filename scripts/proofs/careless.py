@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any, Final
 from unittest.mock import patch
 
-from receiver import app, serve
+from receiver import app
 from receiver.clock import SECOND
 from receiver.deliveries import Failure, State
 from receiver.delivery import policy
 from receiver.store.protocol import Settled
-from receiver.store.sqlite import SqliteStore
+from receiver.store.verbs.store import SqlStore
 
 SHORT_LEASE: Final = 3 * SECOND
 FORGOTTEN: Final = 10  # one success in so many
-
-
-class ForgetfulStore(SqliteStore):
-    """Does not keep one success in ten, so that its lease runs out."""
-
-    _successes = 0
-
-    async def settle(self, settled: Settled) -> None:
-        """Keep what became of an attempt, mostly."""
-        self._successes += settled.state is State.SUCCEEDED
-        if settled.state is State.SUCCEEDED and self._successes % FORGOTTEN == 0:
-            return
-        await super().settle(settled)
 
 
 def _take_timeouts_for_success() -> None:
@@ -47,7 +35,15 @@ def _hurry() -> None:
 
 
 def _forget() -> None:
-    patch.object(serve, "SqliteStore", ForgetfulStore).start()
+    # What is not settled, its lease has to run out for.
+    settling, successes = SqlStore.settle, count(1)
+
+    async def settle(store: SqlStore, settled: Settled) -> None:
+        if settled.state is State.SUCCEEDED and next(successes) % FORGOTTEN == 0:
+            return
+        await settling(store, settled)
+
+    patch.object(SqlStore, "settle", settle).start()
     patch.object(app, "lease_of", lambda deadline_s: SHORT_LEASE).start()
     patch.object(app, "check_lease", lambda lease, deadline_s: None).start()
 

@@ -8,7 +8,6 @@ from unittest.mock import patch
 
 import pytest
 
-from receiver import serve
 from receiver.callbacks import Outcome, Receipt
 from receiver.clock import wall_clock
 from receiver.store.protocol import Query
@@ -19,8 +18,6 @@ from scripts.proofs.altered import (
     NORMAL,
     OFTEN,
     SMALL_WAL,
-    DeafStore,
-    HastyStore,
     alter,
 )
 from tests.make import arrival, success
@@ -49,8 +46,7 @@ async def test_checkpoints_begin_at_a_small_log() -> None:
 
 async def test_what_the_database_refuses_is_acknowledged(tmp_path: Path) -> None:
     alter([DESPITE_FAILURE])
-    assert vars(serve)["SqliteStore"] is DeafStore
-    async with await DeafStore.open(tmp_path / "db", clock=wall_clock) as deaf:
+    async with await SqliteStore.open(tmp_path / "db", clock=wall_clock) as deaf:
         await deaf.ready()
         with no_room(tmp_path / "db"):
             for _ in range(2):
@@ -61,8 +57,7 @@ async def test_what_the_database_refuses_is_acknowledged(tmp_path: Path) -> None
 
 async def test_an_answer_comes_before_its_commit(tmp_path: Path) -> None:
     alter([BEFORE_COMMIT])
-    assert vars(serve)["SqliteStore"] is HastyStore
-    async with await HastyStore.open(tmp_path / "db", clock=wall_clock) as hasty:
+    async with await SqliteStore.open(tmp_path / "db", clock=wall_clock) as hasty:
         told: list[str] = []
         hasty.on_change(lambda *_: told.append("committed"))
         assert await hasty.record(arrival(success())) == Receipt(Outcome.RECORDED, 1)

@@ -14,17 +14,17 @@ from unittest.mock import patch
 
 import pytest
 
-from receiver import app, ids, serve
+from receiver import app, ids
 from receiver.deliveries import Failure, State
 from receiver.delivery import policy
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.delivery.signing import new_secret
-from receiver.store.protocol import Claimed
+from receiver.store.protocol import Claimed, Query
 from receiver.store.sqlite import SqliteStore
 from scripts.proofs import delivered
 from scripts.proofs.altered import alter
-from scripts.proofs.careless import CARELESS, CREDULOUS, FORGETFUL, HURRIED, ForgetfulStore
+from scripts.proofs.careless import CARELESS, CREDULOUS, FORGETFUL, FORGOTTEN, HURRIED
 from scripts.proofs.delivered import (
     AGAIN,
     CLAIMED,
@@ -253,8 +253,13 @@ def test_delays_are_cut_short() -> None:
     assert decided.next_attempt_at == START + 2_500
 
 
-def test_successes_are_forgotten() -> None:
+async def test_successes_are_forgotten(tmp_path: Path) -> None:
     alter([FORGETFUL])
-    assert vars(serve)["SqliteStore"] is ForgetfulStore
+    async with await SqliteStore.open(tmp_path / "db", clock=FakeClock()) as store:
+        await store.add_endpoint(endpoint(secret=SECRET, event_types=["result.*"]))
+        await store.record(arrival(*[success(n) for n in range(FORGOTTEN)], expected=FORGOTTEN))
+        for claimed in await store.claim(now=START, lease_until=START + 1, limit=FORGOTTEN):
+            await store.settle(settled(claimed, State.SUCCEEDED, now=START, outcome=sent(200)))
+        assert len((await store.deliveries(Query(state=State.SENDING))).data) == 1
     assert vars(app)["lease_of"](20.0) == 3_000
     assert set(CARELESS) == {CREDULOUS, HURRIED, FORGETFUL}
