@@ -17,7 +17,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,7 +39,9 @@ from scripts.proofs.harness import (
     run,
 )
 from scripts.proofs.hostile import FATES, OUTAGE, read_ledger
+from scripts.proofs.postgres import NotInstalled
 from scripts.proofs.stored import problems_of
+from scripts.proofs.stores import Databases, add_options, chosen, is_strict, one_of
 from submitter.processes import Child
 
 NAMES: Final = ("flaky", "moody", OUTAGE)
@@ -75,17 +77,18 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-async def play(plan: Plan) -> Found:
+async def play(plan: Plan, where: Databases | None = None) -> Found:
     """One run, from the first callback to the comparison."""
     begun, found = time.monotonic(), Found()
-    with tempfile.TemporaryDirectory(prefix="reelhook-delivery-") as name:
-        folder = Path(name)
+    async with AsyncExitStack() as ground:
+        name = ground.enter_context(tempfile.TemporaryDirectory(prefix="reelhook-delivery-"))
+        env, folder = await ground.enter_async_context(one_of(where)), Path(name)
         async with AsyncExitStack() as stack:
             argv = [sys.executable, "-m", "scripts.proofs.hostile", str(folder / "ledger")]
             argv += ["--seed", str(plan.seed), "--outage", str(plan.outage)]
             hostile = await stack.enter_async_context(Child.start(argv, name="consumer"))
             url = str((await hostile.ready(READY))["url"])
-            receiver = await stack.enter_async_context(_receiver(folder, plan))
+            receiver = await stack.enter_async_context(_receiver(folder, plan, env))
             endpoints = [await _register(receiver, url, name) for name in NAMES]
             posted = await post(receiver.port, plan.events)
             progress(f"{len(posted)} callbacks acknowledged, {time.monotonic() - begun:.0f} s")
@@ -95,8 +98,9 @@ async def play(plan: Plan) -> Found:
             await receiver.end()
             await hostile.stop()
         ledger = read_ledger(folder / "ledger")
-        found.compared = compare(receiver.database, endpoints, ledger, plan.seed)
-        found.problems += problems_of(receiver.database, posted) + found.compared.problems
+        kept = await receiver.kept()
+        found.compared = compare(kept, endpoints, ledger, plan.seed)
+        found.problems += problems_of(kept, posted) + found.compared.problems
     found.figures = _figures(found.compared) | {
         "settled_after_s": round(settled),
         "seconds": round(time.monotonic() - begun),
@@ -104,11 +108,11 @@ async def play(plan: Plan) -> Found:
     return found
 
 
-def _receiver(folder: Path, plan: Plan) -> Receiver:
+def _receiver(folder: Path, plan: Plan, store: Mapping[str, str]) -> Receiver:
     command = altered(*plan.alterations) if plan.alterations else SERVE
     # Proxies that are not there: a sender that asked one would deliver nothing.
     proxies = dict.fromkeys(("HTTP_PROXY", "ALL_PROXY", "http_proxy"), "http://127.0.0.1:9")
-    env = {"REELHOOK_DELIVERY_DEADLINE": str(plan.deadline), "NO_PROXY": "", **proxies}
+    env = {"REELHOOK_DELIVERY_DEADLINE": str(plan.deadline), "NO_PROXY": "", **proxies, **store}
     return Receiver(folder, command=command, env=env)
 
 
@@ -181,6 +185,7 @@ def _figures(compared: Comparison) -> dict[str, Any]:
 
 def _asked() -> argparse.Namespace:
     parser = options("delivery", __doc__)
+    add_options(parser)
     parser.add_argument("--events", type=int, help="instead of the form's own")
     parser.add_argument("--seed", type=int, default=1, help="of what the consumer does")
     return parser.parse_args()
@@ -189,14 +194,22 @@ def _asked() -> argparse.Namespace:
 async def main() -> int:
     """Run the control and the proof side by side."""
     asked, verdict = _asked(), Verdict("delivery")
+    try:
+        async with chosen(asked) as where:
+            return await _prove(asked, verdict, where)
+    except NotInstalled as reason:
+        return verdict.skip(str(reason), strict=is_strict(asked))
+
+
+async def _prove(asked: argparse.Namespace, verdict: Verdict, where: Databases | None) -> int:
     plan = replace(SHORT if asked.ci else LONG, seed=asked.seed)
     if asked.events:
         plan = replace(plan, events=asked.events)
     careless = replace(SHORT, events=200, limit=40, alterations=tuple(CARELESS), seed=asked.seed)
-    found, control = await asyncio.gather(play(plan), play(careless))
+    found, control = await asyncio.gather(play(plan, where), play(careless, where))
     verdict.control = {"a careless receiver": control.figures}
     verdict.control_failed = all(control.compared.kinds[kind] for kind in (CLAIMED, EARLY, AGAIN))
-    verdict.figures = found.figures | {"cores": os.cpu_count()}
+    verdict.figures = found.figures | {"store": asked.store, "cores": os.cpu_count()}
     verdict.problems = found.problems
     verdict.problems += [
         f"nothing seen of {fate!r}: this run proves nothing"

@@ -24,11 +24,13 @@ from uuid import UUID
 import uvloop
 
 from receiver.tokens import Claims, Source, TokenBox, digest_tags, webhook_url
+from scripts.proofs.copied import copy
 
 KEY: Final = "a-signing-key-for-proofs-only-0123456789abc"
 ADMIN: Final = "an-admin-token-for-proofs-only"
 SERVE: Final = (sys.executable, "-m", "receiver", "serve")
 WAIT: Final = 20.0  # seconds that a process or an answer may take before the proof calls it hung
+START: Final = 60.0  # seconds until a ready line: proofs run side by side, and many start at once
 DAY: Final = 86_400_000  # milliseconds
 
 
@@ -84,6 +86,19 @@ class Receiver:
         return self.data / "reelhook.db"
 
     @property
+    def database_url(self) -> str | None:
+        """Where its PostgreSQL database is, if it has one."""
+        return self.env.get("DATABASE_URL")
+
+    async def kept(self) -> Path:
+        """All that it keeps as a SQLite file, which for PostgreSQL is a copy of this moment."""
+        if self.database_url is None:
+            return self.database
+        copied = self.folder / "copy.db"
+        await copy(self.database_url, copied)
+        return copied
+
+    @property
     def log(self) -> Path:
         """Everything it wrote to stderr, over all its starts."""
         return self.folder / "serve.log"
@@ -114,7 +129,7 @@ class Receiver:
         assert self.process.stdout is not None
         line = b""
         with contextlib.suppress(TimeoutError):
-            line = await asyncio.wait_for(self.process.stdout.readline(), WAIT)
+            line = await asyncio.wait_for(self.process.stdout.readline(), START)
         if not line:
             code = await self.end(signal.SIGKILL)
             raise NotReady(f"ended with {code}: {self.log.read_text(errors='replace')[-2000:]}")
@@ -358,6 +373,12 @@ class Verdict:
         for problem in shown["problems"]:
             sys.stderr.write(f"  {problem}\n")
         return 0 if self.held else 1
+
+    def skip(self, reason: str, *, strict: bool) -> int:
+        """Say that it could not be made here; the exit code, which is 1 where that is forbidden."""
+        print(json.dumps({"proof": self.proof, "skipped": reason}))
+        sys.stderr.write(f"{self.proof}: skipped: {reason}\n")
+        return 1 if strict else 0
 
 
 def options(name: str, doc: str | None) -> argparse.ArgumentParser:

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import random
 import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from scripts.proofs.altered import BEFORE_COMMIT, OFTEN, altered
 from scripts.proofs.book import Book, load
+from scripts.proofs.copied import damage_in
 from scripts.proofs.harness import (
     SERVE,
     NotReady,
@@ -34,9 +35,11 @@ from scripts.proofs.harness import (
     progress,
     run,
 )
+from scripts.proofs.postgres import NotInstalled
 from scripts.proofs.preloaded import Forked, Parent
 from scripts.proofs.sink import Sink
 from scripts.proofs.stored import integrity_of, problems_of, succeeded_of
+from scripts.proofs.stores import SQLITE, Databases, add_options, chosen, is_strict, one_of
 
 MOST_LOAD: Final = 250  # callbacks acknowledged before a kill
 LONGEST_LOAD: Final = 2.0  # seconds
@@ -103,14 +106,15 @@ class Store:
         await asyncio.gather(*lines)
         await self._receiver.start()
         self._found.starts.append(self._receiver.seconds_to_ready)
-        self._found.problems += await asyncio.to_thread(self._book.look, self._receiver.database)
+        kept = await self._receiver.kept()
+        self._found.problems += await asyncio.to_thread(self._book.look, kept)
         self._found.cycles += 1
 
     async def _kill(self) -> None:
         chance = random.random()
         if chance < 0.05:
             self._found.killed["while stopping"] += 1
-            with contextlib.suppress(TimeoutError):
+            with suppress(TimeoutError):
                 await self._receiver.end(signal.SIGTERM, random.uniform(0.001, 0.1))
                 self._found.killed["stopped before the kill"] += 1
             return
@@ -123,25 +127,28 @@ class Store:
             self._found.killed["while starting"] += 1
 
     async def check_integrity(self) -> None:
-        """All pages of the file, beside the running receiver."""
-        self._found.problems += await asyncio.to_thread(integrity_of, self._receiver.database)
+        """All pages of all tables, beside the running receiver."""
+        if url := self._receiver.database_url:
+            self._found.problems += await damage_in(url)
+        else:
+            database = self._receiver.database
+            self._found.problems += await asyncio.to_thread(integrity_of, database)
         self._found.integrity_checks += 1
 
     async def finish(self) -> None:
         """Stop it, compare everything that was ever acknowledged."""
         await self._receiver.end()
-        await asyncio.to_thread(self._compare_all)
+        await asyncio.to_thread(self._compare_all, await self._receiver.kept())
+        await self.check_integrity()
         book = self._book
         self._found.problems += book.problems
         self._found.acknowledged += len(book.acknowledged)
         self._found.said += book.said
 
-    def _compare_all(self) -> None:
-        database, book = self._receiver.database, self._book
-        self._found.problems += problems_of(database, book.acknowledged, sent=book.sent)
-        self._found.problems += integrity_of(database)
-        self._found.integrity_checks += 1
-        delivered = succeeded_of(database)
+    def _compare_all(self, kept: Path) -> None:
+        book = self._book
+        self._found.problems += problems_of(kept, book.acknowledged, sent=book.sent)
+        delivered = succeeded_of(kept)
         self._found.delivered += len(delivered)
         self._found.problems += [
             f"{event} is marked as delivered, and never came"
@@ -150,9 +157,10 @@ class Store:
 
 
 async def loop(
-    make: Callable[[Path, int], Receiver],
+    make: Callable[[Path, int, Mapping[str, str]], Receiver],
     cycles: int,
     *,
+    where: Databases | None,
     cycles_a_store: int,
     seconds: float,
     until_a_problem: bool = False,
@@ -166,8 +174,11 @@ async def loop(
 
     async with Sink() as sink:
         while not over():
-            with tempfile.TemporaryDirectory(prefix="reelhook-kill-") as folder:
-                receiver = make(Path(folder), found.stores)
+            async with AsyncExitStack() as stack:
+                opened = tempfile.TemporaryDirectory(prefix="reelhook-kill-")
+                env = await stack.enter_async_context(one_of(where))
+                folder = stack.enter_context(opened)
+                receiver = make(Path(folder), found.stores, env)
                 store = Store(receiver, found, sink)
                 try:
                     await store.begin()
@@ -192,14 +203,16 @@ async def loop(
     return found
 
 
-@contextlib.asynccontextmanager
+@asynccontextmanager
 async def receivers(preloaded: bool) -> AsyncIterator[Callable[..., Receiver]]:
     """How a receiver with alterations is made: exec'd as users do, or forked."""
     if not preloaded:
-        yield lambda folder, *names: Receiver(folder, command=altered(*names) if names else SERVE)
+        yield lambda folder, env, *names: Receiver(
+            folder, command=altered(*names) if names else SERVE, env=env
+        )
         return
     async with Parent() as parent:
-        yield lambda folder, *names: Forked(folder, parent, alterations=names)
+        yield lambda folder, env, *names: Forked(folder, parent, alterations=names, env=env)
 
 
 def _alterations(number: int) -> Iterable[str]:
@@ -209,6 +222,7 @@ def _alterations(number: int) -> Iterable[str]:
 
 def _asked() -> argparse.Namespace:
     parser = options("kill", __doc__)
+    add_options(parser)
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--cycles-a-store", type=int, default=100, help="then a fresh one")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after so many, at most")
@@ -216,33 +230,50 @@ def _asked() -> argparse.Namespace:
     asked = parser.parse_args()
     if asked.ci:
         # Few cycles a store, so that a slow machine sees both kinds of store, too.
-        asked.cycles, asked.cycles_a_store, asked.seconds = 40, 10, 60.0
+        seconds = 60.0 if asked.store == SQLITE else 25.0
+        asked.cycles, asked.cycles_a_store, asked.seconds = 40, 10, seconds
     return asked
 
 
 async def main() -> int:
     """Run the control, then the proof."""
-    asked, verdict, begun = _asked(), Verdict("kill"), time.monotonic()
-    async with receivers(asked.preloaded) as make:
-        control = await loop(
-            lambda folder, _: make(folder, BEFORE_COMMIT),
-            30,
-            cycles_a_store=10,
-            seconds=20.0,
-            until_a_problem=True,
-        )
-        verdict.control = {
-            "answers before commit": {"cycles": control.cycles, "found": control.problems[:3]}
-        }
-        verdict.control_failed = any("acknowledged" in problem for problem in control.problems)
-        found = await loop(
-            lambda folder, number: make(folder, *_alterations(number)),
-            asked.cycles,
-            cycles_a_store=asked.cycles_a_store,
-            seconds=asked.seconds,
-        )
+    asked, verdict = _asked(), Verdict("kill")
+    try:
+        async with chosen(asked) as where, receivers(asked.preloaded) as make:
+            return await _prove(asked, verdict, make, where)
+    except NotInstalled as reason:
+        return verdict.skip(str(reason), strict=is_strict(asked))
+
+
+async def _prove(
+    asked: argparse.Namespace,
+    verdict: Verdict,
+    make: Callable[..., Receiver],
+    where: Databases | None,
+) -> int:
+    begun = time.monotonic()
+    control = await loop(
+        lambda folder, _, env: make(folder, env, BEFORE_COMMIT),
+        30,
+        where=where,
+        cycles_a_store=10,
+        seconds=20.0,
+        until_a_problem=True,
+    )
+    verdict.control = {
+        "answers before commit": {"cycles": control.cycles, "found": control.problems[:3]}
+    }
+    verdict.control_failed = any("acknowledged" in problem for problem in control.problems)
+    found = await loop(
+        lambda folder, number, env: make(folder, env, *_alterations(number)),
+        asked.cycles,
+        where=where,
+        cycles_a_store=asked.cycles_a_store,
+        seconds=asked.seconds,
+    )
     verdict.problems = found.problems
     verdict.figures = found.figures() | {
+        "store": asked.store,
         "preloaded": asked.preloaded,
         "seconds": round(time.monotonic() - begun),
     }

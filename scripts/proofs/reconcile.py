@@ -36,7 +36,9 @@ import httpx
 from receiver import ids
 from receiver.client import Client
 from scripts.proofs.harness import ADMIN, Receiver, Verdict, options, progress, run
+from scripts.proofs.postgres import NotInstalled
 from scripts.proofs.sink import Sink
+from scripts.proofs.stores import Databases, add_options, chosen, is_strict, one_of
 from submitter import Submitter
 from submitter.platforms.nanogpt import NanoGPT
 from submitter.platforms.protocol import Platform
@@ -73,7 +75,7 @@ class Plan:
     deadline: float  # after its submit
     attempts: int  # of a callback, before the platform gives it up
     rate: float  # questions a second, of each reconciler
-    limit: float  # for all of it
+    limit: float  # from the end of the outage until nothing is under way
     reconcilers: int = 2
     seed: int = 1
 
@@ -174,12 +176,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(plan: Plan, folder: Path) -> AsyncIterator[World]:
+async def world(plan: Plan, folder: Path, where: Databases | None) -> AsyncIterator[World]:
     """All processes, started."""
     async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(one_of(where))
         sink = await stack.enter_async_context(Sink())
         port = free_port(prefer=random.sample(PORTS, 20))
-        env = {"PORT": str(port), "REELHOOK_DELIVERY_SCHEDULE": "0,1,1,2,2,5,5"}
+        env = {"PORT": str(port), "REELHOOK_DELIVERY_SCHEDULE": "0,1,1,2,2,5,5", **store}
         receiver = await stack.enter_async_context(Receiver(folder, env=env))
         await receiver.add_endpoint(sink.url, paused=False)
         argv = [sys.executable, "-m", "submitter.simulator", *plan.simulated]
@@ -218,22 +221,22 @@ async def _hear(here: World, child: Child) -> None:
         here.problems.append(f"{child.name} ended with {code}: {list(child.stderr)}")
 
 
-async def play(plan: Plan) -> Found:
+async def play(plan: Plan, where: Databases | None = None) -> Found:
     """One run from the first submit to the comparison."""
     begun, found = time.monotonic(), Found()
     with tempfile.TemporaryDirectory(prefix="reelhook-reconcile-") as folder:
-        async with world(plan, Path(folder)) as here:
+        async with world(plan, Path(folder), where) as here:
             async with reconciling(here, _environment(here)):
                 tasks = await here.submit_all()
                 progress(f"{len(tasks)} tasks submitted, {time.monotonic() - begun:.0f} s")
                 await here.out()
                 progress(f"the receiver is back, {time.monotonic() - begun:.0f} s")
-                if not await _until_settled(here, begun + plan.limit):
+                if not await _until_settled(here, time.monotonic() + plan.limit):
                     found.problems.append(f"not settled within {plan.limit:g} s")
             counters = (await here.simulator_says("/_control"))["counters"]
             made = (await here.simulator_says("/_control/tasks"))["data"]
             await here.receiver.end()
-            compare(found, here, tasks, made)
+            compare(found, here, await here.receiver.kept(), tasks, made)
             found.problems += here.problems
     found.figures |= _traffic(here, counters) | {"seconds": round(time.monotonic() - begun)}
     return found
@@ -276,15 +279,19 @@ def _traffic(here: World, counters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare(
-    found: Found, here: World, tasks: Mapping[str, int], made: list[dict[str, Any]]
+    found: Found,
+    here: World,
+    kept_in: Path,
+    tasks: Mapping[str, int],
+    made: list[dict[str, Any]],
 ) -> None:
     """What the platform made against what is kept and what was delivered."""
     sources: Counter[str] = Counter()
-    with closing(sqlite3.connect(f"file:{here.receiver.database}?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"file:{kept_in}?mode=ro", uri=True)) as file:
         for task in made:
             kept = Kept(file, task.get("taskUUID") or _named(file, task["runId"]))
             sources += kept.sources
-            wanted = _made(task)
+            wanted = made_of(task)
             found.missing += (wanted - kept.results).total()
             found.problems += kept.problems(wanted, tasks.get(kept.task, 0), here.sink.seen)
     results = [result for task in made for result in task["results"]]
@@ -317,7 +324,7 @@ def _named(file: sqlite3.Connection, run: str) -> str:
     return str(UUID(bytes=row[0] if row else bytes(16)))
 
 
-def _made(task: Mapping[str, Any]) -> Counter[str]:
+def made_of(task: Mapping[str, Any]) -> Counter[str]:
     """The results of a task, named as their keys name them."""
     results = task["results"]
     if task["platform"] == "runware":
@@ -369,6 +376,7 @@ class Kept:
 
 def _asked() -> argparse.Namespace:
     parser = options("reconcile", __doc__)
+    add_options(parser)
     parser.add_argument("--tasks", type=int, help="instead of the form's own")
     parser.add_argument("--seed", type=int, default=1, help="of the simulator's faults")
     return parser.parse_args()
@@ -377,14 +385,22 @@ def _asked() -> argparse.Namespace:
 async def main() -> int:
     """Run the control and the proof side by side."""
     asked, verdict = _asked(), Verdict("reconcile")
+    try:
+        async with chosen(asked) as where:
+            return await _prove(asked, verdict, where)
+    except NotInstalled as reason:
+        return verdict.skip(str(reason), strict=is_strict(asked))
+
+
+async def _prove(asked: argparse.Namespace, verdict: Verdict, where: Databases | None) -> int:
     plan = replace(SHORT if asked.ci else LONG, seed=asked.seed)
     if asked.tasks:
         plan = replace(plan, tasks=asked.tasks)
     alone = replace(SHORT, tasks=60, reconcilers=0, seed=asked.seed)
-    found, control = await asyncio.gather(play(plan), play(alone))
+    found, control = await asyncio.gather(play(plan, where), play(alone, where))
     verdict.control = {"without a reconciler": control.figures}
     verdict.control_failed = control.missing > 0
-    verdict.figures, verdict.problems = found.figures, found.problems
+    verdict.figures, verdict.problems = found.figures | {"store": asked.store}, found.problems
     if min(found.figures["polls_by_reconciler"], default=0) == 0:
         verdict.problems.append("one of the reconcilers did nothing")
     questions = found.figures["polls"]["getResponse"] + found.figures["polls"]["status"]

@@ -20,9 +20,16 @@ def test_there_are_proofs() -> None:
 
 
 def test_the_short_forms_of_all_are_run() -> None:
-    found = re.search(r"^for name in (.+); do$", (ROOT / "scripts/prove").read_text(), re.MULTILINE)
+    script = (ROOT / "scripts/prove").read_text()
+    found = re.search(r"^batches=\((.+?)^\)", script, re.MULTILINE | re.DOTALL)
     assert found is not None
-    assert set(PROOFS) <= set(found[1].split())
+    run = set(found[1].replace('"', " ").split())
+    assert set(PROOFS) <= run
+    assert {f"{name}:postgres" for name in PROOFS if _is_of_both_stores(name)} <= run
+
+
+def _is_of_both_stores(name: str) -> bool:
+    return "add_options(parser)" in (ROOT / "scripts" / "proofs" / f"{name}.py").read_text()
 
 
 def test_each_has_its_section_with_the_command_and_the_day_of_its_figures() -> None:
