@@ -17,6 +17,7 @@ from receiver.store.verbs.store import SqlStore
 from scripts.proofs.careless import CARELESS
 from scripts.proofs.plain import leave_connections_to_uvicorn
 from scripts.proofs.planted import PLANTED
+from scripts.proofs.unshared import UNSHARED
 
 SMALL_WAL: Final = 128 << 10  # bytes
 
@@ -72,6 +73,7 @@ _ALTERATIONS: Final[Mapping[str, Callable[[], None]]] = {
     PLAIN: leave_connections_to_uvicorn,
     **PLANTED,
     **CARELESS,
+    **UNSHARED,
 }
 
 
