@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from receiver.clock import wall_clock
 from receiver.condition import Role
@@ -51,7 +52,8 @@ def database_of(settings: Settings) -> str:
     """What a person calls the database; without a password."""
     if not settings.on_postgres:
         return str(settings.database_path)
-    return f"PostgreSQL at {settings.database_url.rpartition('@')[2].partition('?')[0]}"
+    parts = urlsplit(settings.database_url)
+    return f"PostgreSQL at {parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _postgres() -> type[PostgresStore]:

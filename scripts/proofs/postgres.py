@@ -26,7 +26,6 @@ MISSING: Final = "PostgreSQL is not installed: apt-get install postgresql"
 STARTING_S: Final = 60.0
 SETTINGS: Final = """
 listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
 max_connections = 200
 shared_buffers = 64MB
 autovacuum_naptime = 5s
@@ -78,7 +77,7 @@ class Server:
         more = ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         subprocess.run(_as_postgres([*initdb, *more]), check=True, capture_output=True)
         with (self._data / "postgresql.conf").open("a") as settings:
-            settings.write(SETTINGS)
+            settings.write(f"{SETTINGS}unix_socket_directories = '{self._folder}'\n")
 
     @property
     def _data(self) -> Path:
@@ -151,7 +150,9 @@ BEGIN
     FOR found IN SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' LOOP
         EXECUTE format('ALTER SEQUENCE %I RESTART', found.sequencename);
     END LOOP;
-    INSERT INTO meta (name, value) VALUES ('directory', '1');
+    IF to_regclass('meta') IS NOT NULL THEN  -- else nobody has opened it yet
+        INSERT INTO meta (name, value) VALUES ('directory', '1');
+    END IF;
 END
 $$
 """

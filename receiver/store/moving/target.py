@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 from receiver.errors import CannotStart
 from receiver.store.connection import Held
 from receiver.store.moving.source import Batch
 from receiver.store.moving.tables import TABLES, Sum, Table
+from receiver.store.postgres.address import host_of
 from receiver.store.postgres.connection import PostgresConnection, check_durable, connect
-from receiver.store.postgres.faults import owns
+from receiver.store.postgres.faults import owns, told
 from receiver.store.postgres.migrate import MOVING, migrate, version_of
 from receiver.store.postgres.presence import SEEN, SILENCE
 
@@ -38,7 +38,7 @@ class Target:
 
     def __init__(self, url: str) -> None:
         """Raises CannotStart where it can't be reached, or loses what it acknowledges."""
-        self.host = urlsplit(url).hostname or "a local socket"
+        self.host = host_of(url)
         self._loop = asyncio.new_event_loop()
         try:
             with self._reached():
@@ -77,10 +77,9 @@ class Target:
         except Exception as error:
             if not owns(error):
                 raise
-            told = str(error).partition("\n")[0] or type(error).__name__
             raise CannotStart(
-                f"PostgreSQL at {self.host} can't be used: {told}. What is done of the move stays;"
-                " the same command goes on with it.",
+                f"PostgreSQL at {self.host} can't be used: {told(error)}. What is done of the move"
+                " stays; the same command goes on with it.",
                 host=self.host,
             ) from error
 

@@ -16,52 +16,71 @@ import asyncpg
 
 from receiver.errors import CannotStart
 from receiver.store.connection import Held, Values
+from receiver.store.postgres.address import checked
 from receiver.store.postgres.speech import Statement, translated
 
 T = TypeVar("T")
 
 CONNECTING: Final = 10.0  # seconds until a server counts as gone
-ANSWERING: Final = 60.0  # seconds that one statement may take
+PARTING: Final = 5.0  # seconds that a rollback or a good-bye may take
+ANSWERING: Final = 30.0  # seconds that one statement may take
+MIGRATING: Final = 86_400.0  # one that rewrites a large table, or waits for whoever does
 CACHED: Final = 1_024  # prepared statements
 _NAMESPACE: Final = 0x5265656C  # "Reel": of the advisory locks
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-async def connect(url: str) -> Raw:
-    """A connection that prepares statements only where they stay. Raises what asyncpg does."""
-    raw = await asyncpg.connect(
-        url, timeout=CONNECTING, command_timeout=ANSWERING, statement_cache_size=0
-    )
+async def reach(url: str, **options: Any) -> Raw:
+    """A connection as asyncpg makes it. Raises CannotStart for a URL that is none, without its
+    password, and what asyncpg does for a server that refuses."""
+    checked(url)
     try:
-        if await is_pooled(raw):
-            await prepare(raw)
-            return raw
+        return await asyncpg.connect(url, timeout=CONNECTING, **options)
+    except asyncpg.ClientConfigurationError as error:  # it names parameters, and files
+        raise CannotStart(f"DATABASE_URL can't be used: {error}.") from None
+
+
+async def connect(url: str, pooled: bool | None = None) -> Raw:
+    """A connection that prepares statements only where they stay. Raises as `reach` does.
+
+    `pooled`: whether a pooler is in front, if that is known.
+    """
+    if pooled is None:
+        pooled = await asked_whether_pooled(url)
+    kept = 0 if pooled else CACHED
+    raw = await reach(url, statement_cache_size=kept, max_cached_statement_lifetime=0)
+    try:
+        await prepare(raw)
     except BaseException:
         raw.terminate()
         raise
-    await raw.close()
-    raw = await asyncpg.connect(
-        url,
-        timeout=CONNECTING,
-        command_timeout=ANSWERING,
-        statement_cache_size=CACHED,
-        max_cached_statement_lifetime=0,
-    )
-    await prepare(raw)
     return raw
+
+
+async def asked_whether_pooled(url: str) -> bool:
+    """Whether a pooler answers there, by a connection of its own: one that prepares nothing."""
+    raw = await reach(url, statement_cache_size=0)
+    try:
+        return await is_pooled(raw)
+    finally:
+        await raw.close(timeout=PARTING)
 
 
 async def is_pooled(raw: Raw) -> bool:
     """Whether a pooler answers: it makes up the process id that the protocol's start tells."""
-    return bool(await raw.fetchval("SELECT pg_backend_pid()") != raw.get_server_pid())
+    # In a transaction, as all is that a pooler may see: else it could give the statement's parse to
+    # one session and its execution to another.
+    async with raw.transaction():
+        return bool(await raw.fetchval("SELECT pg_backend_pid()") != raw.get_server_pid())
 
 
 async def prepare(raw: Raw) -> None:
     """All that is summed up here is whole: a sum of bigints is a numeric."""
-    await raw.set_type_codec(
-        "numeric", encoder=str, decoder=int, schema="pg_catalog", format="text"
-    )
+    async with raw.transaction():
+        await raw.set_type_codec(
+            "numeric", encoder=str, decoder=int, schema="pg_catalog", format="text"
+        )
 
 
 def locked(what: Held) -> str:
@@ -98,6 +117,7 @@ class PostgresConnection:
 
     def __init__(self, raw: Raw, loop: asyncio.AbstractEventLoop) -> None:
         self.raw = raw
+        self.answering = ANSWERING
         self._loop = loop
 
     def for_update(self, order: str = "") -> str:
@@ -115,9 +135,9 @@ class PostgresConnection:
 
     async def _run(self, statement: Statement, values: Sequence[Any]) -> Rows:
         if statement.returns:
-            rows = await self.raw.fetch(statement.sql, *values)
+            rows = await self.raw.fetch(statement.sql, *values, timeout=self.answering)
             return Rows(rows, len(rows))
-        done = await self.raw.execute(statement.sql, *values)
+        done = await self.raw.execute(statement.sql, *values, timeout=self.answering)
         count = done.rpartition(" ")[2]
         return Rows((), int(count) if count.isdecimal() else -1)
 
@@ -130,39 +150,56 @@ class PostgresConnection:
         if len(bound) == 1:
             return self.wait(self._run(statement, bound[0]))
         if not statement.counted:
-            self.wait(self.raw.executemany(statement.sql, bound))
+            self.wait(self.raw.executemany(statement.sql, bound, timeout=self.answering))
             return Rows((), -1)
-        return Rows((), len(self.wait(self.raw.fetchmany(statement.counted, bound))))
+        changed = self.raw.fetchmany(statement.counted, bound, timeout=self.answering)
+        return Rows((), len(self.wait(changed)))
 
-    def run_script(self, text: str) -> None:
-        """Run several statements that have no marks."""
-        self.wait(self.raw.execute(text))
+    def run(self, text: str) -> str:
+        """Run statements that have no marks; what the server calls what the last of them did."""
+        return self.wait(self.raw.execute(text, timeout=self.answering))
 
     def lock(self, table: str, column: str, keys: Iterable[int]) -> None:
         """Wait for these rows, in the order of their keys, and keep them."""
         found = sorted(keys)
         if found:
             sql = f"SELECT 1 FROM {table} WHERE {column} = ANY($1::bigint[]) ORDER BY {column}"
-            self.wait(self.raw.fetch(f"{sql} FOR UPDATE", found))
+            self.wait(self.raw.fetch(f"{sql} FOR UPDATE", found, timeout=self.answering))
 
     def hold(self, what: Held) -> None:
         """Wait until nobody else does that, and keep them from it until this transaction ends."""
-        self.wait(self.raw.fetch(locked(what)))
+        self.wait(self.raw.fetch(locked(what), timeout=self.answering))
+
+
+_SETTINGS: Final = (
+    "SELECT current_setting('synchronous_commit'), current_setting('fsync'),"
+    " current_setting('server_encoding')"
+)
 
 
 async def check_durable(raw: Raw) -> None:
     """Raises CannotStart for a server that acknowledges what a crash would lose."""
-    for name, why in (
-        ("synchronous_commit", "a commit returns before it is on disk"),
-        ("fsync", "nothing is on disk for certain"),
-    ):
-        if await raw.fetchval(f"SHOW {name}") == "off":
-            raise CannotStart(
-                f"PostgreSQL has {name} = off: {why}, and a platform is told that it is. Set it"
-                f" to on (`ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();`).",
-                setting=name,
-            )
-    if await raw.fetchval("SHOW server_encoding") != "UTF8":
+    async with raw.transaction():
+        ((commits, syncs, encoding),) = await raw.fetch(_SETTINGS)
+    why = lossy(commits, syncs)
+    if why is not None:
+        raise CannotStart(why)
+    if encoding != "UTF8":
         raise CannotStart(
             "The database's encoding has to be UTF8: CREATE DATABASE … ENCODING UTF8."
         )
+
+
+def lossy(synchronous_commit: str, fsync: str) -> str | None:
+    """What a server's settings lose of what it acknowledged, and what to change; None: nothing."""
+    for name, value, why in (
+        ("synchronous_commit", synchronous_commit, "a commit returns before it is on disk"),
+        ("fsync", fsync, "nothing is on disk for certain"),
+    ):
+        if value == "off":
+            return (
+                f"PostgreSQL has {name} = off: {why}, and a platform is told that it is. Set it to"
+                f" on (`ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();`; a role or a"
+                " database may have a setting of its own)."
+            )
+    return None

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final
 
-from receiver.errors import StoreBroken, StoreUnavailable
+import asyncpg
+
+from receiver.errors import CannotStart, StoreBroken, StoreUnavailable
 from receiver.store.commits import Jobs, grouped
 from receiver.store.faults import Fault
 from receiver.store.postgres import faults
-from receiver.store.postgres.connection import PostgresConnection, Raw, check_durable, connect
+from receiver.store.postgres.connection import (
+    ANSWERING,
+    MIGRATING,
+    PARTING,
+    PostgresConnection,
+    Raw,
+    asked_whether_pooled,
+    check_durable,
+    connect,
+)
 
 Use = Callable[[PostgresConnection], object]
+
+# A process that is frozen, or whose machine is gone, holds what all others wait for: the server
+# takes it back. Set here, since a pooler lets no session keep a setting.
+_BEGIN: Final = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '10s'"
 
 
 class PostgresEngine:
@@ -35,15 +51,18 @@ class PostgresEngine:
     def open(self) -> None:
         """Connect, and bring the database to this release's schema. Raises CannotStart."""
         self._loop = asyncio.new_event_loop()
-        self.connection = PostgresConnection(self._connect(), self._loop)
         try:
+            self.pooled = self._loop.run_until_complete(asked_whether_pooled(self._url))
+            self.connection = PostgresConnection(self._connect(), self._loop)
+            self.connection.answering = MIGRATING
             self._set_up(self.connection)
+            self.connection.answering = ANSWERING
         except BaseException:
-            self.close()
+            self._end()
             raise
 
     def _connect(self) -> Raw:
-        raw = self._loop.run_until_complete(connect(self._url))
+        raw = self._loop.run_until_complete(connect(self._url, self.pooled))
         try:
             self._loop.run_until_complete(check_durable(raw))
         except BaseException:
@@ -51,11 +70,31 @@ class PostgresEngine:
             raise
         return raw
 
+    def _connect_again(self) -> Raw:
+        try:
+            return self._connect()
+        except CannotStart as refused:  # what was good enough at the start is not any more
+            raise StoreUnavailable(str(refused)) from refused
+
     def close(self) -> None:
         """End the connection, and the loop."""
-        with contextlib.suppress(OSError, TimeoutError):  # a server that is gone says no goodbye
-            self._loop.run_until_complete(self.connection.raw.close(timeout=5.0))
+        raw = self.connection.raw
+        with contextlib.suppress(Exception):  # a server that is gone says no good-bye
+            self._within(PARTING, raw.close())
+        self._end()
+
+    def _end(self) -> None:
+        if hasattr(self, "connection"):
+            self.connection.raw.terminate()
+        self._loop.run_until_complete(asyncio.sleep(0))  # what was cut off hears of it
         self._loop.close()
+
+    def _within(self, seconds: float, answer: Coroutine[Any, Any, object]) -> None:
+        async def wait() -> None:
+            async with asyncio.timeout(seconds):
+                await answer
+
+        self._loop.run_until_complete(wait())
 
     def parts(self, jobs: Jobs) -> Iterable[Jobs]:
         """A transaction for each verb: several in one would lock in any order, and deadlock."""
@@ -66,23 +105,24 @@ class PostgresEngine:
 
     def begin(self) -> None:
         """Begin a transaction, on a new connection if the last one ended."""
+        self._loop.run_until_complete(_turn())
         if self.connection.raw.is_closed():
-            self.connection.raw = self._connect()
-        self.connection.execute("BEGIN")
+            self.connection.raw = self._connect_again()
+        self.connection.run(_BEGIN)
         self._begun(self.connection)
 
     def commit(self) -> None:
         """Durable on return, as far as the server is: `synchronous_commit` is on."""
-        self.connection.execute("COMMIT")
+        if self.connection.run("COMMIT") != "COMMIT":  # one that failed ends so, without an error
+            raise asyncpg.InFailedSQLTransactionError("the transaction was rolled back")
 
     def roll_back(self) -> None:
         """Leave the transaction. A connection that can't is ended, and the server rolls back."""
         raw = self.connection.raw
-        if raw.is_closed():
+        if raw.is_closed() or not raw.is_in_transaction():
             return
         try:
-            if raw.is_in_transaction():
-                self.connection.execute("ROLLBACK")
+            self._within(PARTING, raw.execute("ROLLBACK"))
         except Exception:
             raw.terminate()
 
@@ -100,8 +140,12 @@ class PostgresEngine:
         return faults.owns(error)
 
     def judge(self, error: BaseException) -> Fault:
-        """What follows from it, by its SQLSTATE."""
-        return faults.judge(error)
+        """What follows from it, by its SQLSTATE. What a server was set to when a connection began
+        stays so for that one: it is not used again where that may be the trouble."""
+        fault = faults.judge(error)
+        if fault is Fault.ENVIRONMENT:
+            self.connection.raw.terminate()
+        return fault
 
     def unavailable(self, error: Exception) -> StoreUnavailable:
         """What waiters are told."""
@@ -110,3 +154,9 @@ class PostgresEngine:
     def broken(self, error: BaseException) -> StoreBroken:
         """Why the receiver ends."""
         return faults.broken(error)
+
+
+async def _turn() -> None:
+    # The loop stands still between transactions: a server's good-bye of meanwhile is heard only so.
+    for _ in range(3):
+        await asyncio.sleep(0)

@@ -21,6 +21,19 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
     applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
 )
 """
+# Other programs have a table of that name as well.
+IS_OURS: Final = (
+    "SELECT count(*) = 2 FROM pg_attribute WHERE NOT attisdropped"
+    " AND (attrelid, attname) IN ((to_regclass('schema_migrations'), 'number'),"
+    " (to_regclass('meta'), 'value'))"
+)
+_FOREIGN: Final = (
+    "SELECT relname FROM pg_class c WHERE relnamespace = to_regnamespace(current_schema())"
+    " AND relkind IN ('r', 'p') AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid"
+    " AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY relname LIMIT 3"
+)
+# What takes long may take long, whatever the role is set to.
+_BEGIN: Final = "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0"
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -31,9 +44,9 @@ def migrations() -> list[tuple[int, str]]:
 
 
 def version_of(connection: PostgresConnection) -> int:
-    """The schema's version; 0 for an empty database."""
-    there = connection.execute("SELECT to_regclass('schema_migrations') IS NOT NULL").fetchone()
-    if not there[0]:
+    """The schema's version; 0 for a database that has none of ours."""
+    (ours,) = connection.execute(IS_OURS).fetchone()
+    if not ours:
         return 0
     return int(
         connection.execute("SELECT coalesce(max(number), 0) FROM schema_migrations").fetchone()[0]
@@ -43,28 +56,44 @@ def version_of(connection: PostgresConnection) -> int:
 def migrate(connection: PostgresConnection, *, moving: bool = False) -> list[int]:
     """Bring the database to this release's schema; returns the numbers applied.
 
-    All of them or none, and one process at a time. Raises SchemaTooNew; and CannotStart for a
-    database that a store is `moving` into, to whoever does not move it.
+    All of them or none, and one process at a time. Raises SchemaTooNew, and CannotStart for a
+    database of another program, and for one that a store is `moving` into, to whoever does not
+    move it.
     """
     known = migrations()
-    connection.execute("BEGIN")
+    connection.run(_BEGIN)
     try:
         connection.hold(Held.SCHEMA)
         current = version_of(connection)
         _check(connection, current, known[-1][0])
+        if not current:
+            _check_empty(connection)
         if not moving:
             _check_moved(connection)
         pending = [(number, text) for number, text in known if number > current]
         if pending:
             connection.execute(_VERSIONS)
         for number, text in pending:
-            connection.run_script(text)
+            connection.run(text)
             connection.execute("INSERT INTO schema_migrations (number) VALUES (?)", (number,))
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     return [number for number, _ in pending]
+
+
+def _check_empty(connection: PostgresConnection) -> None:
+    (schema,) = connection.execute("SELECT current_schema()").fetchone()
+    if schema is None:
+        raise CannotStart("The role has no schema to make tables in: look at its search_path.")
+    tables = [table for (table,) in connection.execute(_FOREIGN)]
+    if tables:
+        raise CannotStart(
+            f"The database has tables of another program ({', '.join(tables)}), and none of ours."
+            " Name an empty one in DATABASE_URL.",
+            tables=tables,
+        )
 
 
 def _check(connection: PostgresConnection, current: int, newest: int) -> None:

@@ -1,9 +1,12 @@
 """Floor 2, edges: which processes use a database, by their heartbeats. stdlib only.
 
 A delivery's lease outlives its attempt, so that nobody sends it a second time while it is under
-way. Of a process that is gone nobody has to wait for that: when it has not been seen for SILENCE,
-or has said that it ends, what it leased is anybody's. Who was silent itself, as all are while the
-database is away, judges nobody until it has been seen for as long.
+way. Of a process that is gone nobody has to wait for that: when it has said that it ends, or nobody
+saw it beat for SILENCE, what it leased is anybody's.
+
+How long that is, each process measures itself: by its own clock, from beat to beat of its own. Two
+clocks that differ bury nobody. Neither does a database that was away: whoever could not beat in
+time has seen nothing of the others either, and begins anew.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ from receiver.store.writer import Transaction
 
 BEAT: Final = 5.0  # seconds between beats
 SILENCE: Final = 20 * SECOND  # milliseconds after which a process counts as gone
+LATE: Final = 8 * SECOND  # milliseconds between two beats of which none is missing
 
 _BEAT: Final = (
     "INSERT INTO processes (id, role, host, pid, started_at, seen_at) VALUES (?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
 )
-
-
+_OTHERS: Final = "SELECT id, seen_at FROM processes WHERE id <> ?"
 SEEN: Final = (
     "SELECT role, host, pid, started_at, seen_at FROM processes WHERE seen_at > ? ORDER BY id"
 )
@@ -38,36 +41,34 @@ class Presence:
 
     def __init__(self, number: int, role: Role, started_at: int) -> None:
         self.number = number
-        self._role = role
-        self._started_at = started_at
-        self._since = self._last = started_at
+        self._me = (number, role, socket.gethostname(), os.getpid(), started_at)
+        self._beat_at = started_at
+        self._heard: dict[int, tuple[int, int]] = {}  # of each other one: its last beat, since when
 
     def beat(self, tx: Transaction, now: int) -> None:
-        """Be seen."""
-        if now - self._last >= SILENCE:
-            self._since = now
-        self._last = now
-        host = socket.gethostname()
-        tx.connection.execute(
-            _BEAT, (self.number, self._role, host, os.getpid(), self._started_at, now)
-        )
+        """Be seen, and see who else is there."""
+        tx.connection.execute(_BEAT, (*self._me, now))
+        others = tx.connection.execute(_OTHERS, (self.number,)).fetchall()
+        tx.after_commit.append(lambda: self._hear(others, now))
+
+    def _hear(self, others: Sequence[Row], now: int) -> None:
+        before = self._heard if 0 <= now - self._beat_at <= LATE else {}
+        self._beat_at = now
+        self._heard = {}
+        for process, beat in others:
+            last, since = before.get(process, (None, now))
+            self._heard[process] = (beat, since if last == beat else now)
 
     def release_lapsed(self, tx: Transaction, now: int) -> int:
         """Return what lapsed, and what processes held that are gone; how much."""
-        if self._last - self._since >= SILENCE:
-            self._bury(tx, now)
+        for process, (beat, since) in self._heard.items():
+            if self._beat_at - since >= SILENCE and _is_silent(tx, process, beat):
+                _let_go(tx, process, now)
         return queue.release_lapsed(tx, now)
-
-    def _bury(self, tx: Transaction, now: int) -> None:
-        gone = tx.connection.execute(
-            f"SELECT id FROM processes WHERE seen_at <= ?{tx.connection.skip_locked}",
-            (self._last - SILENCE,),
-        ).fetchall()
-        _let_go(tx, [row[0] for row in gone], now)
 
     def leave(self, tx: Transaction, now: int) -> int:
         """This process ends: what it leased is anybody's, at once."""
-        _let_go(tx, [self.number], now)
+        _let_go(tx, self.number, now)
         return queue.release_lapsed(tx, now)
 
 
@@ -82,11 +83,14 @@ def process_of(row: Row) -> Process:
     )
 
 
-def _let_go(tx: Transaction, processes: Sequence[int], now: int) -> None:
-    rows = [(now, process) for process in processes]
-    tx.connection.executemany(
-        "UPDATE deliveries SET lease_until = ? WHERE state = 'sending' AND leased_by = ?", rows
+def _is_silent(tx: Transaction, process: int, beat: int) -> bool:
+    query = f"SELECT 1 FROM processes WHERE id = ? AND seen_at = ?{tx.connection.skip_locked}"
+    return tx.connection.execute(query, (process, beat)).fetchone() is not None
+
+
+def _let_go(tx: Transaction, process: int, now: int) -> None:
+    tx.connection.execute(
+        "UPDATE deliveries SET lease_until = ? WHERE state = 'sending' AND leased_by = ?",
+        (now, process),
     )
-    tx.connection.executemany(
-        "DELETE FROM processes WHERE id = ?", [(process,) for process in processes]
-    )
+    tx.connection.execute("DELETE FROM processes WHERE id = ?", (process,))

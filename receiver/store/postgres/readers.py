@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
 from receiver.errors import StoreUnavailable
 from receiver.store.connection import Row, Values
+from receiver.store.faults import Fault
 from receiver.store.postgres.connection import (
     ANSWERING,
     CACHED,
     CONNECTING,
-    Raw,
-    is_pooled,
     prepare,
+    reach,
 )
-from receiver.store.postgres.faults import owns
+from receiver.store.postgres.faults import judge, told
 from receiver.store.postgres.speech import translated
 
 CONNECTIONS: Final = 4
@@ -27,7 +27,8 @@ CLOSING: Final = 5.0  # seconds
 
 
 class PostgresReaders:
-    """A pool. `pooled`: behind a pooler, where nothing stays prepared and nobody can listen."""
+    """A pool. `pooled`, to be set before: behind a pooler, where nothing stays prepared and nobody
+    can listen."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -35,17 +36,13 @@ class PostgresReaders:
         self.pooled = False
 
     async def open(self) -> None:
-        """Connect once; the others come when they are needed."""
-        raw = await asyncpg.connect(self._url, timeout=CONNECTING, statement_cache_size=0)
-        try:
-            self.pooled = await is_pooled(raw)
-        finally:
-            await raw.close()
+        """Make the pool; it connects when it is needed."""
         self._pool = await asyncpg.create_pool(
             self._url,
-            min_size=1,
+            min_size=0,
             max_size=CONNECTIONS,
             init=prepare,
+            reset=_keep,
             timeout=CONNECTING,
             command_timeout=ANSWERING,
             statement_cache_size=0 if self.pooled else CACHED,
@@ -59,38 +56,44 @@ class PostgresReaders:
         try:
             async with asyncio.timeout(CLOSING):
                 await self._pool.close()
-        except (TimeoutError, OSError, asyncpg.InterfaceError):
+        except Exception:  # a server that is gone says no good-bye
             self._pool.terminate()
 
     async def rows(self, sql: str, values: Values = ()) -> Sequence[Row]:
         """What a statement finds. Raises StoreUnavailable."""
         statement = translated(sql)
+        bound = statement.bind(values)
         try:
-            return await self._pool.fetch(statement.sql, *statement.bind(values))
+            return await self._rows(statement.sql, bound)
         except Exception as error:
-            if not _passes(error):
+            if judge(error) not in (Fault.ENVIRONMENT, Fault.AGAIN):
                 raise
-            raise StoreUnavailable(f"The database could not be read: {error}.") from error
+            raise StoreUnavailable(f"The database could not be read: {told(error)}.") from error
 
-    async def listen(self, channel: str, heard: asyncio.Event) -> Raw:
-        """A connection that sets an event whenever somebody notifies a channel, or it ends."""
-        raw = await asyncpg.connect(self._url, timeout=CONNECTING)
+    async def _rows(self, sql: str, values: Sequence[Any]) -> Sequence[Row]:
+        if not self.pooled:
+            return await self._pool.fetch(sql, *values)
+        # A pooler could give a statement's parse to one session and its execution to another.
+        async with self._pool.acquire() as raw, raw.transaction(readonly=True):
+            return await raw.fetch(sql, *values)
+
+    async def listen(self, channel: str, heard: asyncio.Event) -> None:
+        """Set an event whenever somebody notifies a channel, until the connection ends."""
+        raw = await reach(self._url)
+        ended = asyncio.Event()
         try:
+            raw.add_termination_listener(lambda _: ended.set())
             await raw.add_listener(channel, lambda *_: heard.set())
-            raw.add_termination_listener(lambda _: heard.set())
-        except BaseException:
+            heard.set()  # something may have been told before
+            await ended.wait()
+        finally:
             raw.terminate()
-            raise
-        return raw
 
     async def notify(self, channel: str) -> None:
         """Tell whoever listens: a hint, so nobody hears of a failure."""
-        with contextlib.suppress(StoreUnavailable):
+        with contextlib.suppress(Exception):
             await self.rows("SELECT pg_notify(?, '')", (channel,))
 
 
-def _passes(error: Exception) -> bool:
-    code = str(getattr(error, "sqlstate", None) or "")
-    if isinstance(error, asyncpg.PostgresError):
-        return code.startswith(("08", "53", "57", "58", "XX"))
-    return owns(error)
+async def _keep(raw: object) -> None:
+    """Nothing is set in a session that only reads: to reset it is one more way to the server."""

@@ -6,12 +6,9 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
-
-import asyncpg
 
 from receiver import ids
 from receiver.backups import BackupMade
@@ -19,9 +16,10 @@ from receiver.clock import Clock
 from receiver.condition import Role, StoreCondition
 from receiver.errors import BackupElsewhere, CannotStart, StoreUnavailable
 from receiver.store.commits import Notice, Transaction
-from receiver.store.postgres.connection import PostgresConnection
+from receiver.store.postgres.address import host_of
+from receiver.store.postgres.connection import PostgresConnection, lossy
 from receiver.store.postgres.engine import PostgresEngine
-from receiver.store.postgres.faults import owns
+from receiver.store.postgres.faults import owns, told
 from receiver.store.postgres.migrate import migrate
 from receiver.store.postgres.presence import BEAT, SEEN, SILENCE, Presence, process_of
 from receiver.store.postgres.readers import PostgresReaders
@@ -39,9 +37,18 @@ LOOK: Final = 1.0  # seconds between looks at what others committed, heard of it
 GATHER: Final = 0.02  # seconds in which several commits are one hint
 MOST: Final = 1_000  # events of others that a look takes in
 
+_BEGUN: Final = (
+    "SELECT (SELECT value FROM meta WHERE name = 'instance'),"
+    " (SELECT value FROM meta WHERE name = 'directory'),"
+    " current_setting('synchronous_commit'), current_setting('fsync')"
+)
 _SINCE: Final = (
     "SELECT e.seq, t.id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
     " WHERE e.seq > ? ORDER BY e.seq LIMIT ?"
+)
+# What makes work without an event: something is sent again, an endpoint was enabled.
+_STIRS: Final = (
+    "SELECT (SELECT max(n) FROM resends), (SELECT value FROM meta WHERE name = 'directory')"
 )
 
 
@@ -73,7 +80,7 @@ class PostgresStore(SqlStore):
         self._presence = Presence(self._process, role, clock())
         self._beat, self._leave = each(self._presence.beat), each(self._presence.leave)
         self._release = each(self._presence.release_lapsed)
-        self.host = urlsplit(url).hostname or "a local socket"
+        self.host = host_of(url)
         self._notice = notice
         self._directory_at = ""
         self._heard = asyncio.Event()
@@ -103,6 +110,7 @@ class PostgresStore(SqlStore):
         store = cls(url, clock, entropy, notice, seal or Seal(), role)
         try:
             await store._writer.start()
+            store._readers.pooled = store._engine.pooled
             await store._readers.open()
             await store.beat()
             await store._begin_to_look()
@@ -114,9 +122,8 @@ class PostgresStore(SqlStore):
         return store
 
     def _unreachable(self, error: BaseException) -> CannotStart:
-        told = str(error).partition("\n")[0] or type(error).__name__
         return CannotStart(
-            f"PostgreSQL at {self.host} can't be used: {told}. Look at DATABASE_URL, at the"
+            f"PostgreSQL at {self.host} can't be used: {told(error)}. Look at DATABASE_URL, at the"
             " server, and at what its role may do.",
             host=self.host,
         )
@@ -134,12 +141,15 @@ class PostgresStore(SqlStore):
         self.go_on(connection)
 
     def _begun(self, connection: PostgresConnection) -> None:
-        # Who is sent to may have been changed by another process.
-        query = "SELECT value FROM meta WHERE name = 'directory'"
-        (at,) = connection.execute(query).fetchone()
-        if at != self._directory_at:
+        # Who is sent to may have been changed by another process, and all else by an operator.
+        instance, directory, commits, syncs = connection.execute(_BEGUN).fetchone()
+        if instance != self.instance:
+            raise StoreUnavailable("The database is another one than it was: restart the receiver.")
+        if why := lossy(commits, syncs):
+            raise StoreUnavailable(why)
+        if directory != self._directory_at:
             self._directory.reload(connection)
-            self._directory_at = at
+            self._directory_at = directory
 
     async def close(self) -> None:
         """Commit what is queued, say that this process ends, and end the connections."""
@@ -157,12 +167,6 @@ class PostgresStore(SqlStore):
         """Be seen by the other processes."""
         await self._write(self._beat, self._clock())
 
-    async def _beat_on(self) -> None:
-        while True:
-            await asyncio.sleep(BEAT)
-            with contextlib.suppress(StoreUnavailable):
-                await self.beat()
-
     def _tell(self, transaction: Transaction) -> None:
         super()._tell(transaction)
         if (transaction.work or transaction.changed_tasks) and self._hint is None:
@@ -176,37 +180,56 @@ class PostgresStore(SqlStore):
 
     async def _begin_to_look(self) -> None:
         self._seen = (await self.newest_place()).seq
-        self._loops = [
-            asyncio.create_task(self._look_on()),
-            asyncio.create_task(self._beat_on()),
-        ]
+        self._stirs = await self._reads.rows(_STIRS)
+        loops = [self._look_on(), self._beat_on()]
+        if not self._readers.pooled:
+            loops.append(self._listen_on())
+        self._loops = [asyncio.create_task(loop) for loop in loops]
 
     async def _look_on(self) -> None:
         # Polling is the truth, and finds whatever a notice would have told; that only hastens it.
-        listener: asyncpg.Connection[asyncpg.Record] | None = None
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await self._heard.wait()
+            self._heard.clear()
+            await self._try(self.look)
+
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            await self._try(self.beat)
+
+    async def _listen_on(self) -> None:
+        while True:
+            await self._try(lambda: self._readers.listen(CHANNEL, self._heard))
+            await asyncio.sleep(LOOK)
+
+    async def _try(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A step of a loop that has to go on whatever happens: the next one may work."""
         try:
-            while True:
-                if not self._readers.pooled and (listener is None or listener.is_closed()):
-                    with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
-                        listener = await self._readers.listen(CHANNEL, self._heard)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK):
-                        await self._heard.wait()
-                self._heard.clear()
-                with contextlib.suppress(StoreUnavailable):
-                    await self.look()
-        finally:
-            if listener is not None:
-                listener.terminate()
+            await step()
+        except Exception as error:
+            if not owns(error):  # what the database lacks, the writer says
+                self._notice("a look at the database failed", error=repr(error))
 
     async def look(self) -> None:
         """Tell listeners what was committed since the last look, by whomever."""
-        rows = await self._reads.rows(_SINCE, (self._seen, MOST))
-        if rows:
-            self._seen = rows[-1][0]
-            tasks = {ids.task_text(row[1]) for row in rows if row[1] is not None}
-            for listener in self._listeners:
-                listener(tasks, True)
+        full = True
+        while full:
+            rows = await self._reads.rows(_SINCE, (self._seen, MOST))
+            full = len(rows) == MOST
+            if rows:
+                self._seen = rows[-1][0]
+                self._tell_all({ids.task_text(row[1]) for row in rows if row[1] is not None})
+        stirs = await self._reads.rows(_STIRS)
+        if stirs != self._stirs:
+            self._stirs = stirs
+            self._tell_all(set())
+
+    def _tell_all(self, tasks: set[str]) -> None:
+        for listener in self._listeners:
+            listener(tasks, True)
 
     async def backup(self, folder: Path, keep: int | None) -> BackupMade:
         """The server's own tools do that, and better."""

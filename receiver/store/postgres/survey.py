@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import asyncpg
-
 from receiver.errors import CannotStart
-from receiver.store.postgres.connection import CONNECTING, check_durable, is_pooled
-from receiver.store.postgres.faults import owns
-from receiver.store.postgres.migrate import migrations
+from receiver.store.postgres.connection import PARTING, check_durable, is_pooled, reach
+from receiver.store.postgres.faults import owns, told
+from receiver.store.postgres.migrate import IS_OURS, migrations
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +23,18 @@ class Survey:
 async def survey(url: str) -> Survey:
     """Look at a database. Raises CannotStart for one that can't be used."""
     try:
-        raw = await asyncpg.connect(url, timeout=CONNECTING, statement_cache_size=0)
+        raw = await reach(url, statement_cache_size=0)
     except Exception as error:
         if not owns(error):
             raise
-        told = str(error).partition("\n")[0] or type(error).__name__
-        raise CannotStart(f"PostgreSQL can't be reached: {told}.") from error
+        raise CannotStart(f"PostgreSQL can't be reached: {told(error)}.") from error
     try:
         await check_durable(raw)
-        there = await raw.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL")
-        schema = await raw.fetchval("SELECT max(number) FROM schema_migrations") if there else 0
-        version = await raw.fetchval("SHOW server_version")
-        return Survey(str(version), int(schema or 0), migrations()[-1][0], await is_pooled(raw))
+        pooled = await is_pooled(raw)
+        async with raw.transaction(readonly=True):  # one session, also behind a pooler
+            ours = await raw.fetchval(IS_OURS)
+            schema = await raw.fetchval("SELECT max(number) FROM schema_migrations") if ours else 0
+            version = await raw.fetchval("SHOW server_version")
+        return Survey(str(version), int(schema or 0), migrations()[-1][0], pooled)
     finally:
-        await raw.close()
+        await raw.close(timeout=PARTING)

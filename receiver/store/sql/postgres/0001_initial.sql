@@ -331,15 +331,21 @@ CREATE FUNCTION iif(condition BOOLEAN, a BIGINT, b BIGINT) RETURNS BIGINT LANGUA
 CREATE FUNCTION iif(condition BOOLEAN, a TEXT, b TEXT) RETURNS TEXT LANGUAGE sql IMMUTABLE
  PARALLEL SAFE RETURN CASE WHEN condition THEN a ELSE b END;
 
--- A JSON text may hold \u0000, which no text of PostgreSQL can: it is found as U+FFFD.
+-- A JSON text may hold \u0000, or half of a character, which no text of PostgreSQL can: either is
+-- found as U+FFFD. A backslash that stands for itself is written otherwise before they are sought.
 CREATE FUNCTION json_extract(doc TEXT, path TEXT) RETURNS TEXT LANGUAGE plpgsql IMMUTABLE
  PARALLEL SAFE AS $$
 BEGIN
     RETURN nullif(jsonb_path_query_first(doc::jsonb, path::jsonpath), 'null') #>> '{}';
-EXCEPTION WHEN untranslatable_character THEN
-    RETURN nullif(
-        jsonb_path_query_first(replace(doc, '\u0000', '\ufffd')::jsonb, path::jsonpath), 'null'
-    ) #>> '{}';
+EXCEPTION WHEN untranslatable_character OR invalid_text_representation THEN
+    doc := replace(replace(doc, '\\', '\u005c'), '\u0000', '\ufffd');
+    doc := regexp_replace(
+        doc, '\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})', '\\ufffd', 'g'
+    );
+    doc := regexp_replace(
+        doc, '(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}', '\\ufffd', 'g'
+    );
+    RETURN nullif(jsonb_path_query_first(doc::jsonb, path::jsonpath), 'null') #>> '{}';
 END
 $$;
 
