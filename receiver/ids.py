@@ -13,6 +13,7 @@ from typing import Final
 from receiver.errors import NotFound
 
 ENTROPY_BITS: Final = 21
+STEP_BITS: Final = 16  # of 21: a thirtieth of a millisecond
 WIDTH: Final = 13
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [a + b for a in _ALPHABET for b in _ALPHABET]
@@ -23,10 +24,15 @@ JOB, API_TOKEN = "job_", "tok_"
 
 
 class IdSource:
-    """Strictly increasing ids. `entropy(bits)` gives random bits; not safe across threads."""
+    """Strictly increasing ids. `entropy(bits)` gives random bits; not safe across threads.
 
-    def __init__(self, entropy: Callable[[int], int]) -> None:
+    `is_shared`: others give ids as well. Two who go on above the same id, since both of their
+    clocks are behind it, must not give the same ones all the time.
+    """
+
+    def __init__(self, entropy: Callable[[int], int], *, is_shared: bool = False) -> None:
         self._entropy = entropy
+        self._is_shared = is_shared
         self._last = 0
 
     def go_on(self, last: int) -> None:
@@ -36,8 +42,11 @@ class IdSource:
     def next(self, now_ms: int) -> int:
         """An id of this moment, or just above the last one if the clock stands or steps back."""
         candidate = (now_ms << ENTROPY_BITS) | self._entropy(ENTROPY_BITS)
-        self._last = candidate if candidate > self._last else self._last + 1
+        self._last = candidate if candidate > self._last else self._last + self._step()
         return self._last
+
+    def _step(self) -> int:
+        return 1 + self._entropy(STEP_BITS) if self._is_shared else 1
 
 
 def encode(number: int) -> str:

@@ -24,6 +24,7 @@ class Held(Enum):
     PRUNE = "drop what is too old"
     JOBS = "queue a job, or go on with one"
     SCHEMA = "bring the schema to another release's"
+    STRANGERS = "take in what no token vouches for, which has a bound"
     ANSWERS = "begin a request that has an Idempotency-Key"
 
 

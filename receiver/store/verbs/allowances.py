@@ -6,8 +6,12 @@ is kept in memory where one process alone claims, and as rows where several do.
 
 from __future__ import annotations
 
+from typing import Final
+
 from receiver.clock import SECOND
 from receiver.store.connection import Connection
+
+SKEW: Final = 15 * SECOND  # milliseconds that clocks of several machines may be apart
 
 
 class Allowances:
@@ -26,8 +30,11 @@ class Allowances:
         """How many deliveries may be sent at this moment."""
         held, at = self._held.get(endpoint, (1.0, now))
         held = min(max(rate, 1.0), held + max(now - at, 0) / SECOND * rate)
-        self._held[endpoint] = (held, now)
+        self._held[endpoint] = (held, self._filled_at(at, now))
         return int(held)
+
+    def _filled_at(self, _before: int, now: int) -> int:
+        return now
 
     def spend(self, endpoint: int, count: int) -> None:
         """So many are sent."""
@@ -43,6 +50,10 @@ class KeptAllowances(Allowances):
         rows = connection.execute("SELECT endpoint_id, held, at FROM endpoint_allowances")
         self._before = {endpoint: (held, at) for endpoint, held, at in rows}
         self._held = dict(self._before)
+
+    def _filled_at(self, before: int, now: int) -> int:
+        # Of two clocks that differ, the one that is behind must not give the other the time anew.
+        return before if now < before <= now + SKEW else now
 
     def keep(self, connection: Connection) -> None:
         """Write what changed."""

@@ -19,7 +19,7 @@ from receiver.endpoints import (
 )
 from receiver.errors import NotFound, PreconditionFailed
 from receiver.platforms.reading import dumps
-from receiver.store.connection import Connection, named
+from receiver.store.connection import Connection, Held, named
 from receiver.store.protocol import EndpointChange, NewEndpoint, Revisions, Rotation
 from receiver.store.seal import Seal
 from receiver.store.verbs import health
@@ -172,7 +172,7 @@ class Endpoints:
     def change(self, tx: Transaction, change: EndpointChange) -> Endpoint:
         """Apply a patch; a new URL is used from the next attempt, and is believed to be well."""
         number = ids.parse(ids.ENDPOINT, change.id)
-        current = self._read(tx.connection, number, change.revisions)
+        current = self._take(tx.connection, number, change.revisions)
         spec = change.patch.of(current)
         if spec.url != current.url:
             health.begin_anew(tx.connection, number)
@@ -195,7 +195,7 @@ class Endpoints:
     def rotate(self, tx: Transaction, rotation: Rotation) -> Endpoint:
         """Put a new secret in front, and a new Ed25519 key if there is one."""
         number = ids.parse(ids.ENDPOINT, rotation.id)
-        public = self._read(tx.connection, number, rotation.revisions).public_key
+        public = self._take(tx.connection, number, rotation.revisions).public_key
         self._rotate(tx.connection, number, SECRETS, rotation.secret, rotation)
         if public is not None:
             self._rotate(tx.connection, number, PRIVATE_KEYS, rotation.private_key, rotation)
@@ -219,7 +219,9 @@ class Endpoints:
 
     def set_state(self, tx: Transaction, change: StateChange) -> Endpoint:
         """Enable, pause or disable. What is enabled by hand is believed to be well."""
-        self._read(tx.connection, change.endpoint, change.revisions)
+        if change.state is State.ENABLED:
+            tx.connection.hold(Held.JOBS)  # one that is about to wait for it would not be woken
+        self._take(tx.connection, change.endpoint, change.revisions)
         if change.state is State.ENABLED:
             health.begin_anew(tx.connection, change.endpoint)
             tx.connection.execute(_WAKE_JOBS)
@@ -233,7 +235,7 @@ class Endpoints:
     def delete(self, tx: Transaction, asked: Deletion) -> None:
         """Forget an endpoint and cancel its queue; its past deliveries stay readable."""
         number, now = asked.endpoint, asked.now
-        self._read(tx.connection, number, asked.revisions)
+        self._take(tx.connection, number, asked.revisions)
         tx.connection.execute(
             "UPDATE endpoints SET deleted_at = ?, state = 'disabled', secrets = '[]',"
             " private_keys = '[]', headers = '{}' WHERE id = ?",
@@ -259,6 +261,11 @@ class Endpoints:
             tx.connection.execute(_NEXT_DIRECTORY)
         # What is rolled back must not be sent to.
         tx.after_commit.append(lambda: self._directory.reload(tx.connection))
+
+    def _take(self, connection: Connection, number: int, revisions: Revisions) -> Endpoint:
+        # What is read here is written back, whole: nobody may change it in between.
+        connection.lock("endpoints", "id", [number])
+        return self._read(connection, number, revisions)
 
     def _read(self, connection: Connection, number: int, revisions: Revisions = None) -> Endpoint:
         rows = named(connection.execute(f"{health.ENDPOINT} WHERE e.id = ?", (number,)))

@@ -76,8 +76,21 @@ def _moment(ms: int | None) -> datetime | None:
     return None if ms is None else to_datetime(ms)
 
 
-def short_of(connection: Connection) -> dict[int, Health]:
-    """The health of all endpoints that get less at once than they were set to."""
+def short_of(connection: Connection, probed: Iterable[int]) -> dict[int, Health]:
+    """The health of all endpoints that get less at once than they were set to.
+
+    It stays as it is of those that are about to be probed, if they have to be.
+    """
+    found = _short(connection)
+    if connection.is_shared:
+        broken = [one for one in probed if found.get(one, WELL).breaker is not Breaker.CLOSED]
+        if broken:
+            connection.lock("endpoints", "id", broken)
+            return _short(connection)
+    return found
+
+
+def _short(connection: Connection) -> dict[int, Health]:
     rows = connection.execute(
         f"SELECT endpoint_id, {COLUMNS} FROM endpoint_health h"
         " WHERE breaker <> 'closed' OR width IS NOT NULL OR held_until IS NOT NULL"

@@ -45,7 +45,7 @@ class Jobs:
         there = _same(tx.connection, new, asked)
         if there is not None:
             return there, False
-        number = self._next_id()
+        number = max(self._next_id(), _next_above(tx.connection))
         tx.connection.execute(
             "INSERT INTO jobs (id, kind, state, project, asked, idempotency_key, total, next_at,"
             " created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -97,12 +97,21 @@ class Jobs:
     def cancel(self, tx: Transaction, asked: tuple[int, int]) -> Job:
         """Go no further; what was sent again goes on. Raises Conflict for a job that is over."""
         number, now = asked
-        return _end(tx, read(tx.connection, number), JobMove.CANCEL, now)
+        return _end_by_hand(tx, number, JobMove.CANCEL, now)
 
     def fail(self, tx: Transaction, asked: tuple[int, int, str]) -> Job:
         """A step met a defect: end the job, or it would meet it for ever."""
         number, now, why = asked
-        return _end(tx, read(tx.connection, number), JobMove.FAIL, now, why)
+        return _end_by_hand(tx, number, JobMove.FAIL, now, why)
+
+
+def _next_above(connection: Connection) -> int:
+    # A job goes through what has a lower id. Another process may have given events theirs by a
+    # clock that is ahead of ours.
+    events, jobs = connection.execute(
+        "SELECT (SELECT max(id) FROM events), (SELECT max(id) FROM jobs)"
+    ).fetchone()
+    return max(events or 0, jobs or 0) + 1
 
 
 def _pause(walk: Walk) -> int:
@@ -149,10 +158,16 @@ def _move(tx: Transaction, job: Job, move: JobMove) -> None:
     )
 
 
+def _end_by_hand(
+    tx: Transaction, number: int, move: JobMove, now: int, note: str | None = None
+) -> Job:
+    tx.connection.hold(Held.JOBS)  # a step that is under way ends first
+    return _end(tx, read(tx.connection, number), move, now, note)
+
+
 def _end(tx: Transaction, job: Job, move: JobMove, now: int, note: str | None = None) -> Job:
     number = ids.parse(ids.JOB, job.id)
-    tx.connection.lock("jobs", "id", [number])
-    _move(tx, read(tx.connection, number), move)
+    _move(tx, job, move)
     tx.connection.execute(
         "UPDATE jobs SET finished_at = ?, note = ? WHERE id = ?", (now, note, number)
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final
 
 from receiver import ids
@@ -66,6 +67,8 @@ class Ledger:
 
     def record(self, tx: Transaction, arrivals: Sequence[Arrival]) -> Sequence[Receipt]:
         """Store a batch of arrivals with everything that follows from them."""
+        if any(arrival.jti is None for arrival in arrivals):
+            tx.connection.hold(Held.STRANGERS)
         loaded = load(tx.connection, {a.task_id for a in arrivals if a.task_id is not None})
         kept = _kept(tx.connection, loaded)
         room = _room(tx.connection, arrivals, kept)
@@ -246,7 +249,8 @@ def _insert_tasks(connection: Connection, plan: Plan, numbers: dict[str, int], n
                     now + DEADLINE,
                     now + GIVE_UP,
                 )
-                for task in plan.created.values()
+                # Two who make the same tasks wait for one another, and never both of them.
+                for task in sorted(plan.created.values(), key=attrgetter("id"))
             ],
         )
     if plan.touched:

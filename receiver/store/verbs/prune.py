@@ -309,7 +309,12 @@ def _count(connection: Connection, rows: str, values: Any) -> int:
 
 
 def _ids(connection: Connection, select: str, values: dict[str, int]) -> list[int]:
-    return [row[0] for row in connection.execute(select, values)]
+    found = [row[0] for row in connection.execute(f"{select}{connection.skip_locked}", values)]
+    if found and connection.is_shared:
+        # Until they were held, somebody may have begun to need one: that is seen only now.
+        still = {row[0] for row in connection.execute(select, values)}
+        return [one for one in found if one in still]
+    return found
 
 
 def _drop_with(

@@ -70,6 +70,8 @@ class Queue:
         self._served = 0  # the endpoint that was last given something
         self._allowances = allowances
         self._lease_to = "" if process is None else f", leased_by = {process}"
+        of_mine = "" if process is None else f" FILTER (WHERE leased_by = {process})"
+        self._busy = _BUSY.format(of_mine=of_mine)
 
     def claim(self, tx: Transaction, asks: Sequence[Ask]) -> Sequence[Sequence[Claimed]]:
         """Lease due deliveries, endpoint by endpoint."""
@@ -79,13 +81,14 @@ class Queue:
     def _claim(self, connection: Connection, ask: Ask) -> list[Claimed]:
         targets = self._in_turn(connection, ask.now)
         self._allowances.load(connection)
-        busy, short = _busy(connection), health.short_of(connection)
+        busy = {endpoint: counts for endpoint, *counts in connection.execute(self._busy)}
+        short = health.short_of(connection, [target.id for target in targets])
         taken: list[tuple[Target, Leased]] = []
         probed: dict[int, Health] = {}
         for target in targets:
-            fares, sending = short.get(target.id, WELL), busy.get(target.id, 0)
+            fares, (sending, mine) = short.get(target.id, WELL), busy.get(target.id, (0, 0))
             free = room(fares, concurrency=target.concurrency, busy=sending, now=ask.now)
-            free = min(free, _share(ask, sending, len(taken)), self._allowed(target, ask.now))
+            free = min(free, _share(ask, mine, len(taken)), self._allowed(target, ask.now))
             if free > 0 and (rows := self._lease(connection, target.id, ask, free)):
                 self._spend(target, len(rows))
                 self._served = target.id
@@ -149,7 +152,7 @@ def _waiting(connection: Connection, now: int) -> set[int]:
 
 
 def _share(ask: Ask, sending: int, taken: int) -> int:
-    """How many more an endpoint may have that has `sending` of a worker's places already.
+    """How many more an endpoint may have that has `sending` of this worker's places already.
 
     Ten at least, else no more than stay free: who is set to a thousand at once and hangs must not
     have all of them.
@@ -160,13 +163,11 @@ def _share(ask: Ask, sending: int, taken: int) -> int:
     return min(left, max(CONCURRENCY - sending, (left - sending + 1) // 2))
 
 
-def _busy(connection: Connection) -> dict[int, int]:
-    return dict(
-        connection.execute(
-            "SELECT endpoint_id, count(*) FROM deliveries WHERE state = 'sending'"
-            " GROUP BY endpoint_id"
-        ).fetchall()
-    )
+# By endpoint: how many are under way, and how many of them this process has.
+_BUSY: Final = (
+    "SELECT endpoint_id, count(*), count(*){of_mine} FROM deliveries WHERE state = 'sending'"
+    " GROUP BY endpoint_id"
+)
 
 
 def _with_payloads(
@@ -385,6 +386,8 @@ def retry(tx: Transaction, asked: ByHand) -> None:
 
 def begin_rounds(connection: Connection, deliveries: Iterable[tuple[int, int]], now: int) -> int:
     """Begin the schedule anew for what is settled of these (event, endpoint); how many were."""
+    deliveries = list(deliveries)
+    connection.lock("events", "id", {event for event, _ in deliveries})  # no prune may take them
     return connection.executemany(
         "UPDATE deliveries SET state = 'pending', next_attempt_at = ?, round = attempts,"
         " lane = NULL, settled_at = NULL WHERE event_id = ? AND endpoint_id = ?"

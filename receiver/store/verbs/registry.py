@@ -82,7 +82,9 @@ class Registry:
         loaded = load(tx.connection, {asked.id})
         recorder, task = self._ledger.recorder(loaded), loaded.tasks[asked.id]
         told = tx.connection.execute(
-            "SELECT id, payload FROM events WHERE task_n = ? ORDER BY id",
+            # No prune may take one that is given deliveries.
+            "SELECT id, payload FROM events WHERE task_n = ? ORDER BY id"
+            f"{tx.connection.for_update()}",
             (loaded.numbers[asked.id],),
         ).fetchall()
         due = [

@@ -34,6 +34,7 @@ class Replays:
     def replay(self, tx: Transaction, asked: Replay) -> Replayed:
         """Give each delivery that is wanted today a new round of attempts; make what is missing."""
         event = ids.parse(ids.EVENT, asked.event_id)
+        tx.connection.lock("events", "id", [event])  # no prune may take it meanwhile
         wanted = self._wanted(tx.connection, event, asked)
         created = add_deliveries(tx.connection, event, wanted, asked.now)
         there = [(event, endpoint) for endpoint in wanted if endpoint not in created]

@@ -76,7 +76,7 @@ class SqlStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         self.instance = ""
         self._clock = clock
         self._seal = seal
-        self._source = ids.IdSource(entropy)
+        self._source = ids.IdSource(entropy, is_shared=is_shared)
         self._process = self._next_id() if is_shared else None
         self._listeners: list[Listener] = []
         self._timers: list[Timed] = []

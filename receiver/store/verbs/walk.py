@@ -128,6 +128,7 @@ class Walk:
         if not keys:
             self._end_of(_EVENTS)
             return
+        self._connection.lock("events", "id", [event for (event,) in keys])
         sql, values = missing_of(self._repair, self._at[0], keys[-1][0])
         endpoint = ids.parse(ids.ENDPOINT, self._repair.endpoint or "")
         mine = [one for one in self._subscriptions if one.endpoint == endpoint]
