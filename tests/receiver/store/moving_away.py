@@ -1,4 +1,4 @@
-"""A process that moves a store, in small batches, and prints a line for each. To be killed."""
+"""A process that moves a store in small batches, says each, and waits for a line. To be killed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def main(path: Path, url: str, rows: int) -> None:
     def told(table: str, _rows: int) -> None:
         sys.stdout.write(f"{table}\n")
         sys.stdout.flush()
+        sys.stdin.readline()
 
     move(path, url, now=START, told=told)
 
