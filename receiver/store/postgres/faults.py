@@ -57,12 +57,7 @@ def _by_code(code: str) -> Fault:
 
 def owns(error: BaseException) -> bool:
     """Whether the server or the way to it raised it, and not a value of ours that fits nowhere."""
-    # asyncpg has two by the name DataError: what the server says, and an InterfaceError of its own.
-    if isinstance(error, asyncpg.DataError):
-        return False
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        return False
-    return isinstance(error, _OF_THE_SERVER)
+    return isinstance(error, _OF_THE_SERVER) and not isinstance(error, asyncpg.DataError)
 
 
 _OF_THE_SERVER: Final = (

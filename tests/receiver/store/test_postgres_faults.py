@@ -438,7 +438,7 @@ def test_what_asyncpg_says_by_itself_is_judged_too() -> None:
     ):
         assert judge(error) is Fault.ENVIRONMENT
         assert owns(error)
-    for mistake in (asyncpg.exceptions._base.DataError("$1"), ValueError(), KeyError()):
+    for mistake in (asyncpg.DataError("$1"), ValueError(), KeyError()):
         assert judge(mistake) is Fault.JOB
         assert not owns(mistake)
     for end in (MemoryError(), SystemExit(), StoreBroken()):
