@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
 
 import asyncpg
 
@@ -111,6 +112,13 @@ async def waiting(url: str, count: int = 1) -> None:
                 await asyncio.sleep(0.005)
     finally:
         raw.terminate()
+
+
+async def briefly(task: asyncio.Task[Any]) -> None:
+    """Let it get as far as it may while something is in its way."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await asyncio.shield(task)
 
 
 async def ask(url: str, sql: str, *values: object) -> list[asyncpg.Record]:

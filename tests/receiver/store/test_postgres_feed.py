@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 
 import pytest
 
@@ -18,7 +17,7 @@ from receiver.store.protocol import Query, Replay
 from tests.doubles import START
 from tests.make import arrival, endpoint, success, uuid
 from tests.postgres import Server
-from tests.receiver.store.processes import LIMIT_S, ask, gated, processes, waiting
+from tests.receiver.store.processes import LIMIT_S, ask, briefly, gated, processes, waiting
 from tests.receiver.store.suite import arrival_of, claim
 
 pytestmark = pytest.mark.anyio
@@ -45,9 +44,7 @@ async def test_what_commits_late_is_behind_what_was_committed_before(
         slow = asyncio.create_task(a.record(arrival_of(uuid(1), success(1))))
         await gate.reached()
         fast = asyncio.create_task(b.record(arrival_of(uuid(2), success(2))))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await asyncio.shield(fast)
+        await briefly(fast)
         seen = list(await b.told(BEGINNING))
         gate.open()
         await asyncio.gather(slow, fast)

@@ -21,6 +21,7 @@ from tests.make import OTHER, TASK, arrival, endpoint, failure, registration, su
 from tests.postgres import Server
 from tests.receiver.store.processes import (
     ask,
+    briefly,
     deadlocks,
     gated,
     holding,
@@ -249,6 +250,22 @@ async def test_one_of_two_creates_a_task_and_only_that_one_may_submit_it(
     assert [type(one) for one in outcome if one is not True] == [Conflict]
 
 
+async def test_one_of_two_says_how_many_results_a_task_owes(both: list[PostgresStore]) -> None:
+    """A callback made it that did not know: whoever is second is told 409, not overruled."""
+    a, b = both
+    await a.record(arrival(success(1), expected=None, jti=None))
+    with gated(a) as gate:
+        early = asyncio.create_task(a.register(registration(TASK, expected=2)))
+        await gate.reached()
+        late = asyncio.create_task(b.register(registration(TASK, expected=3)))
+        await briefly(late)
+        gate.open()
+        assert not await early
+        with pytest.raises(Conflict):
+            await late
+    assert (await b.task(TASK)).expected == 2
+
+
 async def test_a_callback_meets_the_deletion_of_its_task(
     url: str, both: list[PostgresStore]
 ) -> None:
@@ -272,8 +289,13 @@ async def test_orphans_of_two_processes_keep_to_their_bound(both: list[PostgresS
     """A body that names no task is kept once, whoever gets it."""
     a, b = both
     orphan = {"task_id": None, "jti": None, "body": b"{}", "unreadable": "bad_json"}
-    jobs = [store.record(arrival(**orphan)) for store in (a, b, a, b)]  # type: ignore[arg-type]
-    await asyncio.gather(*jobs)
+    with gated(a) as gate:
+        early = asyncio.create_task(a.record(arrival(**orphan)))  # type: ignore[arg-type]
+        await gate.reached()
+        late = asyncio.create_task(b.record(arrival(**orphan)))  # type: ignore[arg-type]
+        await briefly(late)
+        gate.open()
+        await asyncio.gather(early, late)
     (kept,) = (await a.callbacks(Query())).data
     assert kept.outcome is Outcome.QUARANTINED
 

@@ -11,14 +11,16 @@ from receiver.callbacks import Outcome
 from receiver.clock import SECOND
 from receiver.feed import START as BEGINNING
 from receiver.store.connection import Held
+from receiver.store.postgres import PostgresStore
 from receiver.store.postgres.connection import asked_whether_pooled
-from receiver.store.protocol import Query
-from tests.doubles import START
+from receiver.store.protocol import Query, Store
+from tests.doubles import START, Dice, FakeClock
 from tests.make import arrival, endpoint, registration, settled, success, uuid
 from tests.pooler import pooling
 from tests.postgres import Server
+from tests.receiver.store.feed_suite import FeedSuite
 from tests.receiver.store.processes import LIMIT_S, holding, intruder, processes, waiting
-from tests.receiver.store.suite import arrival_of, claim, states, types
+from tests.receiver.store.suite import Opener, arrival_of, claim, states, types
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +35,21 @@ def pooler(postgres: Server) -> Iterator[int]:
 def url(postgres: Server, pooler: int) -> str:
     """Where the pooler is, with a database that has nothing in it."""
     return postgres.wiped().replace(f":{postgres.port}/", f":{pooler}/")
+
+
+class _Pooled:
+    @pytest.fixture
+    def open_store(self, url: str, clock: FakeClock) -> Opener:
+        dice = Dice()
+
+        async def open_it() -> Store:
+            return await PostgresStore.open(url, clock=clock, entropy=dice.bits)
+
+        return open_it
+
+
+class TestPooledFeed(_Pooled, FeedSuite):
+    """The behaviour that every store has: statements of every kind."""
 
 
 async def test_a_pooler_is_noticed(url: str, postgres: Server) -> None:
