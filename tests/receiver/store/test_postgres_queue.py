@@ -331,7 +331,7 @@ async def test_an_outage_buries_nobody(url: str) -> None:
     clock = FakeClock()
     async with processes(url, 2, clock, clock) as (a, b):
         await queued(a, 2)
-        await beats([a, b], clock, 3 * SILENCE)
+        await beats([b, a], clock, 3 * SILENCE)
         lease = clock.now + 100 * SILENCE
         claims = await b.claim(now=clock.now, lease_until=lease, limit=100)
         assert len(claims) == 2
@@ -341,7 +341,7 @@ async def test_an_outage_buries_nobody(url: str) -> None:
             assert await a.release_lapsed(clock.now) == 0
             await beats([a], clock, 10 * SECOND)
             assert await a.release_lapsed(clock.now) == 0
-            await beats([a, b], clock, 2 * SILENCE)
+            await beats([b, a], clock, 2 * SILENCE)
         assert await a.release_lapsed(clock.now) == 0
         for claimed in claims:
             await b.settle(settled(claimed, now=clock.now))
