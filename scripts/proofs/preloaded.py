@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scripts.proofs.harness import WAIT, NotReady, Receiver
+from scripts.proofs.harness import START, WAIT, NotReady, Receiver
 
 
 class Parent:
@@ -48,7 +48,7 @@ class Parent:
     async def next(self) -> dict[str, Any]:
         """The next event of a child's life: forked, ready, ended. Raises TimeoutError."""
         assert self._process.stdout is not None
-        line = await asyncio.wait_for(self._process.stdout.readline(), WAIT)
+        line = await asyncio.wait_for(self._process.stdout.readline(), START)
         if not line:
             raise NotReady("the parent of all receivers is gone")
         found: dict[str, Any] = json.loads(line)
