@@ -25,8 +25,8 @@ from typing import Final, Self
 from receiver import ids
 
 FAILS: Final = 0.01  # of the requests: answered 500
-LINGERS: Final = 0.1  # of them: answered late, so that a kill finds some under way
-LATE: Final = 0.3  # seconds
+LINGERS: Final = 0.2  # of them: answered late, so that a kill finds some under way
+LATE: Final = 1.0  # seconds
 # A killed worker's request may be read later than its kill.
 SLACK: Final = 3.0  # seconds
 

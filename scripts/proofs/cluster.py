@@ -158,7 +158,7 @@ class World:
                         url=f"{self.consumer.url}/{name}",
                         event_types=list(kinds),
                         ordered=name == ALL,
-                        concurrency=40,
+                        concurrency=80,
                     )
                 )
                 number = ids.parse(ids.ENDPOINT, made.id)
