@@ -96,6 +96,12 @@ LINES: Final = (
         "count first status failure",
         "So many operational events were given up; `first` is the first one's id.",
     ),
+    Line(
+        "a look at the database failed",
+        "warning",
+        "error",
+        "What other processes committed is seen later; the next look is a second away.",
+    ),
     Line("the store can't write", "warning", "error", "Callbacks are answered 503 from now on."),
     Line("the store can write again", "warning", "", "They are taken in again."),
     Line(

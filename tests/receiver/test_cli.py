@@ -133,7 +133,11 @@ def test_a_receivers_url_that_is_none_is_exit_3(tmp_path: Path) -> None:
     [
         ({"HOST": "0.0.0.0"}, "REELHOOK_PUBLIC_URL is not set"),
         ({"REELHOOK_SIGNING_KEYS": "short"}, "reelhook keys new"),
-        ({"DATABASE_URL": "postgres://u:secret@h/db"}, "DATABASE_URL must be"),
+        ({"DATABASE_URL": "mysql://u:secret@h/db"}, "DATABASE_URL must be"),
+        (
+            {"DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/db"},
+            "PostgreSQL at 127.0.0.1:1 can't be used",
+        ),
         ({"PORT": "http"}, "PORT: "),
         ({"REELHOOK_ALLOW_NETWORKS": "x"}, "REELHOOK_ALLOW_NETWORKS"),
         ({"REELHOOK_DELIVERY_SCHEDULE": "x"}, "REELHOOK_DELIVERY_SCHEDULE"),
