@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 IDLE: Final = 0.25  # seconds without a batch that count as nobody writing
 TICK: Final = 1.0  # seconds between an idle thread's looks, and its tries while it can't write
-TRIES: Final = 5  # of what other writers stood in the way of
+TRIES: Final = 6  # of what other writers stood in the way of
 
 
 @dataclass(slots=True)
@@ -232,11 +232,13 @@ class Committer:
 
     def _attempt(self, jobs: Jobs) -> Done:
         done = self._attempt_once(jobs)
-        for _ in range(TRIES):
+        for _ in range(TRIES - 1):
             if done.fault is not Fault.AGAIN:
-                return done
+                break
             done = self._attempt_once(jobs)
-        return Done(jobs, error=done.error, fault=Fault.JOB)
+        if done.fault is Fault.AGAIN:
+            done.fault = Fault.JOB
+        return done
 
     def _attempt_once(self, jobs: Jobs) -> Done:
         transaction, begun = Transaction(self._engine.connection), time.perf_counter()

@@ -13,6 +13,8 @@ import pytest
 
 from receiver.errors import Conflict, StoreSaturated, StoreUnavailable
 from receiver.store import writer as module
+from receiver.store.commits import TRIES
+from receiver.store.faults import Fault
 from receiver.store.sqlite.engine import IDLE_WAL, LARGE_WAL, Connection
 from receiver.store.writer import Transaction, each
 from tests.receiver.store.bench import LIMIT_S, Bench, gathered, held
@@ -89,6 +91,38 @@ async def test_a_poison_job_fails_alone(bench: Bench) -> None:
     assert bench.writer.depth == 0
     alone = [(1, number != 3) for number in range(6)]
     assert [told[::2] for told in bench.timed] == [(1, True), (1, True), *alone]
+
+
+class InTheWay(Exception):
+    """Another writer was faster."""
+
+
+@pytest.mark.parametrize("times", [*range(TRIES + 3)])
+async def test_what_others_stand_in_the_way_of_is_done_once_or_not_at_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """As often as it is tried, also by the last try."""
+    left, judge = [times], bench.engine.judge
+
+    def judged(error: BaseException) -> Fault:
+        return Fault.AGAIN if isinstance(error, InTheWay) else judge(error)
+
+    def put(tx: Transaction, payloads: Sequence[int]) -> list[int]:
+        found = bench.put(tx, payloads)
+        if left[0]:
+            left[0] -= 1
+            raise InTheWay
+        return found
+
+    monkeypatch.setattr(bench.engine, "judge", judged)
+    if times < TRIES:
+        assert await bench.writer.call(put, 7) == 70
+    else:
+        with pytest.raises(InTheWay):
+            await bench.writer.call(put, 7)
+    assert len(bench.batches) == min(times + 1, TRIES)
+    assert bench.kept() == [7] * (times < TRIES)
+    assert bench.told == [{"7"}] * (times < TRIES)
 
 
 async def test_what_was_committed_is_not_tried_again_when_its_follow_up_fails(
