@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ class Statement:
     sql: str
     names: tuple[str, ...]
     returns: bool  # rows come back
-    counted: str = field(default="")  # the same with one row for each that it changed
+    counted: str = ""  # the same with one row for each that it changed
 
     def bind(self, values: Values) -> Sequence[Any]:
         """The values in the order of the marks."""

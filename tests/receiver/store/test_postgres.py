@@ -9,7 +9,6 @@ from receiver.errors import KeyInUse
 from receiver.store.postgres import PostgresStore
 from receiver.store.protocol import Store
 from tests.doubles import START, Dice, FakeClock
-from tests.postgres import Server
 from tests.receiver.store.access_suite import AccessSuite, once
 from tests.receiver.store.costs_suite import CostsSuite
 from tests.receiver.store.endpoint_suite import EndpointSuite
@@ -30,10 +29,6 @@ from tests.receiver.store.suite import Opener, StoreSuite
 
 
 class _OnPostgres:
-    @pytest.fixture
-    def url(self, postgres: Server) -> str:
-        return postgres.wiped()
-
     @pytest.fixture
     def open_store(self, url: str, clock: FakeClock) -> Opener:
         dice = Dice()

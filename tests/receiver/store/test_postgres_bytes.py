@@ -19,7 +19,6 @@ from receiver.store.postgres import PostgresStore
 from receiver.store.protocol import Query, Replay
 from tests.doubles import START, sent
 from tests.make import TASK, arrival, endpoint, registration, settled, success, uuid, wrapped
-from tests.postgres import Server
 from tests.receiver.store.processes import ask, processes
 from tests.receiver.store.suite import arrival_of, claim, log_of, types
 
@@ -27,11 +26,6 @@ pytestmark = pytest.mark.anyio
 
 # What no text of PostgreSQL can be: NUL, and halves of characters.
 ODD = "a\0b\U0001f400\ud83dz\\u0000 \\ud800 \\\\ %_ \N{GRINNING FACE}"
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.wiped()
 
 
 @pytest.fixture

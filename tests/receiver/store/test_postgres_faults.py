@@ -36,11 +36,6 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.05)
 
 
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.wiped()
-
-
 async def back(store: PostgresStore) -> None:
     """Wait until a store takes callbacks in again, by itself."""
     async with asyncio.timeout(LIMIT_S):

@@ -16,16 +16,10 @@ from receiver.store.postgres import store as module
 from receiver.store.protocol import Query, Replay
 from tests.doubles import START
 from tests.make import arrival, endpoint, success, uuid
-from tests.postgres import Server
 from tests.receiver.store.processes import LIMIT_S, ask, briefly, gated, processes, waiting
 from tests.receiver.store.suite import arrival_of, claim
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.wiped()
 
 
 @pytest.fixture

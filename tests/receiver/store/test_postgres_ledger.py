@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import asyncpg
@@ -18,7 +17,6 @@ from receiver.store.protocol import Query, TaskChange
 from receiver.tasks import DEADLINE, GIVE_UP, Status
 from tests.doubles import START, FakeClock
 from tests.make import OTHER, TASK, arrival, endpoint, failure, registration, success, uuid
-from tests.postgres import Server
 from tests.receiver.store.processes import (
     ask,
     briefly,
@@ -32,17 +30,6 @@ from tests.receiver.store.processes import (
 from tests.receiver.store.suite import arrival_of, outcomes, types
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.wiped()
-
-
-@pytest.fixture
-async def both(url: str) -> AsyncIterator[list[PostgresStore]]:
-    async with processes(url) as stores:
-        yield stores
 
 
 async def test_two_processes_are_told_of_the_same_tasks_at_once(

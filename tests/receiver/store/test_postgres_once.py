@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,7 +21,6 @@ from receiver.store.verbs import jobs
 from receiver.store.verbs.walk import Walk
 from tests.doubles import START
 from tests.make import TASK, arrival, endpoint, registration, settled, success, uuid
-from tests.postgres import Server
 from tests.receiver.store.access_suite import once
 from tests.receiver.store.jobs_suite import begin, repair
 from tests.receiver.store.processes import (
@@ -31,22 +29,10 @@ from tests.receiver.store.processes import (
     briefly,
     deadlocks,
     gated,
-    processes,
 )
 from tests.receiver.store.suite import arrival_of, claim, claim_tasks, overdue, queued
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.wiped()
-
-
-@pytest.fixture
-async def both(url: str) -> AsyncIterator[list[PostgresStore]]:
-    async with processes(url) as stores:
-        yield stores
 
 
 async def test_one_of_two_requests_with_a_key_does_the_work(both: list[PostgresStore]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -19,7 +19,6 @@ from receiver.store.postgres.presence import LATE, SILENCE
 from receiver.store.protocol import Claimed, EndpointChange, Query, Rotation
 from tests.doubles import START, FakeClock
 from tests.make import TASK, arrival, endpoint, settled, success, uuid
-from tests.postgres import Server
 from tests.receiver.store.processes import (
     ask,
     deadlocks,
@@ -32,17 +31,6 @@ from tests.receiver.store.processes import (
 from tests.receiver.store.suite import LEASE, arrival_of, claim, log_of, queued, states
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def url(postgres: Server) -> str:
-    return postgres.wiped()
-
-
-@pytest.fixture
-async def both(url: str) -> AsyncIterator[list[PostgresStore]]:
-    async with processes(url) as stores:
-        yield stores
 
 
 def places(claims: Sequence[Claimed]) -> list[tuple[int, int]]:
