@@ -124,7 +124,7 @@ LINES: Final = (
         "By so many seconds.",
     ),
     Line(
-        "WEB_CONCURRENCY is clamped to 1: with SQLite one process writes",
+        "WEB_CONCURRENCY is clamped to 1: `serve` is one process, run it more often",
         "warning",
         "asked",
         "At the start.",
