@@ -32,6 +32,15 @@ autovacuum_naptime = 5s
 """
 
 
+# Whoever is killed can end no server: its pipe ends, and a shell beside the server sees that.
+_WITH_ITS_PARENT: Final = """
+exec 3<&0 </dev/null
+"$@" & server=$!
+{ cat >/dev/null; kill -QUIT "$server" 2>/dev/null; } <&3 &
+wait "$server"
+"""
+
+
 def programs() -> Path | None:
     """Where the server's programs are; the newest release if there are several."""
     found = shutil.which("initdb")
@@ -92,7 +101,11 @@ class Server:
         command = [str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                _as_postgres(command), stdout=log, stderr=log, start_new_session=True
+                _as_postgres(["sh", "-c", _WITH_ITS_PARENT, "sh", *command]),
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         until = time.monotonic() + STARTING_S
         while time.monotonic() < until:
@@ -111,6 +124,8 @@ class Server:
         with suppress(FileNotFoundError, ValueError, ProcessLookupError):
             os.kill(int((self._data / "postmaster.pid").read_text().split("\n")[0]), how)
         self._process.wait(STARTING_S)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._process = None
 
     def psql(self, sql: str, database: str = "postgres") -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -18,6 +22,7 @@ from scripts.proofs.harness import Callback, Verdict, callbacks_of
 from scripts.proofs.postgres import MISSING, NotInstalled
 from scripts.proofs.stored import counts_of, problems_of
 from scripts.proofs.stores import Databases, chosen, is_strict, one_of
+from tests.doubles import LIMIT_S, ROOT
 from tests.make import arrival, endpoint
 from tests.postgres import Server
 
@@ -72,3 +77,35 @@ async def test_sqlite_needs_no_server() -> None:
     asked = argparse.Namespace(store="sqlite", database_url=None, ci=True)
     async with chosen(asked) as found, one_of(found) as env:
         assert env == {}
+
+
+_HOLDS_A_SERVER = """
+import sys
+from scripts.proofs.postgres import private
+with private() as server:
+    print(server.url(), flush=True)
+    sys.stdin.read()
+"""
+
+
+async def test_a_server_ends_with_whoever_began_it_and_was_killed(postgres: Server) -> None:
+    """Nothing of the process itself can see to that."""
+    with subprocess.Popen(  # noqa: ASYNC220 - it begins at once
+        [sys.executable, "-c", _HOLDS_A_SERVER],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        raw = await asyncpg.connect(url)
+        ended = asyncio.Event()
+        raw.add_termination_listener(lambda _: ended.set())
+        folder = Path(await raw.fetchval("SHOW data_directory")).parent
+        process.kill()
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await ended.wait()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
