@@ -190,9 +190,10 @@ async def test_who_reads_much_gets_before_nobody_who_waits(tmp_path: Path) -> No
 
         async def read_much(who: int) -> None:
             for _ in range(20):
-                await store._reads.rows("SELECT 1")
-                done.append(who)
+                async with store._readers._connection():
+                    await asyncio.sleep(0)  # a read that takes one turn, whichever thread is slow
+                    done.append(who)
 
         await asyncio.gather(*map(read_much, range(CONNECTIONS + 1)))
         for who in range(CONNECTIONS + 1):  # each has had its part when half of it is done
-            assert done[: len(done) // 2].count(who) >= 8
+            assert 9 <= done[: len(done) // 2].count(who) <= 11
