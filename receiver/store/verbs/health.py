@@ -107,8 +107,7 @@ def keep(connection: Connection, healths: Mapping[int, Health]) -> None:
 
 
 def begin_anew(connection: Connection, endpoint: int) -> None:
-    """An endpoint was enabled by hand, or is another one since its URL changed."""
-    connection.lock("endpoints", "id", [endpoint])
+    """An endpoint, which the caller has locked, was enabled by hand, or has another URL."""
     found = _found(connection, [endpoint])[endpoint]
     keep(connection, {endpoint: reset(found.health)})
 
