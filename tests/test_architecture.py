@@ -50,6 +50,7 @@ DRAWING: Final = """\
     receiver.costs              pydantic
     receiver.figures            pydantic
     receiver.condition          pydantic
+    receiver.whereabouts
     receiver.backups            pydantic
     submitter.errors
     submitter.tasks

@@ -1,8 +1,9 @@
 """Floor 2, edges: which processes use a database, by their heartbeats. stdlib only.
 
 A delivery's lease outlives its attempt, so that nobody sends it a second time while it is under
-way. Of a process that is gone nobody has to wait for that: when it has said that it ends, or nobody
-saw it beat for SILENCE, what it leased is anybody's.
+way. Of a process that is gone nobody has to wait for that: when it has said that it ends, when it
+ran on this very machine and does no more, or when nobody saw it beat for SILENCE, what it leased is
+anybody's.
 
 How long that is, each process measures itself: by its own clock, from beat to beat of its own. Two
 clocks that differ bury nobody. Neither does a database that was away: whoever could not beat in
@@ -11,39 +12,58 @@ time has seen nothing of the others either, and begins anew.
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from receiver.clock import SECOND, to_datetime
 from receiver.condition import Process, Role
-from receiver.store.connection import Row
+from receiver.store.connection import Held, Row
+from receiver.store.postgres import kernel
 from receiver.store.verbs import queue
 from receiver.store.writer import Transaction
+from receiver.whereabouts import Whereabouts, is_gone
 
 BEAT: Final = 5.0  # seconds between beats
 SILENCE: Final = 20 * SECOND  # milliseconds after which a process counts as gone
 LATE: Final = 8 * SECOND  # milliseconds between two beats of which none is missing
 
 _BEAT: Final = (
-    "INSERT INTO processes (id, role, host, pid, started_at, seen_at) VALUES (?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
+    "INSERT INTO processes (id, role, started_at, host, pid, machine, born, seen_at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
 )
-_OTHERS: Final = "SELECT id, seen_at FROM processes WHERE id <> ?"
+_OTHERS: Final = "SELECT id, seen_at, host, pid, machine, born FROM processes WHERE id <> ?"
 SEEN: Final = (
     "SELECT role, host, pid, started_at, seen_at FROM processes WHERE seen_at > ? ORDER BY id"
 )
 
 
-class Presence:
-    """This process among the others; `number` is its id."""
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """Another process: where it runs, its last beat by its own clock, and since when by ours."""
 
-    def __init__(self, number: int, role: Role, started_at: int) -> None:
+    where: Whereabouts
+    beat: int
+    since: int
+
+
+class Presence:
+    """This process among the others; `number` is its id. `born` is what is_gone asks."""
+
+    def __init__(
+        self,
+        number: int,
+        role: Role,
+        started_at: int,
+        born: Callable[[int], int | None] = kernel.born,
+    ) -> None:
         self.number = number
-        self._me = (number, role, socket.gethostname(), os.getpid(), started_at)
+        self._here = here = kernel.here()
+        place = (here.host, here.pid, here.machine, here.born)
+        self._me = (number, role, started_at, *place)
+        self._born = born
         self._beat_at = started_at
-        self._heard: dict[int, tuple[int, int]] = {}  # of each other one: its last beat, since when
+        self._heard: dict[int, _Other] = {}
 
     def beat(self, tx: Transaction, now: int) -> None:
         """Be seen, and see who else is there."""
@@ -55,16 +75,28 @@ class Presence:
         before = self._heard if 0 <= now - self._beat_at <= LATE else {}
         self._beat_at = now
         self._heard = {}
-        for process, beat in others:
-            last, since = before.get(process, (None, now))
-            self._heard[process] = (beat, since if last == beat else now)
+        for number, beat, *where in others:
+            last = before.get(number)
+            since = last.since if last is not None and last.beat == beat else now
+            self._heard[number] = _Other(Whereabouts(*where), beat, since)
 
     def release_lapsed(self, tx: Transaction, now: int) -> int:
         """Return what lapsed, and what processes held that are gone; how much."""
-        for process, (beat, since) in self._heard.items():
-            if self._beat_at - since >= SILENCE and _is_silent(tx, process, beat):
-                _let_go(tx, process, now)
+        for number, other in self._heard.items():
+            if is_gone(other.where, self._here, self._born):
+                # A claim that it had begun is committed by now, or never will be.
+                tx.connection.hold(Held.CLAIMS)
+                self._bury(tx, number, now)
+            elif self._beat_at - other.since >= SILENCE and _is_silent(tx, number, other.beat):
+                self._bury(tx, number, now)
         return queue.release_lapsed(tx, now)
+
+    def _bury(self, tx: Transaction, number: int, now: int) -> None:
+        _let_go(tx, number, now)
+        tx.after_commit.append(lambda: self._forget(number))
+
+    def _forget(self, number: int) -> None:
+        self._heard.pop(number, None)
 
     def leave(self, tx: Transaction, now: int) -> int:
         """This process ends: what it leased is anybody's, at once."""

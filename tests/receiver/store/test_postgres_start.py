@@ -66,15 +66,13 @@ async def test_who_starts_waits_for_whoever_migrates(
     url = postgres.empty()
     name = urlsplit(url).path.removeprefix("/")
     await ask(url, f"ALTER DATABASE {name} SET statement_timeout = '100ms'")
-    slow = migrate.migrations()[-1][0], "SELECT pg_sleep(0.3)"
-    monkeypatch.setattr(migrate, "migrations", lambda: [*_known, slow])
+    known = migrate.migrations()
+    slow = known[-1][0] + 1, "SELECT pg_sleep(0.3)"
+    monkeypatch.setattr(migrate, "migrations", lambda: [*known, slow])
     starting = [asyncio.create_task(process(url, seed=n + 1)) for n in range(2)]
     await waiting(url)
     for store in await asyncio.gather(*starting):
         await store.close()
-
-
-_known = migrate.migrations()[:-1]
 
 
 async def test_a_newer_schema_is_taken_only_if_it_says_so(postgres: Server) -> None:
