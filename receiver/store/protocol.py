@@ -6,7 +6,7 @@ engine. Every verb may raise StoreUnavailable; those that name a thing raise Not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -481,6 +481,11 @@ class Store(Protocol):
 
     def on_change(self, listener: Callable[[set[str], bool], None]) -> None:
         """Call `listener(changed task ids, deliveries became due)` after each commit."""
+        ...
+
+    def watch_tasks(self, seen: Callable[[], Set[tuple[str, int]]]) -> None:
+        """Tell listeners also of what other processes change without an event, of the tasks that
+        somebody waits for: `seen` gives each with its revision."""
         ...
 
     def on_commit(self, listener: Callable[[int, float, bool], None]) -> None:

@@ -129,6 +129,7 @@ class Ops(RepairOps, StandingOps, MetricOps, FeedOps):
         self._wall = wall
         self.watch = Watch()
         store.on_change(self.watch.hear)
+        store.watch_tasks(self.watch.seen)
         self.feed = Broadcaster(store)
 
     def stop_waiting(self) -> None:
@@ -269,10 +270,11 @@ class Ops(RepairOps, StandingOps, MetricOps, FeedOps):
         self, who: Principal, task_id: str, known: int | None, seconds: float
     ) -> Task:
         """A task once its revision is not `known` any more, or as it is after `seconds`."""
-        with self.watch.listening(task_id.lower()) as changed:
+        with self.watch.listening(_spelled(task_id)) as changed:
             task = await self.task(who, task_id)
             if known != task.revision and (known is not None or task.complete):
                 return task
+            self.watch.saw(changed, task.id, task.revision)
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(seconds, MAX_WAIT)):
                     await changed.wait()
@@ -351,6 +353,13 @@ def _canonical(task_id: str) -> str:
         return ids.canonical_task(task_id)
     except ValueError:
         raise Invalid(f"A task's id is a UUID, not {task_id[:60]!r}.", parameter="id") from None
+
+
+def _spelled(task_id: str) -> str:
+    """As the store tells of it; what is no UUID stays as it is."""
+    with suppress(ValueError):
+        return ids.canonical_task(task_id)
+    return task_id
 
 
 def _check_task(spec: TaskSpec) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,6 +18,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._seen: dict[asyncio.Event, tuple[str, int]] = {}
         self.is_over = False
 
     def hear(self, tasks: set[str], work: bool) -> None:
@@ -27,6 +28,14 @@ class Watch:
         for key in (ANYTHING, *tasks, _DELIVERIES) if work else (ANYTHING, *tasks):
             for event in self._waiting.get(key, ()):
                 event.set()
+
+    def saw(self, event: asyncio.Event, task_id: str, revision: int) -> None:
+        """Who waits for this event has seen the task, and waits for another revision of it."""
+        self._seen[event] = (task_id, revision)
+
+    def seen(self) -> Set[tuple[str, int]]:
+        """The tasks that somebody waits for, each as it was seen."""
+        return set(self._seen.values())
 
     def wake_all(self) -> None:
         """Wake everybody: the receiver is about to stop."""
@@ -46,6 +55,7 @@ class Watch:
         try:
             yield event
         finally:
+            self._seen.pop(event, None)
             self._waiting[task_id].discard(event)
             if not self._waiting[task_id]:
                 del self._waiting[task_id]

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 from typing import Final, Self
 
@@ -46,6 +46,8 @@ _SINCE: Final = (
     "SELECT e.seq, t.id FROM events e LEFT JOIN tasks t ON t.n = e.task_n"
     " WHERE e.seq > ? ORDER BY e.seq LIMIT ?"
 )
+# What changes a task without an event: a registration, how its submit went, a revocation.
+_REVISIONS: Final = "SELECT id, revision FROM tasks WHERE id = ANY(?::bytea[])"
 # What makes work without an event: something is sent again, an endpoint was enabled.
 _STIRS: Final = (
     "SELECT (SELECT max(n) FROM resends), (SELECT value FROM meta WHERE name = 'directory')"
@@ -222,14 +224,23 @@ class PostgresStore(SqlStore):
             if rows:
                 self._seen = rows[-1][0]
                 self._tell_all({ids.task_text(row[1]) for row in rows if row[1] is not None})
+        if watched := self._watched():  # most of the time nobody waits for a task
+            self._tell_all(await self._changed(watched), work=False)
         stirs = await self._reads.rows(_STIRS)
         if stirs != self._stirs:
             self._stirs = stirs
             self._tell_all(set())
 
-    def _tell_all(self, tasks: set[str]) -> None:
-        for listener in self._listeners:
-            listener(tasks, True)
+    async def _changed(self, seen: Set[tuple[str, int]]) -> set[str]:
+        keys = [ids.task_bytes(task) for task, _ in seen]
+        rows = await self._reads.rows(_REVISIONS, (keys,))
+        found = {ids.task_text(key): revision for key, revision in rows}
+        return {task for task, revision in seen if found.get(task) != revision}
+
+    def _tell_all(self, tasks: set[str], *, work: bool = True) -> None:
+        if tasks or work:
+            for listener in self._listeners:
+                listener(tasks, work)
 
     async def backup(self, folder: Path, keep: int | None) -> BackupMade:
         """The server's own tools do that, and better."""

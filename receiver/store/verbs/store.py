@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,7 @@ from receiver.store.writer import Timed, Transaction, Write, Writer, each
 from receiver.tasks import Task
 
 Listener = Callable[[set[str], bool], None]
+Seen = Callable[[], Set[tuple[str, int]]]
 
 
 class SqlStore(Repairs, Logins, Feed, Access, Downstream, Figures):
@@ -80,6 +81,7 @@ class SqlStore(Repairs, Logins, Feed, Access, Downstream, Figures):
         self._process = self._next_id() if is_shared else None
         self._listeners: list[Listener] = []
         self._timers: list[Timed] = []
+        self._watched: Seen = frozenset
         self._directory = Directory(seal)
         self._readers = readers
         self._reads = Reads(readers, seal)
@@ -163,6 +165,10 @@ class SqlStore(Repairs, Logins, Feed, Access, Downstream, Figures):
     def on_change(self, listener: Listener) -> None:
         """Call `listener` on the event loop after each commit."""
         self._listeners.append(listener)
+
+    def watch_tasks(self, seen: Seen) -> None:
+        """Tell listeners of other revisions than these, where other processes make them."""
+        self._watched = seen
 
     def _time(self, jobs: int, seconds: float, committed: bool) -> None:
         for timer in self._timers:

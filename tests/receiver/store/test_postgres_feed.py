@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from receiver.admin.ops import ADMIN, Ops
 from receiver.admin.ops.broadcast import Broadcaster
+from receiver.delivery.guard import Guard
 from receiver.endpoints import State as EndpointState
+from receiver.errors import NotFound
 from receiver.feed import START as BEGINNING
 from receiver.feed import Told
+from receiver.keeping import Keep
+from receiver.retention import Retention
 from receiver.store.postgres import PostgresStore, readers
 from receiver.store.postgres import store as module
-from receiver.store.protocol import Query, Replay
-from tests.doubles import START
-from tests.make import arrival, endpoint, success, uuid
+from receiver.store.protocol import Query, Replay, TaskChange
+from receiver.store.seal import Seal
+from receiver.tasks import SubmitState
+from receiver.tokens import TokenBox
+from tests.doubles import PUBLIC_URL, START, Dice, FakeClock
+from tests.make import KEY, TASK, arrival, endpoint, processing, registration, success, uuid
 from tests.receiver.store.processes import LIMIT_S, ask, briefly, gated, processes, waiting
 from tests.receiver.store.suite import arrival_of, claim
 
@@ -148,6 +156,58 @@ async def test_a_worker_is_woken_by_what_another_process_takes_in(
     async with asyncio.timeout(LIMIT_S):
         await woken.wait()
     assert len(await claim(b)) == 2
+
+
+def ops_of(store: PostgresStore) -> Ops:
+    """The use cases of a process."""
+    clock = FakeClock()
+    return Ops(
+        store,
+        TokenBox([KEY]),
+        Retention(store, clock=clock, keep=Keep(), journal=lambda _: None),
+        public_url=PUBLIC_URL,
+        guard=Guard(),
+        clock=clock,
+        wall=clock,
+        random_bytes=Dice().bytes,
+        seals=Seal(),
+    )
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_long_poll_hears_of_what_another_process_changes_of_its_task(
+    url: str, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """Also where no event says so: by the hint, or where nobody can be told by the next look."""
+    monkeypatch.setattr(module, "LOOK", 3_600.0)
+    if not told:
+        monkeypatch.setattr(readers.PostgresReaders, "notify", _nobody)
+    async with processes(url) as (a, b):
+        ops = ops_of(b)
+        await a.register(registration())
+
+        async def revision_after(change: Callable[[], Awaitable[object]]) -> int:
+            known = (await b.task(TASK)).revision
+            spelled = TASK.replace("-", "").upper()
+            waits = asyncio.create_task(ops.wait_task(ADMIN, spelled, known, 30.0))
+            async with asyncio.timeout(LIMIT_S / 2):
+                while (TASK, known) not in ops.watch.seen():  # noqa: ASYNC110 - nobody is told
+                    await asyncio.sleep(0)
+                await change()
+                if not told:
+                    await b.look()
+                return (await waits).revision
+
+        for change in (
+            lambda: a.change_task(TaskChange(TASK, START, SubmitState.SUBMITTED)),
+            lambda: a.register(registration(model="pixverse:1@6")),
+            lambda: a.record(arrival(processing())),
+            lambda: a.revoke_task(TaskChange(TASK, START)),
+        ):
+            assert await revision_after(change) == (await a.task(TASK)).revision
+        with pytest.raises(NotFound):
+            await revision_after(lambda: a.delete_task(TaskChange(TASK, START)))
+        assert ops.watch.seen() == set()
 
 
 async def test_a_stream_goes_on_behind_what_a_prune_left(
