@@ -111,6 +111,7 @@ class Delivery(BaseModel):
     event_type: str
     task_id: str | None
     endpoint_id: str
+    endpoint_deleted: bool = False  # then it can't be sent again
     state: State
     attempts: int
     next_attempt_at: datetime | None

@@ -59,11 +59,16 @@ class CallbacksLately(BaseModel):
 
 
 class Attention(BaseModel):
-    """What waits for a person, however old it is."""
+    """What waits for a person, however old it is.
+
+    `dead` deliveries are those that can be sent again. The rest, `dead_of_deleted` endpoints, waits
+    for nobody: it is told so that both together are the list of the dead.
+    """
 
     quarantined: Figure
     conflict: Figure
     dead: Figure
+    dead_of_deleted: Figure
 
 
 class QueueNow(BaseModel):

@@ -129,7 +129,7 @@ OF_THE_STORE: Final = (
         GAUGE,
         "For how long the delivery that waits longest could have been sent; 0: none waits.",
     ),
-    Defined("reelhook_dead_deliveries", GAUGE, "Deliveries that were given up."),
+    Defined("reelhook_dead_deliveries", GAUGE, "Deliveries given up that can be sent again."),
     Defined("reelhook_quarantined_callbacks", GAUGE, "Callbacks that could not be read."),
     Defined("reelhook_conflicting_callbacks", GAUGE, "Callbacks that contradict an earlier one."),
     Defined("reelhook_endpoints", GAUGE, "Endpoints by state.", ("state",)),

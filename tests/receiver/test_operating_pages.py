@@ -367,6 +367,15 @@ async def test_a_delivery_of_a_deleted_endpoint_can_be_seen(
     assert "/retry" not in page
     assert 'data-copy="curl' not in page
     assert "was deleted" in await got(browser, "/dead-letters")
+    (delivery,) = (await receiver.store.deliveries(Query(state=State.DEAD))).data
+    for path in ("/deliveries?state=dead", f"/tasks/{delivery.task_id}"):
+        page = await got(browser, path)
+        assert "was deleted" in page
+        assert f"/endpoints/{added}" not in page, path
+    said = words(await got(browser, "/"))
+    assert "Dead letters 0 given up, can be sent again; 1 of deleted endpoints can't" in said
+    assert "Nothing wants you at present." in said
+    assert "What a deleted endpoint left can't be." in await got(browser, "/deliveries/retry")
 
 
 async def test_a_delivery_can_not_be_moved_where_its_state_forbids_it(

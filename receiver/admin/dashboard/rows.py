@@ -60,7 +60,7 @@ def delivery_row(
     """A delivery; an endpoint in `hosts` goes by its URL there."""
     href = f"/deliveries/{delivery.id}"
     event = f'<td><a href="{e(href)}">{kind(delivery.event_type)}</a></td>\n'
-    endpoint = f"<td>{_endpoint(delivery.endpoint_id, hosts)}</td>\n"
+    endpoint = f"<td>{destination(delivery, hosts)}</td>\n"
     is_next = delivery.state is State.PENDING and delivery.next_attempt_at is not None
     return Markup(  # noqa: S704
         f"<tr>\n{event if with_event else ''}"
@@ -74,11 +74,15 @@ def delivery_row(
     )
 
 
-def _endpoint(endpoint_id: str, hosts: Mapping[str, str]) -> str:
-    href = f"/endpoints/{endpoint_id}"
-    if endpoint_id not in hosts:
-        return ident(endpoint_id, href)
-    return f'<a href="{e(href)}">{e(host(hosts[endpoint_id]))}</a>'
+def destination(delivery: Delivery, hosts: Mapping[str, str]) -> Markup:
+    """Where a delivery goes; an endpoint that was deleted has no page to be led to."""
+    name = delivery.endpoint_id
+    if delivery.endpoint_deleted:
+        return Markup(f'{ident(name)} <span class="muted">was deleted</span>')  # noqa: S704
+    href = f"/endpoints/{name}"
+    if name not in hosts:
+        return ident(name, href)
+    return Markup(f'<a href="{e(href)}">{e(host(hosts[name]))}</a>')  # noqa: S704
 
 
 def _cause(delivery: Delivery) -> str:
@@ -121,5 +125,6 @@ def event_row(event: Event) -> Markup:
 
 
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = {
-    function.__name__: function for function in (task_row, delivery_row, callback_row, event_row)
+    function.__name__: function
+    for function in (task_row, delivery_row, destination, callback_row, event_row)
 }

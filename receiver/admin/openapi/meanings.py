@@ -104,6 +104,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "payload": "What endpoints are sent; null in lists.",
     "resent_at": "When somebody had it sent again; null the first time.",
     "ToldAgain.cursor": "Where to go on behind it.",
+    "endpoint_deleted": "Then it can't be sent again.",
     "Delivery.state": "Where it stands.",
     "Delivery.attempts": "How many there were.",
     "next_attempt_at": "When it is due; null when it is settled.",

@@ -95,7 +95,8 @@ _WAITING: Final = (
 _DEAD: Final = (
     "SELECT count(*) AS count FROM (SELECT 1 FROM endpoints e"
     " CROSS JOIN deliveries d INDEXED BY deliveries_dead_by_cause"
-    f" ON d.endpoint_id = e.id AND d.state = 'dead' WHERE {_ENDPOINT_OF} LIMIT :most) bounded"
+    " ON d.endpoint_id = e.id AND d.state = 'dead'"
+    f" WHERE e.deleted_at IS {{gone}} AND {_ENDPOINT_OF} LIMIT :most) bounded"
 )
 _OLDEST_DUE: Final = (
     "SELECT min(due) AS at FROM (SELECT (SELECT min(next_attempt_at) FROM deliveries"
@@ -191,11 +192,13 @@ class Figures:
         )
 
     async def _attention(self, of: _Asked) -> Attention:
-        dead = await self._row(_DEAD, of)
+        dead = await self._row(_DEAD.format(gone="NULL"), of)
+        gone = await self._row(_DEAD.format(gone="NOT NULL"), of)
         return Attention(
             quarantined=await self._count(_ODD.replace("{outcome}", "quarantined"), of),
             conflict=await self._count(_ODD.replace("{outcome}", "conflict"), of),
             dead=_figure(dead["count"]),
+            dead_of_deleted=_figure(gone["count"]),
         )
 
     async def endpoint_reports(

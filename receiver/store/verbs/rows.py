@@ -191,6 +191,7 @@ def delivery_of(row: Row) -> Delivery:
         event_type=row["type"],
         task_id=_task_id(row),
         endpoint_id=ids.ENDPOINT + ids.encode(row["endpoint_id"]),
+        endpoint_deleted=row["endpoint_deleted"],
         state=row["state"],
         attempts=row["attempts"],
         next_attempt_at=_moment(row["next_attempt_at"]),

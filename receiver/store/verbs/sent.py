@@ -25,7 +25,11 @@ _BY: Final = ", ".join(f"{column} DESC" for column in PLACE)
 ARMS: Final = 100  # endpoints of a project that are looked at one by one; SQLite takes 500
 FEW: Final = 10_000  # of deliveries that wait; so many are sorted in no time
 _JOINED: Final = " JOIN events e ON e.id = d.event_id LEFT JOIN tasks t ON t.n = e.task_n"
-_COLUMNS: Final = "SELECT d.*, e.type, e.project, t.id AS task_id"
+_COLUMNS: Final = (
+    "SELECT d.*, e.type, e.project, t.id AS task_id,"
+    # Not joined, so that no plan begins with the endpoints.
+    " (SELECT deleted_at FROM endpoints WHERE id = d.endpoint_id) IS NOT NULL AS endpoint_deleted"
+)
 DELIVERY: Final = f"{_COLUMNS} FROM deliveries d{_JOINED}"  # a WHERE of one's own may follow
 _INDEX: Final[Mapping[State, str]] = {
     State.DEAD: "deliveries_dead",

@@ -140,6 +140,17 @@ class FiguresSuite:
         await attempt(store, now, good=False)
         assert (await overview(store, now)).attention.dead == whole(3)
 
+    async def test_the_dead_of_a_deleted_endpoint_want_nobody(self, store: Store) -> None:
+        gone = await queued(store, 1)
+        await queued(store, 2)  # which the first one gets, too
+        await attempt(store, START, good=False)
+        await store.delete_endpoint(gone.id, START)
+        found = (await overview(store)).attention
+        assert (found.dead, found.dead_of_deleted) == (whole(2), whole(3))
+        dead = (await store.deliveries(Query(state=State.DEAD))).data
+        assert {one.endpoint_id for one in dead if one.endpoint_deleted} == {gone.id}
+        assert sum(one.endpoint_deleted for one in dead) == 3
+
     async def test_endpoints_by_state(self, store: Store) -> None:
         for state in (EndpointState.PAUSED, EndpointState.DISABLED, EndpointState.ENABLED):
             added = await store.add_endpoint(endpoint())
