@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -50,6 +50,14 @@ if TYPE_CHECKING:
 
 jobs = typer.Typer(no_args_is_help=True, help="What is sent again in bulk, and how far it is.")
 
+UNWANTED: Final = (
+    "No endpoint wants it, so it was sent to none (a `reelhook listen` that runs has it again).\n"
+    "See what each wants: reelhook endpoints list\n"
+    "Add one, or change one's events (`reelhook endpoints change`):"
+    " reelhook endpoints add https://example.com/hooks -e 'result.*'\n"
+    "Then send it again: reelhook events replay "
+)
+
 AtMost = Annotated[
     int | None, typer.Option("--limit", min=1, help="Send so many at most, the oldest first.")
 ]
@@ -73,6 +81,9 @@ def deliveries_dead(
     async def use(client: Client) -> None:
         page = await client.dead_letters(limit=limit, **filters)
         table(page.data, as_json, columns, "No dead deliveries.")
+        gone = {group.endpoint_id for group in page.data if group.endpoint_deleted}
+        if gone and not as_json:
+            say(f"{', '.join(sorted(gone))}: deleted, so what it left can't be sent again.")
 
     with_client(use)
 
@@ -122,7 +133,11 @@ def events_replay(
     """
 
     async def use(client: Client) -> None:
-        show(await client.replay(event_id, endpoint=endpoint), as_json)
+        found = await client.replay(event_id, endpoint=endpoint)
+        if found.deliveries or as_json:
+            show(found, as_json)
+        if not found.deliveries:
+            say(f"{UNWANTED}{event_id}")
 
     with_client(use)
 

@@ -146,6 +146,12 @@ def test_an_operator_repairs_an_outage(operator: Operator, downstream: Downstrea
     assert (replayed[0]["retried"], replayed[0]["created"]) == (1, 0)
     until(lambda: downstream.got[results[0]["id"]] == 2)
 
+    assert ask("endpoints", "remove", added["id"]).code == OK
+    unwanted = ask("events", "replay", results[0]["id"])
+    assert (unwanted.code, unwanted.out) == (OK, "")
+    assert "No endpoint wants it" in unwanted.err
+    assert "reelhook endpoints add" in unwanted.err
+
 
 def test_what_sends_in_bulk_asks_first_at_a_terminal(
     operator: Operator, downstream: Downstream
@@ -177,6 +183,9 @@ def test_commands_that_make_no_sense_are_usage_errors(operator: Operator) -> Non
     until(lambda: operator.api("GET", "/v1/deliveries?state=dead")["data"])
     assert ask("endpoints", "test", added["id"], "--wait", "0.1").code == TIMED_OUT
     assert ask("endpoints", "test", added["id"], "--wait", "0").code == OK
+    assert ask("endpoints", "remove", added["id"]).code == OK
+    left = ask("deliveries", "dead")
+    assert (added["id"] in left.out, "can't be sent again" in left.err) == (True, True)
 
 
 def test_a_job_survives_sigkill(tmp_path: Path, downstream: Downstream) -> None:

@@ -12,6 +12,9 @@ from receiver.admin.ops import Ops, Query
 from receiver.events import TYPES
 from receiver.repair import ReplayAsked
 
+UNWANTED: Final = (
+    "No endpoint wants it today, so it was sent to none: add one, or change the event types of one."
+)
 LISTED: Final = 50  # deliveries that an event's page shows; the rest has its own list
 
 
@@ -53,5 +56,5 @@ class EventPages:
             )
             if count
         ]
-        told = f"Deliveries: {', '.join(parts)}." if parts else "No endpoint wants it today."
+        told = f"Deliveries: {', '.join(parts)}." if parts else UNWANTED
         return visit.go(f"/events/{found.event_id}", told)
