@@ -101,6 +101,16 @@ class Client(Follower):
         found: dict[str, Any] = (await self._ask("GET", "/healthz")).json()
         return found
 
+    async def public_url(self) -> str | None:
+        """Where its callbacks come in, by `GET /v1/health`; None to who may not see that."""
+        try:
+            found = await self._ask("GET", "/v1/health")
+        except ApiRefused as error:
+            if error.status == 403:
+                return None
+            raise
+        return str(found.json()["public_url"])
+
     async def register_task(
         self, task_id: str, spec: TaskSpec, *, source: Source = Source.CALLBACK
     ) -> RegisteredTask:

@@ -6,6 +6,7 @@
     ├── InvalidTask           the parameter rules refuse the task; nothing was sent
     ├── IdempotencyConflict   the same idempotency key came with another request
     ├── MissingKey            the platform's API key is not set
+    ├── UnusableUrl           the platform's base URL is none
     ├── PublicUrlRefused      no callback could arrive at this public URL
     ├── LedgerUnavailable     the receiver did not register the task; nothing was sent
     ├── PlatformRejected      the platform answered no
@@ -25,6 +26,11 @@ from typing import Any, Literal
 Severity = Literal["error", "warning"]
 
 _USERINFO = re.compile(r"//[^/]*@")
+
+
+def without_secrets(url: str) -> str:
+    """A URL for logs: its query may hold a token, and its user part a password."""
+    return _USERINFO.sub("//", re.split(r"[?#]", url, maxsplit=1)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,21 @@ class MissingKey(SubmitterError):
 
 
 @dataclass(kw_only=True, eq=False)
+class UnusableUrl(SubmitterError):
+    """{setting} is {url!r}: no URL of {platform}. Unset it, or set one such as {example}."""
+
+    platform: str
+    setting: str
+    url: str
+    example: str
+    code: str = field(default="unusable_url", init=False)
+
+    def __post_init__(self) -> None:
+        self.url = without_secrets(self.url)
+        super().__post_init__()
+
+
+@dataclass(kw_only=True, eq=False)
 class PublicUrlRefused(SubmitterError):
     """No callback can arrive at {url}: {reason}"""
 
@@ -124,8 +145,7 @@ class PublicUrlRefused(SubmitterError):
     code: str = field(default="public_url_refused", init=False)
 
     def __post_init__(self) -> None:
-        # A query may hold a token and the user part a password; both end up in logs.
-        self.url = _USERINFO.sub("//", re.split(r"[?#]", self.url, maxsplit=1)[0])
+        self.url = without_secrets(self.url)
         super().__post_init__()
 
 

@@ -27,7 +27,7 @@ from receiver.client import (
 )
 from submitter import door
 from submitter.drafts import Prepared, invalid
-from submitter.errors import IdempotencyConflict, LedgerUnavailable
+from submitter.errors import IdempotencyConflict, LedgerUnavailable, PublicUrlRefused
 from submitter.handle import PATIENCE
 from submitter.tasks import GenerationTask
 from submitter.webhook import Minter
@@ -83,6 +83,37 @@ class Ledger:
             if error.status == INVALID:
                 raise invalid("ledger_refused", "", str(error)) from None
             raise unregistered(task.id, error) from None
+
+    async def public_url(self) -> str | None:
+        """Where it has callbacks come in, as far as we may know. Raises LedgerUnavailable."""
+        if self.client is None:
+            return None
+        try:
+            await self.client.tasks(limit=1)  # which whoever submits may do
+            return await self.client.public_url()
+        except (Unreachable, ApiRefused) as error:
+            status = error.status if isinstance(error, ApiRefused) else None
+            raise LedgerUnavailable(
+                f"Nothing was sent: {error}", task_id="", reason=str(error), status=status
+            ) from None
+
+    async def check_public(self, base: str, task_id: str = "") -> None:
+        """Whether callbacks reach this receiver at a base URL. Raises PublicUrlRefused."""
+        if not base.startswith("https://"):
+            reason = "it is not https. Set REELHOOK_PUBLIC_URL, or use `reelhook dev`."
+            raise PublicUrlRefused(url=base, reason=reason)
+        if self.client is None:
+            return
+        try:
+            outside = await door.instance_at(base)
+            inside = await self.client.health()
+        except OSError as error:
+            reason = f"it does not answer as a receiver ({error})."
+            raise PublicUrlRefused(url=base, reason=reason) from None
+        except Unreachable as error:
+            raise unregistered(task_id, error) from None
+        if outside != inside.get("instance"):
+            raise PublicUrlRefused(url=base, reason="another receiver answers there.")
 
     async def stored(self, task_id: str) -> Task:
         """What the ledger keeps of a task. Raises LedgerUnavailable."""

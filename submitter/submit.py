@@ -25,7 +25,6 @@ from receiver.client import (
     SubmitState,
     Task,
     TaskPatch,
-    Unreachable,
 )
 from submitter import door
 from submitter.drafts import Draft, Prepared, batches, invalid, prepared
@@ -38,7 +37,6 @@ from submitter.errors import (
     OriginalNeeded,
     PlatformRejected,
     PlatformUnavailable,
-    PublicUrlRefused,
     SubmitterError,
 )
 from submitter.handle import SubmittedTask
@@ -50,7 +48,6 @@ from submitter.ledger import (
     NOTHING_ARRIVED,
     TAKE_OVER,
     Ledger,
-    unregistered,
 )
 from submitter.platforms.catalogue import DEFAULT, account
 from submitter.platforms.protocol import (
@@ -225,6 +222,19 @@ class Submitter:
             told += await self._submit_batch([(one, self._kept(one)) for one in batch])
         answers = iter(told)
         return [next(answers) if isinstance(one, Prepared) else one for one in asked]
+
+    async def check(self, drafts: Sequence[Draft] = ()) -> None:
+        """Find what would surely stop these, before anything is registered or sent.
+
+        Raises InvalidTask, UnusableMedia, LedgerUnavailable or PublicUrlRefused.
+        """
+        for draft in drafts:
+            asked = await asyncio.to_thread(self._prepare, draft)
+            if isinstance(asked, SubmitterError):
+                raise asked
+        base = await self._ledger.public_url()
+        if base is not None and self._needs_public:
+            await self._ledger.check_public(f"{base.rstrip('/')}/")
 
     async def resume(self, task_id: str, *, run: str | None = None) -> SubmittedTask:
         """Finish a submit that crashed or timed out, from what the ledger kept of it.
@@ -413,32 +423,18 @@ class Submitter:
             patch = NOTHING_ARRIVED if surely_not else MAY_HAVE_ARRIVED
             await self._ledger.note(one.task.id, patch)
 
+    @property
+    def _needs_public(self) -> bool:
+        return self._platform.calls_back and not self._platform.is_local
+
     async def _check_public(self, going: Sequence[_Going]) -> None:
         """A platform that bills must be able to call back. Raises PublicUrlRefused."""
-        if self._platform.is_local or not self._platform.calls_back:
+        if not self._needs_public:
             return
         for base, one in {door.base_of(one.handle.webhook_url): one for one in going}.items():
-            if base in self._checked:
-                continue
-            if not base.startswith("https://"):
-                reason = "it is not https. Set REELHOOK_PUBLIC_URL, or use `reelhook dev`."
-                raise PublicUrlRefused(url=base, reason=reason)
-            if self._ledger.client is not None:
-                await _check_instance(self._ledger.client, base, one.task.id)
-            self._checked.add(base)
-
-
-async def _check_instance(ledger: Client, base: str, task_id: str) -> None:
-    try:
-        outside = await door.instance_at(base)
-        inside = await ledger.health()
-    except OSError as error:
-        reason = f"it does not answer as a receiver ({error})."
-        raise PublicUrlRefused(url=base, reason=reason) from None
-    except Unreachable as error:
-        raise unregistered(task_id, error) from None
-    if outside != inside.get("instance"):
-        raise PublicUrlRefused(url=base, reason="another receiver answers there.")
+            if base not in self._checked:
+                await self._ledger.check_public(base, one.task.id)
+                self._checked.add(base)
 
 
 async def _side_by_side(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -7,6 +7,7 @@ Human text goes to stderr, data to stdout. Exit codes as receiver/cli has them: 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -43,6 +44,16 @@ def fail(text: str, code: int) -> NoReturn:
     """Say why, and end."""
     typer.echo(text, err=True)
     raise typer.Exit(code)
+
+
+def confirm(question: str) -> None:
+    """Go on after a yes; anything else ends the command.
+
+    Typer's own question writes a space to stdout, which holds data and may be a file.
+    """
+    typer.echo(f"{question} [y/N]: ", err=True, nl=False)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        fail("Nothing was done.", FAILED)
 
 
 def platform_named(name: str) -> str:
@@ -107,9 +118,17 @@ def exit_codes() -> Iterator[None]:
 
 def code_of(error: Exception) -> int:
     """The exit code of one of the submitter's errors."""
-    from submitter.errors import KeyRefused, LedgerUnavailable, MissingKey, WaitTimedOut
+    from submitter.errors import (
+        KeyRefused,
+        LedgerUnavailable,
+        MissingKey,
+        UnusableUrl,
+        WaitTimedOut,
+    )
 
     match error:
+        case UnusableUrl():
+            return UNREACHABLE
         case MissingKey() | KeyRefused():
             return AUTH
         case WaitTimedOut():

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,7 @@ from submitter.cli.output import (
     Strict,
     Yes,
     code_of,
+    confirm,
     end_with,
     exit_codes,
     fail,
@@ -170,7 +172,7 @@ def _draft(
 
 
 def _submit_one(draft: Draft, platform: str, yes: bool, follow: _Follow) -> None:
-    _ask_before_spending(yes, [platform])
+    _ask_before_spending(yes, {platform: [draft]})
 
     async def use(submitter: Submitter) -> None:
         (told,) = await submitter.submit_many([draft])
@@ -181,7 +183,7 @@ def _submit_one(draft: Draft, platform: str, yes: bool, follow: _Follow) -> None
 
 def _resume(task_id: str, platform: str, run: str | None, yes: bool, follow: _Follow) -> None:
     name = platform or _platform_of(task_id)
-    _ask_before_spending(yes, [name])
+    _ask_before_spending(yes, {name: []})
 
     async def use(submitter: Submitter) -> None:
         await _follow_one(await submitter.resume(task_id, run=run), follow)
@@ -218,10 +220,9 @@ def _platform_of(task_id: str) -> str:
 
 
 def _submit_lines(lines: Sequence[Line], yes: bool, follow: _Follow) -> None:
-
     refuse_wrong(lines)
     platforms = list(dict.fromkeys(line.platform for line in lines))
-    _ask_before_spending(yes, platforms, len(lines))
+    _ask_before_spending(yes, dict.fromkeys(platforms, ()), len(lines))
     failed: list[int] = []
 
     async def one(platform: str) -> None:
@@ -274,15 +275,21 @@ async def _watch_all(told: Sequence[Submitted], follow: _Follow) -> list[int]:
     return [FAILED for done in ends if done.failed]
 
 
-def _ask_before_spending(yes: bool, platforms: Sequence[str], tasks: int = 1) -> None:
+def _ask_before_spending(yes: bool, asked: Mapping[str, Sequence[Draft]], tasks: int = 1) -> None:
+    """Ask, by platform, for what is to be sent there; what surely fails is not asked for."""
     from submitter.platforms.answers import is_local
     from submitter.platforms.catalogue import SHIPPED, base_url_in
 
-    paid = [name for name in platforms if not is_local(base_url_in(os.environ, name))]
-    if paid and not yes and sys.stdin.isatty():
+    if yes or not sys.stdin.isatty():
+        return
+    with exit_codes():
+        paid = [name for name in asked if not is_local(base_url_in(os.environ, name))]
+    if paid:
+        for name, drafts in asked.items():
+            _run(name, methodcaller("check", drafts))
         where = " and ".join(SHIPPED[name].title for name in paid)
         many = "" if tasks == 1 else f", for {tasks} tasks"
-        typer.confirm(f"This spends money at {where}{many}. Go on?", abort=True, err=True)
+        confirm(f"This spends money at {where}{many}. Go on?")
 
 
 def _run(platform: str, use: Callable[[Submitter], Awaitable[None]]) -> None:

@@ -26,6 +26,8 @@ LONGEST_WAIT: Final = 30.0  # seconds that a Retry-After may ask for before we g
 
 SHORTEST_SECRET: Final = 8  # characters; the platforms' keys have 32 and more
 
+MOST_PORT: Final = 65_535
+
 UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 TOO_MANY: Final = 429
@@ -132,6 +134,15 @@ def bytes_of(response: httpx.Response, key: str) -> bytes:
 def _is_secret(key: str) -> bool:
     # `x` is what one types for a simulator, and striking it out would leave no answer readable.
     return len(key) >= SHORTEST_SECRET
+
+
+def is_url(text: str) -> bool:
+    """Whether requests can be sent to it."""
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 0) <= MOST_PORT
 
 
 def is_local(base_url: str) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from submitter.errors import MissingKey
+from submitter.errors import MissingKey, UnusableUrl
 from submitter.platforms import nanogpt, runware
+from submitter.platforms.answers import is_url
 from submitter.platforms.protocol import Platform
 
 
@@ -55,12 +56,18 @@ def key_in(environ: Mapping[str, str], name: str) -> str:
 
 
 def base_url_in(environ: Mapping[str, str], name: str) -> str:
-    """Where a platform is asked."""
-    return environ.get(SHIPPED[name].base_setting) or SHIPPED[name].base_url
+    """Where a platform is asked. Raises UnusableUrl."""
+    shipped = SHIPPED[name]
+    url = environ.get(shipped.base_setting) or shipped.base_url
+    if not is_url(url):
+        raise UnusableUrl(
+            platform=shipped.title, setting=shipped.base_setting, url=url, example=shipped.base_url
+        )
+    return url
 
 
 def account(environ: Mapping[str, str], name: str) -> Platform:
-    """The account that an environment has at a platform. Raises MissingKey."""
+    """The account that an environment has at a platform. Raises MissingKey and UnusableUrl."""
     if not (key := key_in(environ, name)):
         raise MissingKey(platform=name, setting=SHIPPED[name].setting)
     return SHIPPED[name].make(key, base_url_in(environ, name))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -32,12 +34,23 @@ class Shell:
 
     environ: dict[str, str]
 
-    def __call__(self, *arguments: str, stdin: str = "", **environ: str) -> Ended:
+    def typing(self, text: str, *arguments: str, **environ: str) -> Ended:
+        """A command whose stdin is a terminal, at which that text was typed."""
+        terminal, end = pty.openpty()
+        try:
+            os.write(terminal, text.encode())
+            return self(*arguments, stdin=end, **environ)
+        finally:
+            os.close(terminal)
+            os.close(end)
+
+    def __call__(self, *arguments: str, stdin: str | int = "", **environ: str) -> Ended:
+        given = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}
         done = subprocess.run(
             [sys.executable, "-m", "receiver", *arguments],
             cwd=ROOT,
             env={**self.environ, **environ},
-            input=stdin,
+            **given,
             capture_output=True,
             text=True,
             timeout=LIMIT_S,

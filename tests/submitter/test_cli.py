@@ -14,7 +14,7 @@ import pytest
 from submitter.cli.running import dev
 from submitter.processes import free_port
 from tests.doubles import ADMIN_TOKEN, running
-from tests.submitter.shell import Shell
+from tests.submitter.shell import Ended, Shell
 from tests.submitter.stage import (
     FAILING,
     MODEL,
@@ -104,6 +104,37 @@ def test_a_command_that_cannot_be_read_ends_with_two(shell: Shell) -> None:
         ended = list(threads.map(lambda arguments: shell("submit", *arguments), unreadable))
     assert [(found.code, found.out) for found in ended] == [(2, "")] * len(unreadable)
     assert all(found.err for found in ended)
+
+
+def test_money_is_asked_about_last_and_not_for_what_surely_fails(shell: Shell) -> None:
+    bills = {"RUNWARE_BASE_URL": "https://platform.invalid/v1"}
+    task = ("submit", MODEL, *GOOD)
+    surely: dict[str, tuple[int, tuple[str, ...], dict[str, str]]] = {
+        "no API key": (4, task, {"RUNWARE_API_KEY": ""}),
+        "no URL of Runware": (3, task, {"RUNWARE_BASE_URL": "api.runware.ai"}),
+        "is no URL": (3, task, {"REELHOOK_URL": "http://[::1"}),
+        "did not answer": (3, task, {"REELHOOK_URL": f"http://127.0.0.1:{free_port()}"}),
+        "Bearer": (4, task, {"REELHOOK_ADMIN_TOKEN": "wrong"}),
+        "duration": (1, (*task[:-1], "duration=7"), {}),
+        "it is not https": (1, task, {}),  # the receiver's public URL, to which nobody could post
+    }
+
+    def typed(word: str) -> Ended:
+        _, arguments, environ = surely[word]
+        return shell.typing("y\n", *arguments, **{**bills, **environ})
+
+    with ThreadPoolExecutor(4) as threads:
+        for word, ended in zip(surely, threads.map(typed, surely), strict=True):
+            assert (ended.code, ended.out) == (surely[word][0], ""), (word, ended)
+            assert word in ended.err
+            assert "spends money" not in ended.err
+    assert shell("tasks", "list", "--status", "pending", "--json").out == ""
+    polled = {"NANOGPT_API_KEY": "any", "NANOGPT_BASE_URL": "https://platform.invalid/api"}
+    declined = shell.typing(
+        "n\n", "submit", "sora-2", "--platform", "nanogpt", "prompt=a boat", "seconds=4", **polled
+    )
+    assert (declined.code, declined.out) == (1, "")
+    assert "This spends money at NanoGPT. Go on?" in declined.err
 
 
 def test_submit_without_a_receiver_ends_with_three(shell: Shell) -> None:

@@ -179,6 +179,11 @@ ERRORS: list[tuple[errors.SubmitterError, str, list[str]]] = [
         ["RUNWARE_API_KEY"],
     ),
     (
+        errors.UnusableUrl(platform="P", setting="S", url="//me:pass@a?k=1", example="https://b"),
+        "unusable_url",
+        ["S is '//a'", "https://b"],
+    ),
+    (
         errors.PublicUrlRefused(url="http://a", reason="not https"),
         "public_url_refused",
         ["http://a", "not https"],
