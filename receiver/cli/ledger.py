@@ -37,7 +37,7 @@ from receiver.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from receiver.client import Client, Costs
+    from receiver.client import Client, Costs, Task
 
 tasks = typer.Typer(no_args_is_help=True, help="The ledger of submitted tasks.")
 events = typer.Typer(no_args_is_help=True, help="What was told downstream.")
@@ -64,7 +64,7 @@ def tasks_list(
 
     reelhook tasks list --status pending
     """
-    columns = ("id", "model", "status", "received", "expected", "cost", "submit_state")
+    columns = ("id", "model", "status", ("results", _results), "cost", "submit_state")
 
     async def use(client: Client) -> None:
         filters = {
@@ -83,6 +83,11 @@ def tasks_list(
         await listing(client.tasks, filters, limit, as_json, (*columns, "created_at"), empty)
 
     with_client(use)
+
+
+def _results(task: Task) -> str:
+    """How many are in, of how many that are owed."""
+    return f"{task.received}/{'?' if task.expected is None else task.expected}"
 
 
 @tasks.command("show")

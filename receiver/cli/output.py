@@ -163,7 +163,11 @@ def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def table(rows: Sequence[BaseModel], as_json: bool, columns: Sequence[str], empty: str) -> None:
+# A column by the name of its field, or by a name and what makes its cell of a row.
+Shown = str | tuple[str, Callable[[Any], object]]
+
+
+def table(rows: Sequence[BaseModel], as_json: bool, columns: Sequence[Shown], empty: str) -> None:
     """A list: JSON lines, or a table that fits the terminal; `empty` names what would fill it."""
     if as_json:
         for row in rows:
@@ -179,7 +183,8 @@ def table(rows: Sequence[BaseModel], as_json: bool, columns: Sequence[str], empt
 
     # Whatever reads a pipe has no width, and wants every column.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    made = [_column(name, [attrgetter(name)(row) for row in rows]) for name in columns]
+    named = [(one, attrgetter(one)) if isinstance(one, str) else one for one in columns]
+    made = [_column(name, [cell(row) for row in rows]) for name, cell in named]
     (head, *lines), hidden = laid_out(made, width)
     typer.echo("\n".join([heading(head), *lines]))
     if hidden:
@@ -191,7 +196,7 @@ async def listing(
     filters: Mapping[str, Any],
     limit: int,
     as_json: bool,
-    columns: Sequence[str],
+    columns: Sequence[Shown],
     empty: str,
 ) -> None:
     """A list of the API, page by page up to `limit`, as a table or JSON lines.

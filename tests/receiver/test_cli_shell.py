@@ -117,6 +117,13 @@ def test_a_list_fits_the_terminal_and_keeps_its_ids_whole(served: Running, colum
     assert "\x1b[1m" in shown.splitlines()[0]
 
 
+def test_what_is_owed_is_seen_on_a_terminal_of_80_columns(served: Running) -> None:
+    _, shown = on_a_terminal(served, 80, "tasks", "list")
+    head, *rows = [line.split() for line in shown.splitlines()]
+    assert "results" in head
+    assert [row[3] for row in rows[: len(TASKS)]] == ["1/1", "0/1", "0/1"]
+
+
 def test_a_pipe_gets_every_column(served: Running) -> None:
     said = ask(served, "tasks", "list", COLUMNS="20")
     assert (said.code, said.err) == (0, "")
