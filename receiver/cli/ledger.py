@@ -26,6 +26,7 @@ from receiver.cli.options import (
 )
 from receiver.cli.output import (
     TIMED_OUT,
+    confirm,
     done,
     fail,
     listing,
@@ -172,7 +173,7 @@ def tasks_remove(task_id: TaskId, yes: Yes = False, as_json: Json = False) -> No
     reelhook tasks remove 24cd5dff-cb81-4db5-8506-b72a9425f9d1
     """
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Forget {task_id} and its results?", abort=True, err=True)
+        confirm(f"Forget {task_id} and its results?")
 
     async def use(client: Client) -> None:
         await client.delete_task(task_id)

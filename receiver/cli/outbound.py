@@ -25,6 +25,7 @@ from receiver.cli.options import (
 )
 from receiver.cli.output import (
     USAGE,
+    confirm,
     done,
     fail,
     listing,
@@ -264,7 +265,7 @@ def endpoints_cancel(
             if dry_run:
                 done(f"{told} would be canceled.", as_json, count=count, complete=not more)
                 return
-            typer.confirm(f"Cancel {told}?", abort=True, err=True)
+            confirm(f"Cancel {told}?")
         canceled, more = 0, True
         while more:
             found = await client.cancel_queue(endpoint_id)

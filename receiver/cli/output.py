@@ -37,6 +37,7 @@ __all__ = [
     "USAGE",
     "Json",
     "Limit",
+    "confirm",
     "done",
     "fail",
     "listing",
@@ -68,6 +69,16 @@ def fail(text: str, code: int) -> NoReturn:
     """Tell a person why it ends here, and end."""
     say(text)
     raise typer.Exit(code)
+
+
+def confirm(question: str) -> None:
+    """Go on after a yes; anything else ends the command.
+
+    Typer's own question writes a space to stdout, which holds data and may be a file.
+    """
+    typer.echo(f"{question} [y/N]: ", err=True, nl=False)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        fail("Nothing was done.", FAILED)
 
 
 def settings_of() -> Settings:

@@ -30,6 +30,7 @@ from receiver.cli.output import (
     OK,
     TIMED_OUT,
     USAGE,
+    confirm,
     fail,
     listing,
     moment_of,
@@ -255,7 +256,7 @@ def _confirm(counted: Job | Counted) -> None:
         fail("There is nothing to send.", OK)
     more = "" if found["complete"] else "more than "
     if sys.stdin.isatty():
-        typer.confirm(f"Send {more}{found['count']:,} deliveries again?", abort=True, err=True)
+        confirm(f"Send {more}{found['count']:,} deliveries again?")
 
 
 @jobs.command("list")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from receiver.cli.options import DryRun, Json, Yes
-from receiver.cli.output import FAILED, fail, say, show, with_client
+from receiver.cli.output import FAILED, confirm, fail, say, show, with_client
 from receiver.shown import inert
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _ask(counted: Pruned) -> None:
     parts = [f"{count:,} {name}" for name, count in _counts(counted).items() if count]
     if not parts:
         fail("Nothing is older than the retention settings allow.", 0)
-    typer.confirm(f"Drop {', '.join(parts)}?", abort=True, err=True)
+    confirm(f"Drop {', '.join(parts)}?")
 
 
 def doctor(as_json: Json = False) -> None:
