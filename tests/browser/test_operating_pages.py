@@ -275,7 +275,7 @@ def pages(stage: Stage, sink: Sink) -> dict[str, str]:
         "deliveries": "/deliveries?state=dead",
         "delivery": f"/deliveries/{delivery}",
         "dead-letters": "/dead-letters",
-        "retry": "/deliveries/retry?state=dead",
+        "retry": "/deliveries/retry?state=dead&project=default",
         "endpoints": "/endpoints",
         "endpoint": f"/endpoints/{good}",
         "endpoint-new": "/endpoints/new",

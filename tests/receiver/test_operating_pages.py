@@ -357,6 +357,20 @@ async def test_a_delivery_shows_each_attempt_and_is_retried(
     assert (await receiver.store.delivery(delivery)).state is State.CANCELED
 
 
+@pytest.mark.parametrize(
+    "path", ["/deliveries", "/deliveries/retry", "/tasks", "/events", "/audit"]
+)
+async def test_what_few_look_for_is_folded_away_until_it_is_set(
+    browser: httpx.AsyncClient, path: str
+) -> None:
+    folded, unfolded = '<details class="more">', '<details class="more" open>'
+    page = await got(browser, path)
+    assert (folded in page, unfolded in page) == (True, False)
+    page = await got(browser, f"{path}?project=film")
+    assert (folded in page, unfolded in page) == (False, True)
+    assert 'name="project" value="film"' in page.split(unfolded)[1].split("</details>")[0]
+
+
 async def test_a_delivery_of_a_deleted_endpoint_can_be_seen(
     receiver: Assembled, browser: httpx.AsyncClient
 ) -> None:
