@@ -17,7 +17,8 @@ from receiver.store.sqlite import faults
 IDLE_WAL: Final = 1 << 20  # bytes of WAL worth a checkpoint once nobody writes
 LARGE_WAL: Final = 64 << 20  # bytes at which a checkpoint no longer waits for idleness
 CHECKPOINT_WAIT: Final = 100  # milliseconds that a checkpoint may wait for readers
-REST: Final = 1.0  # seconds between tries of one that readers stand in the way of
+REST: Final = 1.0  # seconds until the next try of one that readers stood in the way of
+LONGEST_REST: Final = 16.0  # of a reader that never ends, as Litestream, each try costs the wait
 
 
 class Connection(sqlite3.Connection):
@@ -74,6 +75,7 @@ class SqliteEngine:
         self._probe = probe
         self._notice = notice
         self._not_before = 0.0  # the next checkpoint, in monotonic seconds
+        self._rest = REST
         self._long_wal = 2 * LARGE_WAL
 
     def open(self) -> None:
@@ -144,23 +146,34 @@ class SqliteEngine:
         obstacle = self._bring_home()
         self._files.moved_home()
         if obstacle is None:
-            self._not_before, self._long_wal = 0.0, 2 * LARGE_WAL
+            self._not_before, self._rest, self._long_wal = 0.0, REST, 2 * LARGE_WAL
             return
-        self._not_before = time.monotonic() + REST
+        self._not_before = time.monotonic() + self._rest
+        self._rest = min(2 * self._rest, LONGEST_REST)
         if self.wal_size >= self._long_wal:
             self._long_wal = 2 * self.wal_size
             self._notice("the write-ahead log grows", bytes=self.wal_size, why=obstacle)
 
     def _bring_home(self) -> str | None:
-        # With the usual time-out, one long reader would stop every batch for as long.
-        (usual,) = self.connection.execute("PRAGMA busy_timeout").fetchone()
-        self.connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT}")
         try:
-            busy, *_ = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            was_cut = cut_log(self.connection)
         except sqlite3.Error as error:
             if faults.judge(error) is Fault.END:
                 raise
             return str(error)
-        finally:
-            self.connection.execute(f"PRAGMA busy_timeout = {usual}")
-        return "another program reads the database for long" if busy else None
+        return None if was_cut else "another program reads the database for long"
+
+
+def cut_log(connection: sqlite3.Connection) -> bool:
+    """Copy the log into the database, and cut it; whether no reader stood in the way.
+
+    Raises sqlite3.Error.
+    """
+    # With the usual time-out, one long reader would stop every batch, and a start, for as long.
+    (usual,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {CHECKPOINT_WAIT}")
+    try:
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {usual}")
+    return not busy

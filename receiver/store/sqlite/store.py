@@ -21,7 +21,7 @@ from receiver.store.migrate import check_owner, make_shrinkable, migrate
 from receiver.store.protocol import Store
 from receiver.store.seal import Seal
 from receiver.store.sqlite.backup import Wanted, back_up
-from receiver.store.sqlite.engine import Connection, SqliteEngine
+from receiver.store.sqlite.engine import Connection, SqliteEngine, cut_log
 from receiver.store.sqlite.lock import not_writable, take_lock
 from receiver.store.sqlite.place import JOURNAL_LIMIT, LEAST_FREE, Place, check_place
 from receiver.store.sqlite.readers import SqliteReaders
@@ -150,8 +150,9 @@ class SqliteStore(SqlStore):
             make_shrinkable(connection)
         self._start(connection)
         # After a crash the log may show commits that no fsync ever confirmed. Once they are in the
-        # database, what we answer about them (`duplicate`) is true after a power cut as well.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        # database, what we answer about them (`duplicate`) is true after a power cut as well. Where
+        # somebody reads, as Litestream does for ever, the writer tries again.
+        cut_log(connection)
         assert self._lock is not None  # noqa: S101
         self._place.begin(self._lock)
 

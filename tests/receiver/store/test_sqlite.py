@@ -18,6 +18,8 @@ from receiver.platforms import runware
 from receiver.platforms.reading import loads
 from receiver.store.protocol import Query, Store
 from receiver.store.sqlite import SqliteStore
+from receiver.store.sqlite import store as module
+from receiver.store.sqlite.engine import CHECKPOINT_WAIT, Connection
 from receiver.store.sqlite.store import PRAGMAS
 from receiver.store.verbs import registry
 from receiver.store.writer import Transaction
@@ -107,6 +109,30 @@ async def test_a_commit_is_on_disk_when_it_returns(store: SqliteStore) -> None:
         found = await on_the_writer(store, f"PRAGMA {name}")
         assert found[0] == expected
     assert ("synchronous", "FULL", 2) in PRAGMAS
+
+
+async def test_who_reads_for_long_holds_no_start_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Litestream reads for ever: a start waits for it as little as a batch does."""
+    path, said = tmp_path / "db", list[str]()
+
+    class Noting(Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            said.append(sql)
+            return super().execute(sql, *values)
+
+    async with opened(path) as store:
+        await store.record(arrival(success()))
+    monkeypatch.setattr(module, "Connection", Noting)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM tasks").fetchone() == (1,)
+        async with opened(path) as store:
+            place = said.index("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert said[place - 1] == f"PRAGMA busy_timeout = {CHECKPOINT_WAIT}"
+            assert (await on_the_writer(store, "PRAGMA busy_timeout"))[0] == 5_000
+            await store.ready()
 
 
 async def test_readers_can_not_write(store: SqliteStore) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -476,6 +477,44 @@ async def test_a_long_reader_holds_no_write_up_and_is_told_of(
     await until(lambda: bench.path.with_name("db-wal").stat().st_size < 50_000)
     await until(lambda: bench.writer.wal_size < 50_000)
     await closed(bench)
+
+
+def test_one_that_never_ends_is_waited_for_ever_more_rarely(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Litestream reads all the time: each try would hold up a callback for as long as it waits."""
+    now = [0.0]
+    for name, value in {"REST": 1.0, "IDLE_WAL": 1, "CHECKPOINT_WAIT": 0}.items():
+        monkeypatch.setattr(engine, name, value)
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    tried: list[float] = []
+
+    class Noting(Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "wal_checkpoint" in sql:
+                tried.append(now[0])
+            return super().execute(sql, *values)
+
+    bench = Bench(tmp_path / "db", factory=Noting)
+    bench.engine.open()
+
+    def beside_a_reader(seconds: range) -> list[float]:
+        tried.clear()
+        with closing(sqlite3.connect(bench.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM kept").fetchall()
+            bench.engine.probe()
+            for now[0] in seconds:
+                bench.engine.look()
+                bench.engine.tidy(idle=True)
+        return [*tried]
+
+    assert beside_a_reader(range(60)) == [0, 1, 3, 7, 15, 31, 47]
+    now[0] = 63
+    bench.engine.tidy(idle=True)
+    assert bench.path.with_name("db-wal").stat().st_size == 0
+    assert beside_a_reader(range(64, 70)) == [64, 65, 67]  # as at first
+    bench.engine.close()
 
 
 async def test_a_checkpoint_without_room_is_told_of_and_costs_no_write(
