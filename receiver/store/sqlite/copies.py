@@ -113,9 +113,10 @@ def _contents(connection: sqlite3.Connection, path: Path, thorough: bool) -> Con
 
 
 def _counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """The rows of our tables: what begins with an underscore is Litestream's."""
     rows = connection.execute(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        " ORDER BY name"
+        " AND substr(name, 1, 1) <> '_' ORDER BY name"
     ).fetchall()
     return {
         name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in rows

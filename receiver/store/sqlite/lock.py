@@ -5,9 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from receiver import directories
 from receiver.errors import CannotStart, StoreLocked
+
+# The bytes that SQLite locks in a database (SHARED_FIRST and SHARED_SIZE in its os.h): in WAL mode
+# whoever has one open holds one of them all the time.
+_FIRST: Final = 0x40000002
+_BYTES: Final = 510
 
 
 def take_lock(path: Path) -> int:
@@ -29,6 +35,26 @@ def take_lock(path: Path) -> int:
             path=str(path),
         ) from None
     return lock
+
+
+def check_nobody_else(path: Path) -> None:
+    """Raises StoreLocked while another process has the database open, without our lock.
+
+    Only for a process that has not opened it itself: that would lose its own locks by this.
+    """
+    if not path.exists():
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, _BYTES, _FIRST)
+    except (BlockingIOError, PermissionError):  # which of them, POSIX leaves open
+        raise StoreLocked(
+            f"Another program has {path} open, as Litestream or a shell would, and would go on"
+            " with the file that is replaced. End it first.",
+            path=str(path),
+        ) from None
+    finally:
+        os.close(descriptor)
 
 
 def not_writable(path: Path, error: OSError) -> CannotStart:

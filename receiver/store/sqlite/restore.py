@@ -19,7 +19,7 @@ from receiver import directories
 from receiver.clock import to_datetime
 from receiver.errors import CannotStart
 from receiver.store.sqlite.copies import Contents, NotWhole, contents, copy_whole, instance_of
-from receiver.store.sqlite.lock import not_writable, take_lock
+from receiver.store.sqlite.lock import check_nobody_else, not_writable, take_lock
 from receiver.store.sqlite.place import RESTORING, check_filesystem
 
 _DUE: Final = (
@@ -42,7 +42,7 @@ class Restored:
 def restore(backup: Path, database: Path, *, now: int, dry_run: bool = False) -> Restored:
     """Put a backup in a database's place, and keep what was there beside it. `now` in milliseconds.
 
-    Raises NotWhole before anything is touched, StoreLocked while a receiver runs, CannotStart.
+    Raises NotWhole before anything is touched, StoreLocked while somebody has it, CannotStart.
     """
     database = check_filesystem(database.resolve())
     if not backup.is_file():
@@ -51,6 +51,7 @@ def restore(backup: Path, database: Path, *, now: int, dry_run: bool = False) ->
         raise CannotStart(f"{backup} is the receiver's database itself.", path=str(backup))
     lock = take_lock(database)
     try:
+        check_nobody_else(database)
         return _restore(backup.resolve(), database, now, dry_run)
     except OSError as error:
         raise not_writable(database, error) from error

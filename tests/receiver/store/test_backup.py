@@ -7,9 +7,11 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -268,6 +270,31 @@ async def test_a_restore_puts_back_what_was(
 async def _claimed(store: SqliteStore, now: int) -> list[Task]:
     asked = TasksAsked(now=now, due_by=now, lease_until=now + 1, limit=9, platforms=["runware"])
     return [*await store.claim_tasks(asked)]
+
+
+@contextmanager
+def open_elsewhere(path: Path) -> Iterator[None]:
+    """Another process has read the database, and holds it open."""
+    look = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM meta')"
+    code = f"{look}.fetchall(); print(flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline()
+        yield
+        other.communicate()
+
+
+async def test_a_restore_waits_until_nobody_else_has_it_open(
+    open_store: Opener, path: Path, folder: Path
+) -> None:
+    """Litestream would go on with the file that was replaced, and keep nothing of what comes."""
+    store = await open_store()
+    made = await store.backup(folder, None)
+    await store.close()
+    with open_elsewhere(path), pytest.raises(StoreLocked, match="Litestream"):
+        restore(Path(made.path), path, now=START)
+    assert restore(Path(made.path), path, now=START).previous is not None
 
 
 async def test_what_root_restores_is_the_receivers(
