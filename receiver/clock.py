@@ -1,6 +1,7 @@
 """Floor 0, nouns: time as integers, and how it is written. Stdlib only.
 
 A clock is any callable that gives milliseconds since 1970 (UTC). Only assembly picks a real one:
+one that agrees with the database's server, where there is one; over it
 a steady one for whatever is measured or scheduled (leases, retries, deadlines), the wall's for what
 others compare with theirs (a token's age, a signature's timestamp).
 """
@@ -19,6 +20,7 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 _STEP_NS = 10 * SECOND * 1_000_000  # less is how clocks are kept right
+APART_NS = 2 * SECOND * 1_000_000  # no two clocks that are kept right differ by so much
 _DAY_NS = DAY * 1_000_000
 _YEAR_2200 = 7_258_118_400 * SECOND
 
@@ -73,6 +75,53 @@ class SteadyClock:
             most, self._is_apart = abs(gap), False
         self._now += passed + max(-most, min(most, gap))
         return self._now
+
+
+def agreed(ahead: int, asked: int, said: int, heard: int) -> int:
+    """How far a server's clock is ahead of one's own, after it was asked once more.
+
+    It said its time somewhere between two looks at one's own, so `ahead`, which was believed until
+    now, changes no further than these prove it wrong: a slow answer changes nothing.
+    """
+    if heard < asked:  # somebody set one's own clock meanwhile
+        return ahead
+    return min(max(ahead, said - heard), said - asked)
+
+
+class AgreedClock:
+    """The system's time as the server has it that several processes share, so that a lease is as
+    long for all of them. Until that has said what time it is, the system's own.
+
+    `wall` gives nanoseconds; `on_apart` is told by how many milliseconds the server is ahead, once,
+    when the two are further apart than clocks that are kept right.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = time.time_ns,
+        on_apart: Callable[[int], None] = lambda ms: None,
+    ) -> None:
+        self._wall = wall
+        self._on_apart = on_apart
+        self._ahead = 0
+        self._is_apart = False
+
+    def ns(self) -> int:
+        """Nanoseconds since 1970."""
+        return self._wall() + self._ahead
+
+    def __call__(self) -> int:
+        """Milliseconds since 1970."""
+        return self.ns() // 1_000_000
+
+    def agree(self, ask: Callable[[], int]) -> None:
+        """Ask the server for its time, in nanoseconds. Raises what that does."""
+        asked = self._wall()
+        said = ask()
+        self._ahead = agreed(self._ahead, asked, said, self._wall())
+        was_apart, self._is_apart = self._is_apart, abs(self._ahead) > APART_NS
+        if self._is_apart and not was_apart:
+            self._on_apart(self._ahead // 1_000_000)
 
 
 def to_rfc3339(ms: int) -> str:

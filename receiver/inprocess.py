@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from receiver.app import FrontDoor, build
-from receiver.clock import SteadyClock, wall_clock
+from receiver.clock import AgreedClock, SteadyClock, wall_clock
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from receiver.log import Log
@@ -27,9 +27,9 @@ GRACE: Final = 1.0  # seconds for what is still asked at the end
 async def receiving(settings: Settings, log: Log) -> AsyncIterator[Listening]:
     """A receiver until the end of the block. Raises CannotStart."""
     listening = open_sockets(settings)
-    guard = Guard(settings.networks, ourselves=ourselves_of(listening))
+    guard, agreed = Guard(settings.networks, ourselves=ourselves_of(listening)), AgreedClock()
     async with (
-        await open_store(settings, log.warning) as store,
+        await open_store(settings, log.warning, clock=agreed) as store,
         Sender(guard, deadline_s=settings.delivery_deadline) as sender,
     ):
         service = build(
@@ -37,7 +37,7 @@ async def receiving(settings: Settings, log: Log) -> AsyncIterator[Listening]:
             store=store,
             sender=sender,
             guard=guard,
-            clock=SteadyClock(),
+            clock=SteadyClock(agreed.ns),
             wall=wall_clock,
             log=log,
             public_url=listening.public_url,

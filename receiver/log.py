@@ -118,6 +118,12 @@ LINES: Final = (
         "the evidence",
     ),
     Line(
+        "this machine's clock is not that of the database's server",
+        "warning",
+        "ahead_s",
+        "The server's is ahead by so many seconds, and leases and schedules go by it.",
+    ),
+    Line(
         "the system's clock was set: what is scheduled follows slowly",
         "warning",
         "by_s",

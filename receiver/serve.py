@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn, TextIO
 
 from receiver.app import METRICS, FrontDoor, Service, build
-from receiver.clock import SteadyClock, wall_clock
+from receiver.clock import AgreedClock, SteadyClock, wall_clock
 from receiver.condition import Role
 from receiver.delivery.guard import Guard, UrlRefused
 from receiver.delivery.ourselves import Ourselves
@@ -113,7 +113,8 @@ async def run(
     guard = Guard(networks, ourselves=ourselves_of(listening))
     check_alert_url(guard, settings.alert_url)
     sender = Sender(guard, deadline_s=settings.delivery_deadline, ca_file=settings.ca_file or None)
-    store = await open_store(settings, log.warning, role=role)
+    agreed = AgreedClock(on_apart=lambda ms: _tell_apart(log, ms))
+    store = await open_store(settings, log.warning, clock=agreed, role=role)
     watch = asyncio.create_task(_watch(store, log))
     patience = _Patience(log)
     try:
@@ -123,7 +124,7 @@ async def run(
                 store=store,
                 sender=sender,
                 guard=guard,
-                clock=SteadyClock(on_step=lambda ms: _tell_step(log, ms)),
+                clock=SteadyClock(agreed.ns, on_step=lambda ms: _tell_step(log, ms)),
                 wall=wall_clock,
                 log=log,
                 public_url=listening.public_url,
@@ -213,6 +214,10 @@ def _end(log: Log, error: StoreBroken) -> NoReturn:
 
 def _tell_step(log: Log, ms: int) -> None:
     log.warning("the system's clock was set: what is scheduled follows slowly", by_s=ms / 1_000)
+
+
+def _tell_apart(log: Log, ms: int) -> None:
+    log.warning("this machine's clock is not that of the database's server", ahead_s=ms / 1_000)
 
 
 def _warn(settings: Settings, log: Log) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from receiver.clock import wall_clock
+from receiver.clock import AgreedClock
 from receiver.condition import Role
 from receiver.errors import CannotStart
 from receiver.settings import Settings, listed
@@ -19,19 +19,31 @@ if TYPE_CHECKING:
 
 
 async def open_store(
-    settings: Settings, notice: Notice, *, role: Role = Role.ALL, rebuild: bool = False
+    settings: Settings,
+    notice: Notice,
+    *,
+    clock: AgreedClock | None = None,
+    role: Role = Role.ALL,
+    rebuild: bool = False,
 ) -> SqlStore:
     """The store, migrated. Raises CannotStart, SettingsRefused with what to change.
 
     `rebuild`: an SQLite file that can't shrink yet is rewritten. `role` is what others see of this
-    process.
+    process. The `clock` agrees with a server's from here on.
     """
+    clock = clock or AgreedClock()
     seal = Seal(listed(settings.encryption_keys))
     if settings.on_postgres:
-        url = settings.database_url
-        return await _postgres().open(url, clock=wall_clock, notice=notice, seal=seal, role=role)
+        return await _postgres().open(
+            settings.database_url,
+            clock=clock,
+            notice=notice,
+            seal=seal,
+            role=role,
+            agree=clock.agree,
+        )
     return await SqliteStore.open(
-        settings.database_path, clock=wall_clock, notice=notice, seal=seal, rebuild=rebuild
+        settings.database_path, clock=clock, notice=notice, seal=seal, rebuild=rebuild
     )
 
 

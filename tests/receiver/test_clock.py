@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,9 @@ from receiver.clock import (
     DAY,
     HOUR,
     SECOND,
+    AgreedClock,
     SteadyClock,
+    agreed,
     from_datetime,
     to_datetime,
     to_rfc3339,
@@ -102,3 +105,62 @@ def test_a_clock_that_was_never_right_is_believed_at_once() -> None:
         machine.pass_ns(10**9)
         assert clock() == machine.wall()
     assert told == [400 * DAY, -400 * DAY]
+
+
+# A server's time
+
+
+@given(
+    st.integers(-(10**12), 10**12),
+    st.lists(st.tuples(st.integers(0, 10**10), st.integers(0, 10**10)), min_size=1, max_size=20),
+)
+def test_what_is_agreed_on_is_never_proved_wrong(ahead: int, ways: list[tuple[int, int]]) -> None:
+    """Whatever a question and its answer take: it is off by no more than the quickest way took."""
+    here = [0]
+    clock = AgreedClock(lambda: here[0])
+
+    def answer(there: int, back: int) -> int:
+        here[0] += there
+        said = here[0] + ahead
+        here[0] += back
+        return said
+
+    for number, (there, back) in enumerate(ways, start=1):
+        clock.agree(partial(answer, there, back))
+        wrong_by = clock.ns() - here[0] - ahead
+        soonest = [min(took) for took in zip(*ways[:number], strict=True)]
+        assert -soonest[1] <= wrong_by <= soonest[0]
+
+
+def test_clocks_that_may_agree_are_left_alone() -> None:
+    assert agreed(0, asked=100, said=95, heard=110) == -5
+    assert agreed(0, asked=100, said=100, heard=110) == 0
+    assert agreed(0, asked=100, said=110, heard=110) == 0
+    assert agreed(0, asked=100, said=120, heard=110) == 10
+    assert agreed(7, asked=100, said=50, heard=90) == 7  # the own one was set back meanwhile
+
+
+def test_an_agreed_clock_is_ones_own_until_a_server_says_otherwise() -> None:
+    told: list[int] = []
+    machine, ahead = SteppingClock(), 0
+    clock = AgreedClock(machine.wall_ns, told.append)
+    assert clock() == machine.wall()
+    for ahead in (2_000, 2_001, 60_000, -60_000, 0, -2_001):
+        said = machine.wall_ns() + ahead * 1_000_000
+        clock.agree(partial(int, said))
+        assert clock() == machine.wall() + ahead
+    assert told == [2_001, -2_001]
+
+
+def test_a_steady_clock_follows_what_is_agreed_on_slowly() -> None:
+    machine = SteppingClock()
+    clock = AgreedClock(machine.wall_ns)
+    clock.agree(lambda: machine.wall_ns() + 60 * SECOND * 1_000_000)
+    steady = SteadyClock(clock.ns, machine.steady_ns)
+    begun = steady()
+    assert begun == machine.wall() + 60 * SECOND
+    clock.agree(machine.wall_ns)  # the server was set right
+    machine.advance(60 * SECOND)
+    assert steady() - begun == 30 * SECOND
+    machine.advance(60 * SECOND)
+    assert steady() == machine.wall()

@@ -66,7 +66,7 @@ def move(
     """
     with Source(path, now=now, dry_run=dry_run) as source, Target(url) as target:
         instance = source.instance
-        before = _admit(source, target, now)
+        before = _admit(source, target)
         if dry_run:
             counts = {table: source.count(table) for table in TABLES if source.columns(table)}
             found = [Compared(table.name, Sum(count), Sum()) for table, count in counts.items()]
@@ -83,9 +83,9 @@ def move(
         return moved
 
 
-def _admit(source: Source, target: Target, now: int) -> bool:
+def _admit(source: Source, target: Target) -> bool:
     """Whether the move was done before. Raises CannotStart for a database that it may not touch."""
-    alive = target.alive(now)
+    alive = target.alive()
     if alive:
         raise CannotStart(
             f"Processes use the database at {target.host}: {', '.join(alive)}. Stop them first."

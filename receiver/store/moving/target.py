@@ -17,7 +17,12 @@ from receiver.store.connection import Held
 from receiver.store.moving.source import Batch
 from receiver.store.moving.tables import TABLES, Sum, Table
 from receiver.store.postgres.address import host_of
-from receiver.store.postgres.connection import PostgresConnection, check_durable, connect
+from receiver.store.postgres.connection import (
+    PostgresConnection,
+    check_durable,
+    connect,
+    time_of,
+)
 from receiver.store.postgres.faults import owns, told
 from receiver.store.postgres.migrate import MOVING, migrate, version_of
 from receiver.store.postgres.presence import SEEN, SILENCE
@@ -129,11 +134,12 @@ class Target:
                 ).fetchone()
             ]
 
-    def alive(self, now: int) -> list[str]:
-        """The processes that use it."""
+    def alive(self) -> list[str]:
+        """The processes that use it, which beat by its server's clock."""
         with self._reached():
             if not version_of(self.connection):
                 return []
+            now = time_of(self.connection) // 1_000_000
             rows = self.connection.execute(SEEN, (now - SILENCE,)).fetchall()
             return [f"{row['role']} {row['host']}/{row['pid']}" for row in rows]
 

@@ -171,6 +171,15 @@ class PostgresConnection:
         self.wait(self.raw.fetch(locked(what), timeout=self.answering))
 
 
+# Of this very moment, and not of the transaction's begin. In microseconds, which is what it has.
+TIME: Final = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+
+
+def time_of(connection: PostgresConnection) -> int:
+    """What time the server has, in nanoseconds since 1970."""
+    return int(connection.execute(TIME).fetchone()[0]) * 1_000
+
+
 _SETTINGS: Final = (
     "SELECT current_setting('synchronous_commit'), current_setting('fsync'),"
     " current_setting('server_encoding')"

@@ -29,7 +29,7 @@ SILENCE: Final = 20 * SECOND  # milliseconds after which a process counts as gon
 LATE: Final = 8 * SECOND  # milliseconds between two beats of which none is missing
 
 _BEAT: Final = (
-    "INSERT INTO processes (id, role, started_at, host, pid, machine, born, seen_at)"
+    "INSERT INTO processes (id, role, host, pid, machine, born, started_at, seen_at)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"
 )
 _OTHERS: Final = "SELECT id, seen_at, host, pid, machine, born FROM processes WHERE id <> ?"
@@ -54,20 +54,21 @@ class Presence:
         self,
         number: int,
         role: Role,
-        started_at: int,
         born: Callable[[int], int | None] = kernel.born,
     ) -> None:
         self.number = number
         self._here = here = kernel.here()
-        place = (here.host, here.pid, here.machine, here.born)
-        self._me = (number, role, started_at, *place)
+        self._me = (number, role, here.host, here.pid, here.machine, here.born)
         self._born = born
-        self._beat_at = started_at
+        self._started_at: int | None = None  # the first beat
+        self._beat_at = 0
         self._heard: dict[int, _Other] = {}
 
     def beat(self, tx: Transaction, now: int) -> None:
         """Be seen, and see who else is there."""
-        tx.connection.execute(_BEAT, (*self._me, now))
+        if self._started_at is None:
+            self._started_at = now
+        tx.connection.execute(_BEAT, (*self._me, self._started_at, now))
         others = tx.connection.execute(_OTHERS, (self.number,)).fetchall()
         tx.after_commit.append(lambda: self._hear(others, now))
 

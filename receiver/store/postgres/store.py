@@ -17,7 +17,7 @@ from receiver.condition import Role, StoreCondition
 from receiver.errors import BackupElsewhere, CannotStart, StoreUnavailable
 from receiver.store.commits import Notice, Transaction
 from receiver.store.postgres.address import host_of
-from receiver.store.postgres.connection import PostgresConnection, lossy
+from receiver.store.postgres.connection import PostgresConnection, lossy, time_of
 from receiver.store.postgres.engine import PostgresEngine
 from receiver.store.postgres.faults import owns, told
 from receiver.store.postgres.migrate import migrate
@@ -31,6 +31,8 @@ from receiver.store.verbs.prune import keep_room
 from receiver.store.verbs.secrets import check_seal
 from receiver.store.verbs.store import SqlStore
 from receiver.store.writer import each
+
+Agree = Callable[[Callable[[], int]], object]
 
 CHANNEL: Final = "reelhook"
 LOOK: Final = 1.0  # seconds between looks at what others committed, heard of it or not
@@ -67,6 +69,7 @@ class PostgresStore(SqlStore):
         notice: Notice,
         seal: Seal,
         role: Role,
+        agree: Agree,
     ) -> None:
         readers = PostgresReaders(url)
         super().__init__(
@@ -79,9 +82,10 @@ class PostgresStore(SqlStore):
             is_shared=True,
         )
         assert self._process is not None  # noqa: S101
-        self._presence = Presence(self._process, role, clock())
-        self._beat, self._leave = each(self._presence.beat), each(self._presence.leave)
+        self._presence = Presence(self._process, role)
+        self._beat, self._leave = each(self._beat_once), each(self._presence.leave)
         self._release = each(self._presence.release_lapsed)
+        self._agree = agree
         self.host = host_of(url)
         self._notice = notice
         self._directory_at = ""
@@ -103,13 +107,15 @@ class PostgresStore(SqlStore):
         notice: Notice = lambda event, **evidence: None,
         seal: Seal | None = None,
         role: Role = Role.ALL,
+        agree: Agree = lambda ask: None,
     ) -> Self:
         """Connect, and migrate. Raises SchemaTooNew, CannotStart.
 
         `url` as libpq takes it. `notice` is told what an operator should know; `seal` keeps
-        endpoints' credentials, without one they stand in clear.
+        endpoints' credentials, without one they stand in clear. `agree` is given what asks the
+        server for its time, at the start and with each beat.
         """
-        store = cls(url, clock, entropy, notice, seal or Seal(), role)
+        store = cls(url, clock, entropy, notice, seal or Seal(), role, agree)
         try:
             await store._writer.start()
             store._readers.pooled = store._engine.pooled
@@ -167,7 +173,11 @@ class PostgresStore(SqlStore):
 
     async def beat(self) -> None:
         """Be seen by the other processes."""
-        await self._write(self._beat, self._clock())
+        await self._write(self._beat, None)
+
+    def _beat_once(self, tx: Transaction, _: None) -> None:
+        self._agree(lambda: time_of(self._engine.connection))
+        self._presence.beat(tx, self._clock())
 
     def _tell(self, transaction: Transaction) -> None:
         super()._tell(transaction)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from receiver.clock import agreed
 from receiver.errors import CannotStart
-from receiver.store.postgres.connection import PARTING, check_durable, is_pooled, reach
+from receiver.store.postgres.connection import PARTING, TIME, check_durable, is_pooled, reach
 from receiver.store.postgres.faults import owns, told
 from receiver.store.postgres.migrate import IS_OURS, migrations
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A database as it is: `schema` 0 is an empty one, `newest` what this release makes of it."""
+    """A database as it is: `schema` 0 is an empty one, `newest` what this release makes of it.
+
+    `ahead`: by so many nanoseconds its clock is ahead of this machine's, for certain.
+    """
 
     version: str
     schema: int
     newest: int
     pooled: bool
+    ahead: int = 0
 
 
-async def survey(url: str) -> Survey:
-    """Look at a database. Raises CannotStart for one that can't be used."""
+async def survey(url: str, wall: Callable[[], int] = time.time_ns) -> Survey:
+    """Look at a database; `wall` gives nanoseconds. Raises CannotStart for one of no use."""
     try:
         raw = await reach(url, statement_cache_size=0)
     except Exception as error:
@@ -35,6 +42,8 @@ async def survey(url: str) -> Survey:
             ours = await raw.fetchval(IS_OURS)
             schema = await raw.fetchval("SELECT max(number) FROM schema_migrations") if ours else 0
             version = await raw.fetchval("SHOW server_version")
-        return Survey(str(version), int(schema or 0), migrations()[-1][0], pooled)
+            asked = wall()
+            ahead = agreed(0, asked, 1_000 * await raw.fetchval(TIME), wall())
+        return Survey(str(version), int(schema or 0), migrations()[-1][0], pooled, ahead)
     finally:
         await raw.close(timeout=PARTING)

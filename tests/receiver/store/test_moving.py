@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from receiver.clock import MINUTE
+from receiver.clock import MINUTE, AgreedClock
 from receiver.errors import CannotStart, SchemaTooNew, StoreLocked
 from receiver.feed import Place
 from receiver.store.moving import source as source_module
@@ -272,16 +272,15 @@ def test_a_place_is_found_again_whatever_the_key_holds(
 def test_it_refuses_whoever_is_at_work(small: Path, tmp_path: Path, postgres: Server) -> None:
     url = postgres.empty()
 
-    async def runs(store: Any) -> None:
-        await asyncio.to_thread(refused)
+    async def runs() -> None:
+        clock = AgreedClock()  # `now` is another time than the server's
+        async with await PostgresStore.open(url, clock=clock, agree=clock.agree):
+            with pytest.raises(CannotStart, match="Processes use"):
+                await asyncio.to_thread(move, small, url, now=NOW)
 
-    def refused() -> None:
-        with pytest.raises(CannotStart, match="Processes use"):
-            move(small, url, now=FakeClock(NOW)())
-
-    asyncio.run(of_postgres(url, runs))
+    asyncio.run(runs())
     with pytest.raises(CannotStart, match="another store"):
-        move(small, url, now=NOW + MINUTE)
+        move(small, url, now=NOW)
 
     async def held() -> None:
         async with await SqliteStore.open(small, clock=FakeClock()):

@@ -1,12 +1,21 @@
-"""Real processes that share a PostgreSQL, one of which is killed: its neighbours see it at once."""
+"""Real processes that share a PostgreSQL. One is killed: its neighbours see it at once.
+
+The clock of one is wrong: it goes by the server's.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
+from functools import partial
 
 import pytest
 
+from receiver.clock import HOUR, SECOND, AgreedClock, SteadyClock
+from receiver.doctor import server as doctor
+from receiver.doctor.findings import Level
 from receiver.store.postgres import PostgresStore
+from receiver.store.postgres.survey import survey
 from receiver.whereabouts import NOBODY
 from tests.doubles import START, FakeClock
 from tests.receiver.store.claiming import claimer
@@ -88,3 +97,40 @@ async def test_the_living_are_never_buried(url: str) -> None:
                 assert [await buried(store) for store in stores] == [0, 0]
     for store in stores:
         assert store._presence._here.machine is not None, "nobody could be buried here"
+
+
+def time_after(seconds: int) -> int:
+    """What a clock shows that is ahead by so much, in nanoseconds."""
+    return time.time_ns() + seconds * 10**9
+
+
+@pytest.mark.parametrize("by", [2 * HOUR, -2 * HOUR])
+async def test_leases_are_as_long_for_who_has_the_wrong_time(url: str, by: int) -> None:
+    wrong, right = AgreedClock(partial(time_after, by // SECOND)), AgreedClock()
+    stores = [
+        await PostgresStore.open(url, clock=clock, agree=clock.agree) for clock in (wrong, right)
+    ]
+    clocks = SteadyClock(wrong.ns), SteadyClock(right.ns)
+    try:
+        await queued(stores[0], 2, concurrency=2)
+        for store, clock in zip(stores, clocks, strict=True):
+            now = clock()
+            assert len(await store.claim(now=now, lease_until=now + HOUR, limit=1)) == 1
+        for store, clock in zip(stores, clocks, strict=True):
+            assert await store.release_lapsed(clock()) == 0
+            assert len((await store.condition()).processes or ()) == 2
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_the_doctor_says_when_the_servers_time_is_another(url: str) -> None:
+    for seconds, said in (
+        (0, "the same time as this machine"),
+        (60, "clock is 60 s ahead of that of the database's server"),
+        (-60, "clock is 60 s behind that of the database's server"),
+    ):
+        found = await survey(url, partial(time_after, seconds))
+        (finding,) = [one for one in doctor.told(found) if one.check == "database clock"]
+        assert said in finding.text
+        assert finding.level == (Level.WARNING if seconds else Level.OK)
