@@ -73,23 +73,27 @@ class StrictSigner(Signer):
             key_derivation="hmac",
             digest_method=hashlib.sha256,
         )
-        self._derived = [super(StrictSigner, self).derive_key(key) for key in self.secret_keys]
+        derived = [super(StrictSigner, self).derive_key(key) for key in self.secret_keys]
+        self._begun = [hmac.new(key, digestmod=hashlib.sha256) for key in derived]
 
     def get_signature(self, value: str | bytes) -> bytes:
         """The canonical signature text under the newest key."""
-        return self._text(self._derived[-1], want_bytes(value))
+        return self._text(self._begun[-1], want_bytes(value))
 
     def verify_signature(self, value: str | bytes, sig: str | bytes) -> bool:
         """Whether `sig` is, to the letter, what one of the keys gives."""
         text, given = want_bytes(value), want_bytes(sig)
         found = False
-        for key in self._derived:
-            found |= hmac.compare_digest(self._text(key, text), given)
+        for begun in self._begun:
+            found |= hmac.compare_digest(self._text(begun, text), given)
         return found
 
-    def _text(self, key: bytes, value: bytes) -> bytes:
-        # What itsdangerous' HMACAlgorithm computes, in one call into OpenSSL.
-        return base64_encode(hmac.digest(key, value, "sha256"))
+    def _text(self, begun: hmac.HMAC, value: bytes) -> bytes:
+        # What itsdangerous' HMACAlgorithm computes, from where its key ends. `hmac.digest` begins
+        # anew each time, and lets go of the interpreter's lock, which the writer's thread then has.
+        signature = begun.copy()
+        signature.update(value)
+        return base64_encode(signature.digest())
 
 
 class TokenBox:
