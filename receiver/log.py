@@ -5,13 +5,16 @@ Lines carry route names, ids and the token's `jti`; never a query string, a secr
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import contextlib
 import json
 import logging
+import select
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import IO, Any, BinaryIO, Final, TextIO, cast
+from typing import IO, Any, Final, TextIO, cast
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
@@ -157,7 +160,7 @@ def configure(level: str, style: str) -> Log:
         logger_factory=(
             structlog.PrintLoggerFactory(file=cast(TextIO, Unfailing(sys.stderr)))
             if console
-            else structlog.BytesLoggerFactory(file=cast(BinaryIO, Unfailing(_unbuffered())))
+            else _gathered
         ),
         cache_logger_on_first_use=True,
     )
@@ -195,6 +198,65 @@ class Unfailing:
         """Send on what is written, if that can be done."""
         with contextlib.suppress(OSError):
             self._stream.flush()
+
+
+class Gathering:
+    """Writes lines: those of one turn of the event loop together, at its end.
+
+    Each call of the system lets go of the interpreter's lock, which the writer's thread then has
+    for up to half a millisecond, and a turn answers dozens of callbacks. Answers leave no sooner
+    than their lines (`receiver.connection`). From a warning on, a line and those before it are
+    written at once, since it may be the last one; so is what another thread tells.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._lines: list[bytes] = []
+        atexit.register(self.write)
+
+    def info(self, line: bytes) -> None:
+        """Write a line when this turn ends."""
+        self._tell(line + b"\n", at_once=False)
+
+    def error(self, line: bytes) -> None:
+        """Write a line at once."""
+        self._tell(line + b"\n", at_once=True)
+
+    debug, warning, critical, exception = info, error, error, error
+
+    def write(self) -> None:
+        """Write what was told."""
+        lines, self._lines = self._lines, []
+        for piece in _pieces(lines):
+            self._write(piece)
+
+    def _tell(self, line: bytes, *, at_once: bool) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # another thread, or none yet
+            self._write(line)
+            return
+        self._lines.append(line)
+        if at_once:
+            self.write()
+        elif len(self._lines) == 1:
+            loop.call_soon(self.write)
+
+
+def _gathered(*_: object) -> Gathering:
+    return Gathering(Unfailing(_unbuffered()).write)
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    # As many whole lines as a pipe takes in one piece (write(2)): it may have other writers.
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > select.PIPE_BUF:
+            yield piece
+            piece = b""
+        piece += line
+    if piece:
+        yield piece
 
 
 def _unbuffered() -> IO[bytes]:
