@@ -41,6 +41,7 @@ MAX_WAITING: Final = 16  # pipelined requests behind the one that is being answe
 FRAMING: Final = 16 << 10  # bytes, and
 FRAMING_RATE: Final = 8  # for each byte of the body
 UNHEARD: Final = 64 << 10  # bytes that are read and dropped behind a refusal
+HELD: Final = 16 << 10  # bytes of an answer that wait for the rest of it
 NOT_YET: Final = 0.0  # a deadline that is set if the piece that is read does not end its part
 
 
@@ -122,12 +123,31 @@ class Gate:
 
 
 class _Line:
-    """The transport as uvicorn sees it: its own methods, but for what closing means."""
+    """The transport as uvicorn sees it, but for what closing means, and for when it sends: once a
+    turn of the loop, since each piece costs a call of the system, and an answer comes in two."""
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write: Callable[[bytes], None] = transport.write
+    def __init__(
+        self, transport: asyncio.Transport, close: Callable[[], None], soon: Callable[..., object]
+    ) -> None:
         self.is_closing = transport.is_closing
         self.close = close
+        self._transport = transport
+        self._soon = soon
+        self._held = b""
+
+    def write(self, piece: bytes) -> None:
+        """Send a piece when this turn ends, or when there is much of it."""
+        if not self._held:
+            self._soon(self.flush)
+        self._held += piece
+        if len(self._held) > HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
+            self._transport.write(held)
 
     def shut(self) -> None:
         """uvicorn has nothing more to do here, and sees it."""
@@ -135,11 +155,12 @@ class _Line:
 
     def lose(self) -> None:
         """The transport is gone. Answers that are still made go nowhere, and nothing is held."""
-        self.write = self.close = _nothing
+        self._held = b""
+        self.close = _nothing
         self.is_closing = _yes
 
 
-def _nothing(*_: bytes) -> None:
+def _nothing() -> None:
     pass
 
 
@@ -180,7 +201,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._socket = transport
-        self._line = _Line(transport, self._close)
+        self._line = _Line(transport, self._close, self.loop.call_soon)
         self.transport = cast("asyncio.Transport", self._line)
         self._wait(WAITING, self._gate.limits.head)
         self._gate.enter(self)
@@ -273,6 +294,7 @@ class Connection(HttpToolsProtocol):
         if self.phase is CLOSING:
             return
         if not self._owes():
+            self._line.flush()
             self._socket.close()
         else:
             self._keep_alive = self.cycle.keep_alive = False
@@ -309,6 +331,7 @@ class Connection(HttpToolsProtocol):
         """End at once."""
         self.phase = CLOSING
         self._leave()
+        self._line.flush()
         self._socket.abort()
 
     # Our own
@@ -409,14 +432,14 @@ class Connection(HttpToolsProtocol):
             self.phase, self.deadline = ANSWERING, inf
             return
         else:
-            self._socket.write(refusal.answer)
+            self._line.write(refusal.answer)
         self._close()
 
     def _answer(self, refusal: Refusal) -> None:
         """Answer for the application, unless it has begun to; it is told that nobody listens."""
         cycle = self.cycle
         if not cycle.response_started:
-            self._socket.write(refusal.answer)
+            self._line.write(refusal.answer)
         cycle.disconnected = True
         cycle.message_event.set()
 
@@ -438,6 +461,7 @@ class Connection(HttpToolsProtocol):
         answered = self.phase is not WAITING
         self._wait(CLOSING, self._gate.limits.linger)
         self._deaf = True
+        self._line.flush()
         self._line.shut()
         if answered and not self._socket.is_closing():
             self._socket.write_eof()

@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from receiver import connection, refusals
 from receiver.connection import Connection, Gate, Limits
+from receiver.log import Gathering
 from receiver.refusals import MAX_HEAD, MAX_HEADERS, MAX_TARGET, Refusal
 from tests.doubles import ROOT, Wire, wire
 
@@ -274,6 +275,56 @@ async def fed(pieces: list[bytes]) -> tuple[bytes, list[bytes]]:
     for _ in range(100):
         await asyncio.sleep(0)
     return transport.written, [body for _, body in served.heard]
+
+
+class Noted(Pieces):
+    """A transport that notes in which pieces it is told to send."""
+
+    def __init__(self, told: list[bytes]) -> None:
+        super().__init__()
+        self.told = told
+
+    def write(self, data: bytes) -> None:
+        self.told.append(data)
+
+
+async def test_an_answer_leaves_in_one_piece_behind_the_lines_of_its_turn() -> None:
+    told: list[bytes] = []
+    lines = Gathering(told.append)
+
+    async def tell(_scope: Scope, _receive: Receive, send: Send) -> None:
+        lines.info(b"a line")
+        await answer(send, b"done", more=True)
+        await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"!"})
+
+    for _ in range(2):
+        made = Connection(Gate(), configured(tell), ServerState(), {})
+        made.connection_made(Noted(told))  # type: ignore[arg-type]
+        made.data_received(request())
+    assert not told
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert told[0] == b"a line\na line\n"
+    assert [piece.rpartition(b"\r\n")[2] for piece in told[1:]] == [b"done", b"done", b"!", b"!"]
+
+
+async def test_an_answer_without_end_is_not_held() -> None:
+    told: list[bytes] = []
+
+    async def tell(_scope: Scope, _receive: Receive, send: Send) -> None:
+        length = (b"content-length", b"%d" % (100 * len(piece)))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        for _ in range(100):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            assert max(map(len, told), default=0) <= connection.HELD + 2 * len(piece)
+        assert sum(map(len, told)) > 99 * len(piece) - connection.HELD
+
+    piece = b"a" * 1_000
+    made = Connection(Gate(), configured(tell), ServerState(), {})
+    made.connection_made(Noted(told))  # type: ignore[arg-type]
+    made.data_received(request())
+    await asyncio.gather(*made.tasks)
 
 
 messages = st.one_of(
