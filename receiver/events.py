@@ -70,15 +70,19 @@ def announce(task: TaskState, changes: Changes, now: int) -> list[Announcement]:
     task_text = _task(task)
     told = [
         _render(
-            _RESULT_TYPE[result.kind], task_text, f'"result":{_result(result, True)}', now
-        )._replace(late=result.late)
+            _RESULT_TYPE[result.kind],
+            task_text,
+            f'"result":{_result(result, True)}',
+            now,
+            late=result.late,
+        )
         for result in changes.new
     ]
     if changes.completed or changes.revised:
         kind = TASK_COMPLETED if changes.completed else TASK_REVISED
         listed = ",".join(_result(result, False) for result in _live(task.results.values()))
-        rendered = _render(kind, task_text, f'"results":[{listed}]', now)
-        told.append(rendered._replace(late=not changes.completed))
+        late = not changes.completed
+        told.append(_render(kind, task_text, f'"results":[{listed}]', now, late=late))
     return told
 
 
@@ -143,12 +147,12 @@ def _live(results: Iterable[ResultState]) -> list[ResultState]:
     )
 
 
-def _render(kind: str, task: str, rest: str, now: int) -> Announcement:
+def _render(kind: str, task: str, rest: str, now: int, *, late: bool = False) -> Announcement:
     comma = "," if rest else ""
     text = (
         f'{{"type":"{kind}","timestamp":"{to_rfc3339(now)}","data":{{"task":{task}{comma}{rest}}}}}'
     )
-    return Announcement(kind, text.encode())
+    return Announcement(kind, text.encode(), late)
 
 
 def _task(task: TaskState) -> str:

@@ -56,21 +56,34 @@ class Journal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response. `closes`: the body was not read, so the connection must not be used again."""
+    """A response; most are made once."""
 
     status: int
     body: bytes
-    headers: Headers = ()
-    closes: bool = False
+    headers: Headers
 
 
-def _json(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> Answer:
-    return Answer(status, body, ((b"content-type", b"application/json"), *headers))
+def _json(status: int, body: bytes) -> Answer:
+    return Answer(status, body, _headers(b"application/json", body))
 
 
 def _refusal(status: int, code: str, detail: str, *headers: tuple[bytes, bytes]) -> Answer:
-    shown = ((b"content-type", MEDIA_TYPE.encode()), *headers)
-    return Answer(status, problem(status, code, detail), shown, closes=True)
+    body = problem(status, code, detail)
+    shown = (*_headers(MEDIA_TYPE.encode(), body), *headers)
+    return Answer(status, body, (*shown, *_CLOSES))
+
+
+def _headers(kind: bytes, body: bytes) -> Headers:
+    length = str(len(body)).encode()
+    return (
+        (b"content-type", kind),
+        (b"content-length", length),
+        (b"cache-control", b"no-store"),
+    )
+
+
+# The body was not read, so the connection must not be used again.
+_CLOSES: Final = ((b"connection", b"close"), (b"referrer-policy", b"no-referrer"))
 
 
 @lru_cache(maxsize=256)
@@ -330,13 +343,6 @@ async def _read(receive: Receive) -> bytes:
 
 
 async def _respond(send: Send, answer: Answer, name: str) -> None:
-    headers = [
-        *answer.headers,
-        (b"content-length", str(len(answer.body)).encode()),
-        (b"cache-control", b"no-store"),
-        (b"x-request-id", name.encode()),
-    ]
-    if answer.closes:
-        headers += [(b"connection", b"close"), (b"referrer-policy", b"no-referrer")]
+    headers = [*answer.headers, (b"x-request-id", name.encode())]
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -102,6 +102,7 @@ class Recorder:
         self._tasks = tasks
         self._kept = kept
         self._subscriptions = subscriptions
+        self._filtered = any(found.filters for found in subscriptions)
         self._next_id = next_id
         self._room = room or Room()
 
@@ -270,7 +271,7 @@ class Recorder:
 
     def tell(self, task: TaskState, announcements: Iterable[Announcement], now: int) -> None:
         """Record announcements of a task as events, each with the endpoints that want it."""
-        facts = facts_of(task, _parsed(task.tags), _parsed(task.metadata))
+        facts = self._facts_of(task) if self._filtered else {}
         for announcement in announcements:
             wanting = self._matching(task.project, announcement.type, facts)
             row = EventRow(self._next_id(), task.id, task.project, announcement, now, wanting)
@@ -278,9 +279,12 @@ class Recorder:
 
     def wanting(self, task: TaskState, payload: Mapping[str, Any]) -> list[int]:
         """The endpoints that want an event told earlier, by what is known of its task now."""
-        facts = facts_of(task, _parsed(task.tags), _parsed(task.metadata))
+        facts = self._facts_of(task)
         facts["status"] = payload["data"]["task"]["status"]
         return self._matching(task.project, payload["type"], facts)
+
+    def _facts_of(self, task: TaskState) -> dict[str, Any]:
+        return facts_of(task, _parsed(task.tags), _parsed(task.metadata))
 
     def _matching(self, project: str, event_type: str, facts: Mapping[str, Any]) -> list[int]:
         return [

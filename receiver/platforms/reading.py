@@ -53,7 +53,7 @@ _ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 def loads(body: bytes) -> Any:
     """The JSON value of a body. Raises Unreadable with a stable reason, and nothing else."""
     try:
-        text = body.decode("utf-8-sig")
+        text = body.decode().removeprefix("\ufeff")  # the codec that skips it is Python's own
     except UnicodeDecodeError:
         raise Unreadable("not_utf8") from None
     opened = text.count("[") + text.count("{")

@@ -8,7 +8,7 @@ embedded error. `status` may be absent on a success: media make it one.
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
@@ -74,12 +74,15 @@ def categorise(code: str) -> Category:
     return Category.SERVER
 
 
+_Ordinals = defaultdict[tuple[str | None, str], int]
+
+
 def parse(body: Any, task_id: str | None) -> list[Item]:
     """The items of a body; an item without an id belongs to `task_id`, the token's task.
 
     Raises Unreadable when there is not one JSON object in it that could be an item.
     """
-    ordinals: Counter[tuple[str | None, str]] = Counter()
+    ordinals: _Ordinals = defaultdict(int)
     walked = list(islice(_walk(body, task_id), MAX_ITEMS + 1))
     if len(walked) > MAX_ITEMS:
         raise Unreadable("too_many_items", f"more than {MAX_ITEMS} items in one body")
@@ -140,7 +143,7 @@ def _read(
     found: Mapping[str, Any],
     owner: str | None,
     is_error: bool,
-    ordinals: Counter[tuple[str | None, str]],
+    ordinals: _Ordinals,
 ) -> Item:
     raw = dumps(found)
     error = _error(found, is_error)
