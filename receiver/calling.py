@@ -120,6 +120,9 @@ class Caller:
         if response.is_success or response.status_code == 304:
             return
         refused = _refused(response)
+        if response.status_code == 401:
+            text = f"{refused} Commands and the submitter take it from REELHOOK_ADMIN_TOKEN."
+            raise ApiRefused(401, refused.problem, text)
         if response.status_code in _NOT_NOW:
             raise Unreachable(
                 f"The receiver at {self.url} takes nothing now ({response.status_code}). {refused}"

@@ -102,10 +102,14 @@ def object_of(text: str, option: str) -> dict[str, Any]:
 def exit_codes() -> Iterator[None]:
     """Errors of the flows, as a sentence and a code."""
     from receiver.client import ApiRefused, Unreachable
-    from submitter.errors import SubmitterError
+    from submitter.errors import InvalidTask, SubmitterError
 
     try:
         yield
+    except InvalidTask as error:
+        # A warning may name what an error is about: a parameter that is misspelt, and so missing.
+        tell_findings((one for one in error.findings if one.severity == "warning"), err=True)
+        fail(str(error), FAILED)
     except SubmitterError as error:
         fail(str(error), code_of(error))
     except Unreachable as error:

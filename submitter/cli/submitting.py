@@ -104,6 +104,7 @@ def submit(
             fail("There is nothing to check: what is resumed was checked before.", USAGE)
         _resume(resume, platform, run, yes, follow)
     elif model:
+        _check_model(model)
         parameters = parameters_of(assignments, defaults.platform)
         draft = _draft(model, parameters, defaults, idempotency_key, task_id)
         if dry_run:
@@ -148,6 +149,12 @@ def _only_check(lines: Sequence[Line], as_json: bool) -> None:
     for name, count in Counter(line.platform for line in lines).items():
         many = f"{count} tasks" if count > 1 else "One task"
         typer.echo(f"{many} would be submitted to {SHIPPED[name].title}.", err=True)
+
+
+def _check_model(name: str) -> None:
+    # Else a parameter would be sent as the name of a model that nobody has rules for.
+    if "=" in name:
+        fail(f"Name a model first, such as pixverse:1@6; {name!r} is a parameter.", USAGE)
 
 
 def _draft(
@@ -338,6 +345,7 @@ def validate(
     elif model == "-":
         lines = [Line(1, *_from_stdin(defaults))]
     elif model:
+        _check_model(model)
         parameters = parameters_of(assignments, platform)
         lines = [Line(1, platform, _draft(model, parameters, defaults, None, None))]
     else:

@@ -84,9 +84,10 @@ def test_submit_says_with_one_that_all_failed(shell: Shell) -> None:
 
 
 def test_a_submit_that_the_rules_refuse_ends_with_one(shell: Shell) -> None:
-    ended = shell("submit", MODEL, *GOOD[:3], "duration=7", "--json")
+    ended = shell("submit", MODEL, *GOOD[1:3], "promt=a paper boat", "duration=7", "--json")
     assert (ended.code, ended.out) == (1, "")
-    assert "duration" in ended.err
+    for said in ("Set duration", "Add positivePrompt", "warning: promt"):
+        assert said in ended.err
 
 
 def test_a_command_that_cannot_be_read_ends_with_two(shell: Shell) -> None:
@@ -98,6 +99,7 @@ def test_a_command_that_cannot_be_read_ends_with_two(shell: Shell) -> None:
         (MODEL, *GOOD, "--metadata", "[1]"),
         (MODEL, *GOOD, "--metadata", "{"),
         (MODEL, *GOOD, "-n", "5"),
+        GOOD,  # a parameter where the model belongs
         (),
     ]
     with ThreadPoolExecutor(4) as threads:
@@ -153,6 +155,7 @@ def test_submit_without_a_right_ends_with_four(
     ended = shell("submit", MODEL, *GOOD, **{variable: value})
     assert (ended.code, ended.out) == (4, "")
     assert word in ended.err
+    assert variable in ended.err
 
 
 def test_resuming_what_nobody_knows_ends_with_five(shell: Shell) -> None:
