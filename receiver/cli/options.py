@@ -43,6 +43,18 @@ OfType = Annotated[
         autocompletion=completing.event_types,
     ),
 ]
+OfCause = Annotated[
+    str | None,
+    typer.Option(
+        "--last-error",
+        help="Whose last attempt failed so, such as status or timeout.",
+        autocompletion=completing.failures,
+    ),
+]
+OfAnswer = Annotated[
+    int | None,
+    typer.Option("--last-status", help="Whose last attempt was answered so, such as 503."),
+]
 OfModel = Annotated[
     str | None, typer.Option("--model", help="Of this model alone, such as pixverse:1@6.")
 ]

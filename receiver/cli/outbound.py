@@ -15,6 +15,8 @@ from receiver.cli.options import (
     EndpointId,
     HowMany,
     Json,
+    OfAnswer,
+    OfCause,
     OfEndpoint,
     OfProject,
     OfTask,
@@ -38,9 +40,10 @@ from receiver.cli.output import (
     table,
     with_client,
 )
+from receiver.shown import inert
 
 if TYPE_CHECKING:
-    from receiver.client import Client
+    from receiver.client import Client, Delivery
 
 COUNTED: Final = 10_000  # beyond that many it is enough to know that there are more
 
@@ -292,13 +295,16 @@ async def _waiting(client: Client, endpoint_id: str) -> tuple[int, bool]:
 
 
 @endpoints.command("remove")
-def endpoints_remove(endpoint_id: EndpointId, as_json: Json = False) -> None:
+def endpoints_remove(endpoint_id: EndpointId, yes: Yes = False, as_json: Json = False) -> None:
     """Forget an endpoint; what still waits for it is canceled.
 
     reelhook endpoints remove ep_…
     """
 
     async def use(client: Client) -> None:
+        if not yes and sys.stdin.isatty():
+            url = inert((await client.endpoint(endpoint_id)).url)
+            confirm(f"Forget {url}? What waits for it, or died there, can't be sent any more.")
         await client.delete_endpoint(endpoint_id)
         said = f"{endpoint_id} is removed and its queue canceled."
         done(said, as_json, id=endpoint_id, removed=True)
@@ -334,6 +340,8 @@ def deliveries_list(
     endpoint: OfEndpoint = None,
     task: OfTask = None,
     event_type: OfType = None,
+    last_error: OfCause = None,
+    last_status: OfAnswer = None,
     project: OfProject = None,
     since: Since = None,
     until: Until = None,
@@ -344,7 +352,8 @@ def deliveries_list(
 
     reelhook deliveries list --state dead
     """
-    columns = ("id", "event_type", "state", "attempts", "last_error", "next_attempt_at")
+    shown = ("id", "event_type", "state", "attempts", ("cause", _cause), "next_attempt_at")
+    columns = (*shown, "endpoint_id")
 
     async def use(client: Client) -> None:
         filters = {
@@ -352,6 +361,8 @@ def deliveries_list(
             "endpoint": endpoint,
             "task": task,
             "event_type": event_type,
+            "last_error": last_error,
+            "last_status": last_status,
             "project": project,
             "since": moment_of(since),
             "until": moment_of(until),
@@ -360,6 +371,13 @@ def deliveries_list(
         await listing(client.deliveries, filters, limit, as_json, columns, empty)
 
     with_client(use)
+
+
+def _cause(delivery: Delivery) -> str | None:
+    """Why the last attempt failed, with what was answered."""
+    if delivery.last_error is None:
+        return None
+    return " ".join(str(part) for part in (delivery.last_error, delivery.last_status) if part)
 
 
 @deliveries.command("show")

@@ -17,6 +17,8 @@ from receiver.cli.options import (
     JobId,
     Json,
     Limit,
+    OfAnswer,
+    OfCause,
     OfEndpoint,
     OfTask,
     OfType,
@@ -58,6 +60,11 @@ UNWANTED: Final = (
     " reelhook endpoints add https://example.com/hooks -e 'result.*'\n"
     "Then send it again: reelhook events replay "
 )
+
+HELD: Final = {
+    "paused": "reelhook endpoints resume ",
+    "disabled": "reelhook endpoints enable ",
+}
 
 AtMost = Annotated[
     int | None, typer.Option("--limit", min=1, help="Send so many at most, the oldest first.")
@@ -156,6 +163,8 @@ def deliveries_retry(
     endpoint: OfEndpoint = None,
     task: OfTask = None,
     event_type: OfType = None,
+    last_error: OfCause = None,
+    last_status: OfAnswer = None,
     since: Since = None,
     until: Until = None,
     limit: AtMost = None,
@@ -167,12 +176,15 @@ def deliveries_retry(
 
     reelhook deliveries retry dlv_…
     reelhook deliveries retry --state dead --endpoint ep_… --since 2h
+    reelhook deliveries retry --state dead --last-status 503 --dry-run
     """
     filters = {
         "state": state,
         "endpoint": endpoint,
         "task": task,
         "event_type": event_type,
+        "last_error": last_error,
+        "last_status": last_status,
         "since": moment_of(since),
         "until": moment_of(until),
         "limit": limit,
@@ -195,7 +207,12 @@ def deliveries_retry(
 
 def _retry_one(delivery_id: str, as_json: bool) -> None:
     async def use(client: Client) -> None:
-        show(await client.move_delivery(delivery_id, "retry"), as_json, ("id", "state"))
+        found = await client.move_delivery(delivery_id, "retry")
+        show(found, as_json, ("id", "state"))
+        endpoint = await client.endpoint(found.endpoint_id)
+        if endpoint.state in HELD:
+            then = f"{HELD[endpoint.state]}{endpoint.id}"
+            say(f"It waits, since its endpoint is {endpoint.state}. Then: {then}")
 
     with_client(use)
 

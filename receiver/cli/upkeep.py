@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -14,6 +14,8 @@ from receiver.shown import inert
 if TYPE_CHECKING:
     from receiver.client import Client, Pruned
     from receiver.doctor.findings import Finding
+
+NOTHING: Final = "Nothing is older than the retention settings allow."
 
 
 def prune(
@@ -32,6 +34,8 @@ def prune(
             counted = await _whole(client, dry_run=True)
             if dry_run:
                 show(counted, as_json)
+                if not (as_json or _rows(counted)):
+                    say(NOTHING)
                 return
             _ask(counted)
         show(await _whole(client, dry_run=False), as_json)
@@ -60,7 +64,7 @@ def _rows(pruned: Pruned) -> int:
 def _ask(counted: Pruned) -> None:
     parts = [f"{count:,} {name}" for name, count in _counts(counted).items() if count]
     if not parts:
-        fail("Nothing is older than the retention settings allow.", 0)
+        fail(NOTHING, 0)
     confirm(f"Drop {', '.join(parts)}?")
 
 

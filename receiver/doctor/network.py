@@ -96,7 +96,7 @@ def receiver(facts: Facts) -> Iterator[Finding]:
         yield warning("receiver", text, "Start it with `reelhook serve`, or set REELHOOK_URL.")
     elif facts.refused:
         fix = "Set REELHOOK_ADMIN_TOKEN to the token that the receiver was started with."
-        yield error("receiver", f"{api.url} lets us not in: {facts.refused}", fix)
+        yield error("receiver", f"{api.url} does not let us in: {facts.refused}", fix)
     elif facts.unready:
         yield error("receiver", f"It takes no callbacks: {facts.unready}", "Look into its log.")
     else:

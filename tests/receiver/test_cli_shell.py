@@ -150,6 +150,8 @@ def test_a_queue_is_counted_before_it_is_canceled(served: Running) -> None:
     code, shown = on_a_terminal(served, 80, *asked, typed="y\n")
     assert (code, "1 deliveries to" in shown) == (0, True)
     assert ask(served, *asked, "--json").json == [{"id": endpoint["id"], "canceled": 0}]
+    again = ask(served, "deliveries", "retry", waiting["id"])
+    assert "its endpoint is paused. Then: reelhook endpoints resume ep_" in again.err
     assert ask(served, "endpoints", "cancel", "ep_none", "--dry-run").code == 5
 
 
@@ -172,6 +174,8 @@ def test_an_endpoint_is_changed_in_what_is_named(served: Running) -> None:
     assert ask(served, *change, "--schedule", "soon").code == 2
     (paused,) = ask(served, "endpoints", "pause", one["id"], "--json").json
     assert paused["state"] == "paused"
+    code, shown = on_a_terminal(served, 80, "endpoints", "remove", one["id"], typed="n\n")
+    assert (code, "Forget https://hooks.invalid/b?" in shown) == (1, True)
     assert ask(served, "endpoints", "remove", one["id"], "--json").json == [
         {"id": one["id"], "removed": True}
     ]

@@ -341,7 +341,7 @@ async def test_an_event_that_nobody_wants_is_sent_to_nobody(
 async def test_a_delivery_shows_each_attempt_and_is_retried(
     receiver: Assembled, browser: httpx.AsyncClient
 ) -> None:
-    await dead(receiver)
+    added = await dead(receiver)
     delivery = await first(receiver)
     page = await got(browser, f"/deliveries/{delivery}")
     said = words(page)
@@ -352,6 +352,9 @@ async def test_a_delivery_shows_each_attempt_and_is_retried(
     answer = await send(browser, f"/deliveries/{delivery}", f"/deliveries/{delivery}/retry")
     assert answer.headers["location"] == f"/deliveries/{delivery}"
     assert (await receiver.store.delivery(delivery)).state is State.PENDING
+    await receiver.client.post(f"/v1/endpoints/{added}/pause")
+    said = words(await got(browser, f"/deliveries/{delivery}"))
+    assert "it waits for its endpoint, which is paused" in said
     await send(browser, f"/deliveries/{delivery}", f"/deliveries/{delivery}/cancel")
     assert "It is canceled" in await got(browser, f"/deliveries/{delivery}")
     assert (await receiver.store.delivery(delivery)).state is State.CANCELED
@@ -699,7 +702,9 @@ async def test_what_an_endpoint_missed_is_counted_and_then_sent(
     assert "It has got everything since" in later
     without = {"csrf": form_in(page, path)["csrf"]}
     assert (await browser.post(path, data=without)).status_code == 422
-    assert "must be a time" in await got(browser, f"{path}?since=soon", 422)
+    wrong = await got(browser, f"{path}?since=soon", 422)
+    assert "must be a time" in wrong
+    assert f'<a href="{path}">Without the filters</a>' in wrong
 
 
 async def test_a_queue_is_canceled_and_an_endpoint_deleted(

@@ -110,6 +110,9 @@ def test_an_operator_repairs_an_outage(operator: Operator, downstream: Downstrea
     (group,) = ask("deliveries", "dead", "--since", "1h", "--json").json
     assert (group["count"], group["error"], group["status"]) == (4, "status", 500)
     assert "500" in ask("deliveries", "dead").out
+    listed = ask("deliveries", "list", "--last-status", "500").out
+    assert (listed.count("status 500"), listed.count(added["id"])) == (4, 4)
+    assert ask("deliveries", "list", "--last-error", "dns", "--json").out == ""
     assert ask("deliveries", "dead", "--until", "1h", "--json").out == ""
 
     failed = ask("endpoints", "test", added["id"])
@@ -122,7 +125,7 @@ def test_an_operator_repairs_an_outage(operator: Operator, downstream: Downstrea
     downstream.got.clear()
 
     by_endpoint = ("deliveries", "retry", "--state", "dead", "--endpoint", added["id"])
-    only = ("--event-type", "result.succeeded")
+    only = ("--event-type", "result.succeeded", "--last-error", "status", "--last-status", "500")
     counted = ask(*by_endpoint, *only, "--since", "2h", "--dry-run", "--json").json
     assert counted == [{"dry_run": True, "count": 4, "complete": True}]
     begun = ask(*by_endpoint, *only, "--limit", "3")  # no terminal, so nobody is asked

@@ -77,7 +77,7 @@ class DeliveryPages:
 
     async def _retry(self, visit: Visit) -> Response:
         delivery = await self._ops.retry(visit.who, visit.id())
-        return visit.go(f"/deliveries/{delivery.id}", "It is on its way again.")
+        return visit.go(f"/deliveries/{delivery.id}", "It is in the queue again.")
 
     async def _cancel(self, visit: Visit) -> Response:
         delivery = await self._ops.cancel(visit.who, visit.id())
