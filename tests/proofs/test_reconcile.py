@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from receiver import ids
 from receiver.store.sqlite import SqliteStore
-from scripts.proofs.reconcile import Kept
+from scripts.proofs.harness import Receiver
+from scripts.proofs.reconcile import SHORT, Kept, World
+from scripts.proofs.sink import Sink
 from tests.doubles import FakeClock
 from tests.make import TASK, arrival, failure, success, uuid
 
@@ -66,3 +70,30 @@ async def test_what_is_wrong_is_found(database: Path, wrong: str) -> None:
 
 async def test_what_was_not_delivered_is_found(database: Path) -> None:
     assert [text for text in problems(database, unseen=1) if "not delivered" in text]
+
+
+@pytest.mark.parametrize("slow", ["simulator", "receiver"])
+async def test_who_takes_long_to_answer_is_not_settled_and_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """On a machine with much else to do an answer may take longer than any client waits."""
+    patient = {"simulator": slow != "simulator", "receiver": slow != "receiver"}
+
+    def control(request: httpx.Request) -> httpx.Response:
+        if not patient["simulator"]:
+            raise httpx.ReadTimeout("too slow", request=request)
+        nothing = {"results": {"processing": 0}, "callbacks": {"waiting": 0}}
+        return httpx.Response(200, json={"counters": nothing})
+
+    async def ask(*_: object) -> dict[str, Any]:
+        if not patient["receiver"]:
+            raise TimeoutError
+        return {"data": []}
+
+    world = World(SHORT, Receiver(tmp_path), "http://simulator", Sink())
+    monkeypatch.setattr(world, "_http", httpx.AsyncClient(transport=httpx.MockTransport(control)))
+    monkeypatch.setattr(world.receiver, "ask", ask)
+    assert not await world.settled()
+    patient[slow] = True
+    assert await world.settled()
+    await world.close()
