@@ -11,7 +11,9 @@ RUN ["/opt/reelhook/bin/pip", "install", "--require-hashes", "-r", "requirements
 COPY pyproject.toml README.md LICENSE ./
 COPY receiver receiver
 COPY submitter submitter
-RUN ["/opt/reelhook/bin/pip", "install", "--no-deps", "--no-build-isolation", "."]
+# What only builds and installs is not for the image.
+RUN /opt/reelhook/bin/pip install --no-deps --no-build-isolation . \
+    && /opt/reelhook/bin/pip uninstall --yes editables hatchling packaging pathspec pluggy tomlkit trove-classifiers pip
 
 FROM python:3.12-slim
 # A number, so that Kubernetes can tell that it is not root; 10001 is nobody on the host.

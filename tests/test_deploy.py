@@ -10,12 +10,15 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
+from importlib.metadata import requires
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 from typer.main import get_command
 
@@ -162,10 +165,46 @@ def test_the_image_is_not_root_has_one_volume_and_hears_signals() -> None:
     assert environment["HOST"] == "0.0.0.0"
 
 
+def pip_lines() -> list[list[str]]:
+    """What pip does in the image: a command and its arguments each."""
+    runs = [rest for rest in said("RUN") if "/pip" in rest]
+    lines = [[json.loads(rest)] if rest[0] == "[" else each_command(rest) for rest in runs]
+    return [line[1:] for line in chain(*lines)]
+
+
+def each_command(text: str) -> list[list[str]]:
+    return [shlex.split(command) for command in text.split("&&")]
+
+
+def needed(roots: Iterable[str]) -> set[str]:
+    """These distributions, and what they need."""
+    found, rest = set[str](), [Requirement(line).name for line in roots]
+    while rest:
+        name = rest.pop().lower()
+        if name not in found:
+            found.add(name)
+            more = map(Requirement, requires(name) or ())
+            rest += [
+                one.name for one in more if one.marker is None or one.marker.evaluate({"extra": ""})
+            ]
+    return found
+
+
+def test_nothing_that_only_builds_the_image_stays_in_it() -> None:
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    runs = [
+        *found["project"]["dependencies"],
+        *found["project"]["optional-dependencies"]["postgres"],
+    ]
+    builds = needed(found["dependency-groups"]["build"]) - needed(runs)
+    command, answer, *names = pip_lines()[-1]
+    assert (command, answer) == ("uninstall", "--yes")
+    assert names == [*sorted(builds), "pip"]
+
+
 def test_the_image_holds_what_the_lock_says() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    installs = [json.loads(rest) for rest in said("RUN") if "install" in rest and "pip" in rest]
-    assert [line[2:] for line in installs] == [
+    assert [line for command, *line in pip_lines() if command == "install"] == [
         ["--require-hashes", "-r", "requirements.lock"],
         ["--no-deps", "--no-build-isolation", "."],
     ]
