@@ -307,3 +307,5 @@ def test_nothing_keeps_anybody_out_and_everything_fits(
             assert barriers(desk, axe_core) == [], path
             assert desk.overflow() == 0, path
             assert kept(desk, f"{name}-{scheme}", tmp_path).stat().st_size > 10_000
+            desk.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+            assert desk.overflow() == 0, f"{path} with all unfolded"

@@ -325,6 +325,15 @@ async def test_an_event_is_replayed_to_one_or_to_all(
     assert {one.endpoint_id for one in listed.data} == {first_one.id, second.id}
 
 
+async def test_a_test_is_not_replayed(receiver: Assembled, browser: httpx.AsyncClient) -> None:
+    added = await receiver.store.add_endpoint(endpoint())
+    await receiver.store.test_endpoint(added.id, START)
+    (event,) = (await receiver.store.events(Query())).data
+    page = await got(browser, f"/events/{event.id}")
+    assert event.type == "endpoint.test"
+    assert f"/events/{event.id}/replay" not in page
+
+
 async def test_an_event_that_nobody_wants_is_sent_to_nobody(
     receiver: Assembled, browser: httpx.AsyncClient
 ) -> None:

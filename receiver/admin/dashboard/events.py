@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from receiver.admin.dashboard.pages import PageRow, Visit
 from receiver.admin.ops import Ops, Query
-from receiver.events import TYPES
+from receiver.events import ENDPOINT_TEST, TYPES
 from receiver.repair import ReplayAsked
 
 UNWANTED: Final = (
@@ -41,7 +41,11 @@ class EventPages:
         deliveries = await self._ops.deliveries(visit.who, Query(event=event.id, limit=LISTED))
         endpoints = await self._ops.endpoints(visit.who, Query(project=event.project, limit=100))
         return visit.show(
-            "event.html", event=event, deliveries=deliveries, endpoints=endpoints.data
+            "event.html",
+            event=event,
+            deliveries=deliveries,
+            endpoints=endpoints.data,
+            may_replay=event.type != ENDPOINT_TEST,  # which is for one endpoint, once
         )
 
     async def _replay(self, visit: Visit) -> Response:
