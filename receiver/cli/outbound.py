@@ -312,7 +312,15 @@ def endpoints_remove(endpoint_id: EndpointId, yes: Yes = False, as_json: Json = 
     with_client(use)
 
 
-def _mover(verb: str) -> Callable[[str, bool], None]:
+MOVES: Final = {
+    "pause": "Send an endpoint nothing for a while; what is for it waits until it is resumed.",
+    "resume": "Send to an endpoint again that was paused; what waited goes out.",
+    "enable": "Send to an endpoint again that was disabled, also by itself; what waited goes out.",
+    "disable": "Send an endpoint nothing until it is enabled; what is for it waits.",
+}
+
+
+def _mover(verb: str, meaning: str) -> Callable[[str, bool], None]:
     def move(endpoint_id: EndpointId, as_json: Json = False) -> None:
         async def use(client: Client) -> None:
             endpoint = await client.move_endpoint(endpoint_id, verb)
@@ -323,12 +331,12 @@ def _mover(verb: str) -> Callable[[str, bool], None]:
 
         with_client(use)
 
-    move.__doc__ = f"{verb.capitalize()} an endpoint.\n\nreelhook endpoints {verb} ep_…"
+    move.__doc__ = f"{meaning}\n\nreelhook endpoints {verb} ep_…"
     return move
 
 
-for _verb in ("pause", "resume", "enable", "disable"):
-    endpoints.command(_verb)(_mover(_verb))
+for _verb, _meaning in MOVES.items():
+    endpoints.command(_verb)(_mover(_verb, _meaning))
 
 
 @deliveries.command("list")

@@ -21,7 +21,10 @@ from receiver.admin.dashboard.door import Dashboard
 from receiver.admin.dashboard.pages import NAVIGATION, PageRow
 from receiver.clock import HOUR, MINUTE, to_datetime
 from receiver.deliveries import Attempt, Failure, State
+from receiver.delivery.health import FAILING
+from receiver.delivery.policy import GONE
 from receiver.endpoints import EndpointAsked
+from receiver.endpoints import State as EndpointState
 from receiver.shown import REDACTED
 from receiver.store.protocol import Query
 from tests.doubles import ADMIN_TOKEN, SIGNING_KEY, START, Assembled, assembled, sent
@@ -714,6 +717,17 @@ async def test_what_an_endpoint_missed_is_counted_and_then_sent(
     wrong = await got(browser, f"{path}?since=soon", 422)
     assert "must be a time" in wrong
     assert f'<a href="{path}">Without the filters</a>' in wrong
+
+
+async def test_a_disabled_endpoint_says_why_and_what_becomes_of_its_queue(
+    receiver: Assembled, browser: httpx.AsyncClient
+) -> None:
+    added = await receiver.store.add_endpoint(endpoint())
+    for reason, why in ((GONE, "It answered 410"), (FAILING, "It failed for days"), (None, "hand")):
+        await receiver.store.set_endpoint_state(added.id, EndpointState.DISABLED, reason)
+        said = words(await got(browser, f"/endpoints/{added.id}"))
+        assert why in said
+        assert "what is for it waits until it is enabled" in said
 
 
 async def test_a_queue_is_canceled_and_an_endpoint_deleted(
