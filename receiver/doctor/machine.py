@@ -25,12 +25,13 @@ from receiver.settings import (
     listed,
     read_local,
 )
-from receiver.store.migrate import APPLICATION_ID, ENGINE, migrations
+from receiver.store.migrate import APPLICATION_ID, ENGINE, VERSION, migrations
 from receiver.store.seal import Seal
 from receiver.store.sqlite.place import LEAST_FREE, check_place, filesystem
 from receiver.tokens import check_keys
 
 LITTLE_ROOM: Final = 1 << 30  # bytes
+MANY_MAY_CHECKPOINT: Final = (3, 51, 3)  # sqlite.org/wal.html, "the WAL-reset bug"
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 _OF_A_CONTAINER: Final = frozenset({"overlay", "aufs"})
 
@@ -126,6 +127,7 @@ def database(settings: Settings, mounts: str) -> Iterator[Finding]:
         return
     yield from _disk(settings, path, mounts)
     yield from _schema(path)
+    yield from _litestream(path, VERSION)
 
 
 def _disk(settings: Settings, path: Path, mounts: str) -> Iterator[Finding]:
@@ -175,6 +177,19 @@ def _schema(path: Path) -> Iterator[Finding]:
     else:
         behind = "" if version == newest else f"; `reelhook serve` brings it to {newest}"
         yield ok("database", f"{ENGINE}, schema {version}{behind}.")
+
+
+def _litestream(path: Path, version: tuple[int, ...]) -> Iterator[Finding]:
+    state = path.with_name(f".{path.name}-litestream")
+    if state.is_dir() and version < MANY_MAY_CHECKPOINT:
+        text = f"{state} is there. Two programs that bring the log home can damage a database with"
+        since = ".".join(map(str, MANY_MAY_CHECKPOINT))
+        yield warning(
+            "Litestream",
+            f"{text} {ENGINE}; that takes {since} or newer.",
+            "Use a newer SQLite, or `reelhook backup`: docs/backup.md. If Litestream is gone for"
+            " good, remove its folder.",
+        )
 
 
 def port(settings: Settings, api: Seen) -> Iterator[Finding]:

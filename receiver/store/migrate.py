@@ -10,6 +10,7 @@ from typing import Final
 from receiver.errors import CannotStart, SchemaTooNew
 
 ENGINE: Final = f"SQLite {sqlite3.sqlite_version}"
+VERSION: Final = sqlite3.sqlite_version_info
 APPLICATION_ID: Final = 0x5265656C  # "Reel": what `file` and a stranger's eyes can check
 
 

@@ -156,6 +156,19 @@ def test_a_database_and_who_wrote_it(tmp_path: Path) -> None:
     assert told(nowhere) == [("database", Level.ERROR)]
 
 
+def test_litestream_beside_an_sqlite_that_it_can_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(version: tuple[int, int, int]) -> bool:
+        monkeypatch.setattr(machine, "VERSION", version)
+        found = machine.database(settings(REELHOOK_DATA_DIR=str(tmp_path)), "")
+        return ("Litestream", Level.WARNING) in told(found)
+
+    assert not found((3, 40, 1))
+    (tmp_path / ".reelhook.db-litestream").mkdir()
+    assert [found((3, 40, 1)), found((3, 51, 2)), found((3, 51, 3))] == [True, True, False]
+
+
 def test_ports() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
