@@ -1,9 +1,9 @@
 """Floor 0, nouns: time as integers, and how it is written. Stdlib only.
 
 A clock is any callable that gives milliseconds since 1970 (UTC). Only assembly picks a real one:
-one that agrees with the database's server, where there is one; over it
-a steady one for whatever is measured or scheduled (leases, retries, deadlines), the wall's for what
-others compare with theirs (a token's age, a signature's timestamp).
+a steady one for whatever is measured or scheduled (leases, retries, deadlines), over the time of
+the database's server where there is one; the wall's for what others compare with theirs (a token's
+age, a signature's timestamp).
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class AgreedClock:
 
     def __call__(self) -> int:
         """Milliseconds since 1970."""
-        return self.ns() // 1_000_000
+        return (self._wall() + self._ahead) // 1_000_000
 
     def agree(self, ask: Callable[[], int]) -> None:
         """Ask the server for its time, in nanoseconds. Raises what that does."""

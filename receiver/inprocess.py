@@ -18,7 +18,7 @@ from receiver.log import Log
 from receiver.serve import Listening, open_sockets, ourselves_of, public_port
 from receiver.server import serve
 from receiver.settings import Settings
-from receiver.stores import open_store
+from receiver.stores import open_store, time_of
 
 GRACE: Final = 1.0  # seconds for what is still asked at the end
 
@@ -37,7 +37,7 @@ async def receiving(settings: Settings, log: Log) -> AsyncIterator[Listening]:
             store=store,
             sender=sender,
             guard=guard,
-            clock=SteadyClock(agreed.ns),
+            clock=SteadyClock(time_of(settings, agreed)),
             wall=wall_clock,
             log=log,
             public_url=listening.public_url,

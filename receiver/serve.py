@@ -24,7 +24,7 @@ from receiver.log import Log, configure
 from receiver.server import listen, serve
 from receiver.settings import Settings, check_public_url, listed, write_local
 from receiver.store.verbs.store import SqlStore
-from receiver.stores import check_role, database_of, open_store
+from receiver.stores import check_role, database_of, open_store, time_of
 
 # The event loop and the writer's thread share the interpreter lock; a shorter turn lowers the time
 # that each statement waits to get it back (reference: docs/performance.md).
@@ -124,7 +124,9 @@ async def run(
                 store=store,
                 sender=sender,
                 guard=guard,
-                clock=SteadyClock(agreed.ns, on_step=lambda ms: _tell_step(log, ms)),
+                clock=SteadyClock(
+                    time_of(settings, agreed), on_step=lambda ms: _tell_step(log, ms)
+                ),
                 wall=wall_clock,
                 log=log,
                 public_url=listening.public_url,

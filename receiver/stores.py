@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from receiver.clock import AgreedClock
+from receiver.clock import AgreedClock, wall_clock
 from receiver.condition import Role
 from receiver.errors import CannotStart
 from receiver.settings import Settings, listed
@@ -31,9 +33,9 @@ async def open_store(
     `rebuild`: an SQLite file that can't shrink yet is rewritten. `role` is what others see of this
     process. The `clock` agrees with a server's from here on.
     """
-    clock = clock or AgreedClock()
     seal = Seal(listed(settings.encryption_keys))
     if settings.on_postgres:
+        clock = clock or AgreedClock()
         return await _postgres().open(
             settings.database_url,
             clock=clock,
@@ -43,8 +45,13 @@ async def open_store(
             agree=clock.agree,
         )
     return await SqliteStore.open(
-        settings.database_path, clock=clock, notice=notice, seal=seal, rebuild=rebuild
+        settings.database_path, clock=wall_clock, notice=notice, seal=seal, rebuild=rebuild
     )
+
+
+def time_of(settings: Settings, agreed: AgreedClock) -> Callable[[], int]:
+    """What a steady clock follows, in nanoseconds: the server's time, where there is one."""
+    return agreed.ns if settings.on_postgres else time.time_ns
 
 
 def check_role(settings: Settings, role: Role) -> None:
