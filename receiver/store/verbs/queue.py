@@ -80,6 +80,8 @@ class Queue:
 
     def _claim(self, connection: Connection, ask: Ask) -> list[Claimed]:
         targets = self._in_turn(connection, ask.now)
+        if not targets:  # as after most commits: of what they brought nothing is due
+            return []
         self._allowances.load(connection)
         busy = {endpoint: counts for endpoint, *counts in connection.execute(self._busy)}
         short = health.short_of(connection, [target.id for target in targets])
