@@ -134,6 +134,7 @@ class _Line:
         self._transport = transport
         self._soon = soon
         self._held = b""
+        self._then: Callable[[], None] | None = None
 
     def write(self, piece: bytes) -> None:
         """Send a piece when this turn ends, or when there is much of it."""
@@ -144,10 +145,21 @@ class _Line:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is held."""
+        """Send what is held, and do what was to be done then."""
         held, self._held = self._held, b""
-        if held and not self._transport.is_closing():
+        then, self._then = self._then, None
+        if self._transport.is_closing():
+            return
+        if held:
             self._transport.write(held)
+        if then is not None:
+            then()
+
+    def end(self, then: Callable[[], None]) -> None:
+        """Do this once what is held is sent: an answer that ends its connection waits, too."""
+        self._then = then
+        if not self._held:
+            self.flush()
 
     def shut(self) -> None:
         """uvicorn has nothing more to do here, and sees it."""
@@ -294,8 +306,7 @@ class Connection(HttpToolsProtocol):
         if self.phase is CLOSING:
             return
         if not self._owes():
-            self._line.flush()
-            self._socket.close()
+            self._line.end(self._socket.close)
         else:
             self._keep_alive = self.cycle.keep_alive = False
 
@@ -461,12 +472,8 @@ class Connection(HttpToolsProtocol):
         answered = self.phase is not WAITING
         self._wait(CLOSING, self._gate.limits.linger)
         self._deaf = True
-        self._line.flush()
         self._line.shut()
-        if answered and not self._socket.is_closing():
-            self._socket.write_eof()
-        else:
-            self._socket.close()
+        self._line.end(self._socket.write_eof if answered else self._socket.close)
 
     def _leave(self) -> None:
         self._gate.connections.discard(self)

@@ -287,26 +287,29 @@ class Noted(Pieces):
     def write(self, data: bytes) -> None:
         self.told.append(data)
 
+    def write_eof(self) -> None:
+        self.told.append(b"end")
 
-async def test_an_answer_leaves_in_one_piece_behind_the_lines_of_its_turn() -> None:
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_an_answer_leaves_in_one_piece_behind_the_lines_of_its_turn(ends: bool) -> None:
     told: list[bytes] = []
     lines = Gathering(told.append)
 
     async def tell(_scope: Scope, _receive: Receive, send: Send) -> None:
         lines.info(b"a line")
-        await answer(send, b"done", more=True)
-        await asyncio.sleep(0)
-        await send({"type": "http.response.body", "body": b"!"})
+        await answer(send, b"done")
 
     for _ in range(2):
         made = Connection(Gate(), configured(tell), ServerState(), {})
         made.connection_made(Noted(told))  # type: ignore[arg-type]
-        made.data_received(request())
+        made.data_received(request(*([b"Connection: close"] * ends)))
     assert not told
     for _ in range(100):
         await asyncio.sleep(0)
     assert told[0] == b"a line\na line\n"
-    assert [piece.rpartition(b"\r\n")[2] for piece in told[1:]] == [b"done", b"done", b"!", b"!"]
+    sent = [piece.rpartition(b"\r\n")[2] for piece in told[1:]]
+    assert sent == ([b"done", b"end"] * 2 if ends else [b"done", b"done"])
 
 
 async def test_an_answer_without_end_is_not_held() -> None:
