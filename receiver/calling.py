@@ -143,7 +143,8 @@ def read(kind: type[M], response: httpx.Response) -> M:
 
 
 def _not_reelhook(response: httpx.Response) -> ApiRefused:
-    text = "What answers there is not a receiver of this release. Check REELHOOK_URL."
+    said = f"What answers there (status {response.status_code}) is not a receiver of this release."
+    text = f"{said} Check REELHOOK_URL."
     return ApiRefused(response.status_code, "not_reelhook", text)
 
 
@@ -162,5 +163,7 @@ def _refused(response: httpx.Response) -> ApiRefused:
         problem = response.json()
         return ApiRefused(response.status_code, problem["code"], problem["detail"])
     except (ValueError, KeyError, TypeError):
+        if response.status_code < 500:
+            return _not_reelhook(response)
         text = f"The receiver answered {response.status_code} without a problem document."
         return ApiRefused(response.status_code, "not_reelhook", text)

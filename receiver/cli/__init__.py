@@ -113,7 +113,9 @@ def root(
 @app.command(rich_help_panel=RUN)
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on [HOST].")] = "",
-    port: Annotated[int | None, typer.Option(help="Port, 0 for a free one [PORT].")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port, 0 for a free one [PORT].")
+    ] = None,
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Deliver nothing: `reelhook worker` does.")
     ] = False,

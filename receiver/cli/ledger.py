@@ -113,7 +113,7 @@ def tasks_show(task_id: TaskId, as_json: Json = False) -> None:
 @tasks.command("watch")
 def tasks_watch(
     task_id: TaskId,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait; 0 waits for ever.")] = 0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait; 0 waits for ever.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Follow a task until it is complete.

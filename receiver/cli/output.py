@@ -110,7 +110,9 @@ def with_client(use: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
     except Unreachable as error:
         fail(str(error), UNREACHABLE)
     except ApiRefused as error:
-        fail(str(error), {401: AUTH, 403: AUTH, 404: NOT_FOUND}.get(error.status, FAILED))
+        is_other = error.problem == "not_reelhook"  # whose 404 says nothing of an id
+        code = {401: AUTH, 403: AUTH, 404: NOT_FOUND}.get(error.status, FAILED)
+        fail(str(error), UNREACHABLE if is_other else code)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from submitter.reconcile import Polled
 
 SLOWEST, FASTEST = 0.1, 1000.0
+MOST_PORT = 65_535
 
 
 def reconcile(
@@ -131,11 +132,18 @@ def dev(
     ssh_public_url: Annotated[
         str | None, typer.Option(help="Its https URL; {port} allowed.")
     ] = None,
-    ssh_remote_port: Annotated[int | None, typer.Option(help="Port there; 0 takes one.")] = None,
+    ssh_remote_port: Annotated[
+        int | None, typer.Option(min=0, max=MOST_PORT, help="Port there; 0 takes one.")
+    ] = None,
     ssh_bind: Annotated[str, typer.Option(help="Address there.")] = "",
     ssh_option: Annotated[list[str] | None, typer.Option(help="Passed to ssh.")] = None,
-    port: Annotated[int, typer.Option(help="The public routes' port; 0 takes a free one.")] = 0,
-    admin_port: Annotated[int, typer.Option(help="The port for all else.")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=MOST_PORT, help="The public routes' port; 0 takes a free one."),
+    ] = 0,
+    admin_port: Annotated[
+        int, typer.Option(min=0, max=MOST_PORT, help="The port for all else.")
+    ] = 0,
     check: Annotated[bool, typer.Option(help="Look from outside before it is ready.")] = True,
     _as_json: AlwaysJson = False,
 ) -> None:

@@ -70,7 +70,7 @@ def submit(
     ] = None,
     strict: Strict = False,
     watch: Annotated[bool, typer.Option("--watch", help="Follow it to the end.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to watch; 0 is for ever.")] = 0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to watch; 0 is for ever.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, send nothing.")] = False,
     yes: Yes = False,
     as_json: Json = False,

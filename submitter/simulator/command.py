@@ -44,7 +44,9 @@ def _parameter(option: Option) -> inspect.Parameter:
 @_with_knobs
 def simulate(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8100,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")
+    ] = 8100,
     api_key: Annotated[
         str | None, typer.Option(help="The only key that passes (any that isn't empty).")
     ] = None,

@@ -35,6 +35,24 @@ def helped(*words: str, columns: int = 80, **environ: str | None) -> str:
     return found.output
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "--port", "65536"),
+        ("serve", "--port", "-1"),
+        ("simulate", "--port", "65536"),
+        ("dev", "--port", "-1"),
+        ("dev", "--admin-port", "65536"),
+        ("dev", "--ssh-remote-port", "65536"),
+        ("tasks", "watch", "x", "--timeout", "-1"),
+        ("submit", "m", "--watch", "--timeout", "-1"),
+    ],
+)
+def test_a_number_that_can_not_be_is_a_usage_error(words: tuple[str, ...]) -> None:
+    found = RUNNER.invoke(whole(), words, prog_name="reelhook")
+    assert (found.exit_code, f"'{words[-2]}'" in found.output) == (2, True)
+
+
 def test_the_examples_come_before_everything_but_the_sentence() -> None:
     text = helped("deliveries", "retry")
     places = [text.index(word) for word in ("Send a settled", "Examples", "Usage", "Options")]

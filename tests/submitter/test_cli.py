@@ -143,6 +143,9 @@ def test_submit_without_a_receiver_ends_with_three(shell: Shell) -> None:
     ended = shell("submit", MODEL, *GOOD, REELHOOK_URL=f"http://127.0.0.1:{free_port()}")
     assert (ended.code, ended.out) == (3, "")
     assert "reelhook serve" in ended.err
+    platform = shell.environ["RUNWARE_BASE_URL"].removesuffix("/v1")
+    ended = shell("tasks", "show", str(uuid4()), REELHOOK_URL=platform)
+    assert (ended.code, "is not a receiver" in ended.err) == (3, True)
 
 
 @pytest.mark.parametrize(
