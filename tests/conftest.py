@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import warm
 from tests.doubles import ENVIRON
 from tests.leaks import keys_in
 from tests.postgres import Server, running
@@ -82,6 +83,13 @@ def _bare_environment() -> Iterator[None]:
             if name.startswith(OURS) or name.upper() in FOREIGN:
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_server_ends() -> Iterator[None]:
+    """What forks our commands ends with the tests."""
+    yield
+    warm.end()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -37,6 +37,7 @@ from xdist import is_xdist_controller, is_xdist_worker
 from receiver.errors import ReelhookError
 from receiver.settings import Settings
 from submitter.errors import SubmitterError
+from tests import warm
 from tests.leaks import Leak, keys_in, keys_kept_in, leaks_in, leaks_in_folder
 
 ROOT: Final = Path(__file__).parents[1]
@@ -135,6 +136,8 @@ def _command(words: Sequence[str]) -> str:
     """What a process is, in words that `ALLOWED` can name: `reelhook keys new`, or a program."""
     if words[1:3] in (["-m", "receiver"], ["-m", "reelhook"]):
         words = ["reelhook", *words[3:]]
+    elif warm.CLIENT in words:
+        words = ["reelhook", *words[words.index(warm.CLIENT) + 2 :]]
     plain = [word for word in words[1:3] if re.fullmatch(r"[a-z]+(-[a-z]+)*", word)]
     return " ".join([Path(words[0]).name, *plain, *(word for word in words if word == "--raw")])
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import warm
 from tests.doubles import LIMIT_S, ROOT, environment
 
 
@@ -29,7 +29,7 @@ class Said:
 def reelhook(folder: Path, *arguments: str, given: str = "", **environ: str) -> Said:
     """Run a command whose data directory is under `folder`."""
     found = subprocess.run(
-        [sys.executable, "-m", "receiver", *arguments],
+        warm.reelhook(*arguments),
         cwd=ROOT,
         env=environment(folder, **environ),
         input=given,

@@ -7,7 +7,6 @@ import os
 import pty
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from receiver.cli.help import WIDEST
+from tests import warm
 from tests.doubles import LIMIT_S, ROOT, Running, environment, running
 from tests.make import success, uuid, wrapped
 from tests.receiver.shell import Said, reelhook
@@ -89,9 +89,8 @@ def on_a_terminal(served: Running, columns: int, *words: str, typed: str = "") -
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environ = {name: text for name, text in environment(served.folder).items() if name != "COLUMNS"}
-    command = [sys.executable, "-m", "receiver", *words]
     with subprocess.Popen(
-        command, cwd=ROOT, env=environ, stdin=end, stdout=end, stderr=end
+        warm.reelhook(*words), cwd=ROOT, env=environ, stdin=end, stdout=end, stderr=end
     ) as process:
         os.close(end)
         os.write(terminal, typed.encode())

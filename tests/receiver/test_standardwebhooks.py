@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from receiver.delivery.signing import (
     sign,
     verify,
 )
+from tests import warm
 from tests.doubles import (
     LIMIT_S,
     ROOT,
@@ -304,7 +304,7 @@ def reelhook_verify(
 ) -> subprocess.CompletedProcess[str]:
     arguments = [*("--id", "evt_1", "--timestamp", str(at), "--signature", signature), *options]
     return subprocess.run(
-        [sys.executable, "-m", "receiver", "verify", *arguments, "-"],
+        warm.reelhook("verify", *arguments, "-"),
         cwd=ROOT,
         env=environment(folder, **environ),
         input=body,

@@ -8,7 +8,6 @@ import os
 import pty
 import sqlite3
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +21,7 @@ from receiver.errors import Forbidden
 from receiver.retention import STEADY
 from receiver.store.protocol import Query
 from receiver.store.sqlite import SqliteStore
+from tests import warm
 from tests.doubles import LIMIT_S, ROOT, START, Assembled, assembled, environment, running
 from tests.make import success, uuid
 from tests.receiver.store.suite import arrival_of
@@ -178,7 +178,7 @@ def reelhook(
     folder: Path, *arguments: str, stdin: int = subprocess.DEVNULL
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "receiver", *arguments],
+        warm.reelhook(*arguments),
         cwd=ROOT,
         env=environment(folder),
         stdin=stdin,

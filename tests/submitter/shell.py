@@ -6,10 +6,10 @@ import json
 import os
 import pty
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any
 
+from tests import warm
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, ROOT
 from tests.submitter.stage import API_KEY
 
@@ -47,7 +47,7 @@ class Shell:
     def __call__(self, *arguments: str, stdin: str | int = "", **environ: str) -> Ended:
         given = {"input": stdin} if isinstance(stdin, str) else {"stdin": stdin}
         done = subprocess.run(
-            [sys.executable, "-m", "receiver", *arguments],
+            warm.reelhook(*arguments),
             cwd=ROOT,
             env={**self.environ, **environ},
             **given,
