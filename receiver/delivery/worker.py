@@ -159,8 +159,6 @@ class Worker:
             await asyncio.wait(self._running)
 
     async def _wait(self, begun: int) -> None:
-        if self._awake.is_set():  # something came meanwhile, so nobody has to be asked when
-            return
         # What was begun may take its whole deadline, while what else there is falls due.
         pause = SHORT_PAUSE if begun else await self._pause()
         # Not wait_for: before Python 3.12 it swallows a cancellation that meets a wake-up, and the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
@@ -24,7 +24,7 @@ from receiver.delivery.worker import LEASE, Worker, check_lease, lease_of
 from receiver.endpoints import Breaker, EndpointPatch
 from receiver.endpoints import State as EndpointState
 from receiver.errors import CannotStart, StoreUnavailable
-from receiver.store.protocol import Claimed, EndpointChange, Query, Settled
+from receiver.store.protocol import EndpointChange, Query, Settled
 from receiver.store.sqlite import SqliteStore
 from receiver.store.writer import Transaction
 from tests.doubles import START, Consumer, FakeClock, ScriptedSender, consuming, sent
@@ -359,32 +359,6 @@ async def test_the_loop_delivers_what_is_recorded_while_it_runs_and_ends_when_to
         with pytest.raises(asyncio.CancelledError):
             await loop
     assert {found.state for found in (await bench.store.deliveries(Query())).data} == {"succeeded"}
-
-
-async def test_a_worker_asks_when_something_is_due_once_nothing_came_while_it_looked(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks, asked, claim, next_due = 0, list[int](), bench.store.claim, bench.store.next_due
-
-    async def look(**ask: Any) -> Sequence[Claimed]:
-        nonlocal looks
-        looks += 1
-        if looks < 3:
-            await bench.store.record(arrival(success(looks), expected=9))
-        return await claim(**ask)
-
-    async def ask() -> int | None:
-        asked.append(looks)
-        return await next_due()
-
-    monkeypatch.setattr(bench.store, "claim", look)
-    monkeypatch.setattr(bench.store, "next_due", ask)
-    added = await bench.store.add_endpoint(endpoint(secret=SECRET))
-    await bench.store.set_endpoint_state(added.id, EndpointState.PAUSED, None)
-    loop = asyncio.create_task(bench.worker().run())
-    await until(lambda: bool(asked))
-    loop.cancel()
-    assert asked == [3]
 
 
 async def test_a_wake_up_at_the_same_moment_does_not_keep_a_worker_from_ending(
