@@ -376,7 +376,8 @@ class Store(Protocol):
     async def claim(
         self, *, now: int, lease_until: int, limit: int, shared: bool = False
     ) -> Sequence[Claimed]:
-        """Lease due deliveries, fairly over endpoints and within each one's concurrency.
+        """Lease due deliveries, fairly over endpoints and within each one's concurrency: what has
+        been due the longest, each endpoint's in the order of its events.
 
         `shared`: beyond ten at once no endpoint gets more of `limit` than it leaves to the others,
         what it has already included. So who hangs never has all of a worker's places.

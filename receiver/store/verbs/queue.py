@@ -120,7 +120,7 @@ class Queue:
         return sorted(targets, key=lambda target: target.id <= self._served)
 
     def _lease(self, connection: Connection, endpoint: int, ask: Ask, room: int) -> list[Leased]:
-        return connection.execute(
+        rows: list[Leased] = connection.execute(
             "WITH due AS (SELECT event_id FROM deliveries INDEXED BY deliveries_due"
             " WHERE endpoint_id = ? AND state = 'pending' AND next_attempt_at <= ?"
             f" ORDER BY next_attempt_at LIMIT ?{connection.skip_locked})"
@@ -130,6 +130,7 @@ class Queue:
             " RETURNING event_id, attempts, round, lane",
             (endpoint, ask.now, room, ask.lease_until, endpoint),
         ).fetchall()
+        return sorted(rows)  # by event: an UPDATE returns its rows in any order
 
     def _allowed(self, target: Target, now: int) -> int:
         if target.rate_limit is None:

@@ -231,6 +231,16 @@ class OrderSuite:
         await store.settle(settled(claimed, State.PENDING, next_attempt_at=START))
         assert await states(store) == ["canceled"] * 3
 
+    async def test_what_is_due_at_once_goes_in_the_order_of_its_events(self, store: Store) -> None:
+        """Wherever the rows lie: to send the newest one again first puts it before the others."""
+        await queued(store, 20, concurrency=20)
+        for claimed in (events := await claim(store)):
+            await store.settle(settled(claimed, State.DEAD))
+        for claimed in sorted(events, key=lambda one: -one.event_id):
+            await store.retry(ids.delivery_id(claimed.event_id, claimed.endpoint_id), START)
+        again = [claimed.event_id for claimed in await claim(store)]
+        assert again == sorted(claimed.event_id for claimed in events)
+
     # A queue that is canceled by hand
 
     async def test_a_queue_is_canceled_by_hand_step_by_step(self, store: Store) -> None:
