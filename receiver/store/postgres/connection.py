@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
+from asyncpg import connect_utils
 
 from receiver.errors import CannotStart
 from receiver.store.connection import Held, Values
@@ -29,6 +30,19 @@ CACHED: Final = 1_024  # prepared statements
 _NAMESPACE: Final = 0x5265656C  # "Reel": of the advisory locks
 
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+
+class _Upgrade(connect_utils.TLSUpgradeProto):
+    """asyncpg's question whether a server speaks TLS, which nobody waits for once the attempt is
+    ended just as the socket is there: asyncio would report its error as one that nobody heard."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if not self.on_data.cancelled():
+            self.on_data.exception()  # now it was heard; who does wait is told all the same
+
+
+connect_utils.TLSUpgradeProto = _Upgrade  # type: ignore[misc] # there is no other way in
 
 
 async def reach(url: str, **options: Any) -> Raw:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -140,6 +142,35 @@ async def test_a_store_closes_while_the_server_is_away(url: str, postgres: Serve
     finally:
         postgres.start()
     assert len(await ask(url, "SELECT * FROM tasks")) == 1
+
+
+async def test_an_attempt_to_connect_that_is_cut_off_leaves_no_error_behind() -> None:
+    """A stop does that while the server is away; whoever reads the log would look for a fault."""
+    asked: list[bytes] = []
+    stray: list[dict[str, Any]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            asked.append(await reader.read(8))
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    usual = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, context: stray.append(context))
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        url = f"postgresql://somebody@127.0.0.1:{server.sockets[0].getsockname()[1]}/any"
+        for turns in range(24):  # of the loop, each of which may be its last
+            attempt = asyncio.create_task(connection.reach(url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            attempt.cancel()
+            await asyncio.gather(attempt, return_exceptions=True)
+            for _ in range(3):  # what was cut off hears of it
+                await asyncio.sleep(0)
+    gc.collect()
+    loop.set_exception_handler(usual)
+    assert 0 < len(asked) < 24  # some of them before the server had heard of it
+    assert stray == []
 
 
 # A server that hangs
