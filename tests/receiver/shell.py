@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,13 @@ class Said:
 
 def reelhook(folder: Path, *arguments: str, given: str = "", **environ: str) -> Said:
     """Run a command whose data directory is under `folder`."""
+    return run(folder, warm.reelhook(*arguments), given=given, **environ)
+
+
+def run(folder: Path, command: Sequence[str], *, given: str = "", **environ: str) -> Said:
+    """Run a program as `reelhook` is run."""
     found = subprocess.run(
-        warm.reelhook(*arguments),
+        command,
         cwd=ROOT,
         env=environment(folder, **environ),
         input=given,

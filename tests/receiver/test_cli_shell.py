@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import socket
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from receiver.cli import completing
 from receiver.cli.help import WIDEST
 from tests import warm
 from tests.doubles import LIMIT_S, ROOT, Running, environment, running
 from tests.make import success, uuid, wrapped
-from tests.receiver.shell import Said, reelhook
+from tests.receiver.shell import Said, reelhook, run
 
 pytestmark = pytest.mark.process
 
@@ -41,13 +44,26 @@ def ask(served: Running, *words: str, **environ: str) -> Said:
     return reelhook(served.folder, *words, **environ)
 
 
-def completed(served: Running, *words: str, shell: str = "bash", **environ: str) -> list[str]:
+# How soon a receiver must have answered is a person's patience, and says nothing of what it is
+# asked; a busy machine is slower than that.
+PATIENT = f"""
+from receiver.cli import completing, main
+completing.PATIENCE = {LIMIT_S}
+main()
+"""
+
+
+def completed(
+    served: Running, *words: str, shell: str = "bash", patient: bool = False, **environ: str
+) -> list[str]:
     """What a shell would offer for the last of these words."""
     if shell == "bash":
         typed = {"COMP_WORDS": " ".join(["reelhook", *words]), "COMP_CWORD": str(len(words))}
     else:
         typed = {"_TYPER_COMPLETE_ARGS": " ".join(["reelhook", *words])}
-    said = ask(served, _REELHOOK_COMPLETE=f"complete_{shell}", **typed, **environ)
+    typed["_REELHOOK_COMPLETE"] = f"complete_{shell}"
+    command = [sys.executable, "-c", PATIENT] if patient else warm.reelhook()
+    said = run(served.folder, command, **typed, **environ)
     assert (said.code, said.err) == (0, "")
     return said.out.split()
 
@@ -59,9 +75,9 @@ def test_commands_options_words_and_ids_complete(served: Running) -> None:
     assert completed(served, "tasks", "list", "--st") == ["--status"]
     assert completed(served, "tasks", "list", "--status", "par") == ["partial", "partially_failed"]
     assert completed(served, "endpoints", "add", "https://x", "-e", "task.c") == ["task.completed"]
-    assert sorted(completed(served, "tasks", "show", "")) == sorted(TASKS)
-    assert completed(served, "tasks", "show", TASKS[0]) == [TASKS[0]]
-    zsh = completed(served, "endpoints", "show", "ep_", shell="zsh")
+    assert sorted(completed(served, "tasks", "show", "", patient=True)) == sorted(TASKS)
+    assert completed(served, "tasks", "show", TASKS[0], patient=True) == [TASKS[0]]
+    zsh = completed(served, "endpoints", "show", "ep_", shell="zsh", patient=True)
     assert any("hooks.invalid" in word for word in zsh)
 
 
@@ -76,7 +92,17 @@ def test_commands_options_words_and_ids_complete(served: Running) -> None:
 def test_a_shell_is_left_in_peace_when_no_ids_can_be_had(
     served: Running, environ: dict[str, str]
 ) -> None:
-    assert completed(served, "tasks", "show", "", **environ) == []
+    assert completed(served, "tasks", "show", "", patient=False, **environ) == []
+
+
+def test_who_does_not_answer_is_waited_for_no_longer_than_a_person_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("receiver.calling.TIMEOUT", 10 * LIMIT_S)
+    monkeypatch.setattr(completing, "PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("REELHOOK_URL", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        assert completing.task_ids("") == []
 
 
 def test_the_script_for_a_shell_is_printed(served: Running) -> None:
