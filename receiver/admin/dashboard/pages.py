@@ -135,7 +135,8 @@ class Pages:
         )
         self._environment.filters.update({**wording.FILTERS, **marks.FILTERS, **rows.FILTERS})
         self._environment.globals.update(assets=assets)
-        self._navigation = {kind: self._navigations(open_) for kind, open_ in paths.items()}
+        self._paths = paths
+        self._navigation: dict[Kind, Mapping[str, Markup]] = {}
 
     def _navigations(self, paths: Set[str]) -> Mapping[str, Markup]:
         """The navigation as it stands on the pages of each entry, and on those of none ("")."""
@@ -149,8 +150,11 @@ class Pages:
 
     def navigation(self, path: str, who: Principal) -> Markup:
         """The navigation that somebody has on the page at `path`."""
-        place, shown = "/" + path[1:].partition("/")[0], self._navigation[kind_of(who)]
-        return shown.get(place) or shown[""]
+        kind = kind_of(who)
+        if kind not in self._navigation:  # not at the start, which most of them would only hold up
+            self._navigation[kind] = self._navigations(self._paths[kind])
+        shown = self._navigation[kind]
+        return shown.get("/" + path[1:].partition("/")[0]) or shown[""]
 
     def render(self, template: str, **context: Any) -> str:
         """The text of a page. A name that the template uses and nobody gives is an error."""
