@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,11 @@ from receiver.log import LINES
 from receiver.settings import Settings
 from receiver.store.sqlite import SqliteStore
 from tests.taps import EARS
+
+# httpx asks for each request to a receiver in this process whether trio runs. To find that nobody
+# has installed it takes all of sys.path, and a tenth of such a request.
+if find_spec("sniffio") is None:
+    sys.modules["sniffio"] = None  # type: ignore[assignment] # as documented: there is none
 
 START = 1_790_000_000_000
 
