@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
@@ -32,23 +33,32 @@ _NAMESPACE: Final = 0x5265656C  # "Reel": of the advisory locks
 Raw: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
-class _Upgrade(connect_utils.TLSUpgradeProto):
-    """asyncpg's question whether a server speaks TLS, which nobody waits for once the attempt is
-    ended just as the socket is there: asyncio would report its error as one that nobody heard."""
+@cache
+def _hear_what_is_lost() -> None:
+    """Have asyncpg hear how its question whether a server speaks TLS ended, also when nobody waits.
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+    Once an attempt is ended just as the socket is there, nobody does, and asyncio would report the
+    error of that question as one that was never retrieved. asyncpg has no way in for that; where a
+    release has no such question any more, nothing is left to hear.
+    """
+    question = getattr(connect_utils, "TLSUpgradeProto", None)
+    if question is None:
+        return
+    lost = question.connection_lost
+
+    def connection_lost(self: Any, error: Exception | None) -> None:
+        lost(self, error)
         if not self.on_data.cancelled():
             self.on_data.exception()  # now it was heard; who does wait is told all the same
 
-
-connect_utils.TLSUpgradeProto = _Upgrade  # type: ignore[misc] # there is no other way in
+    question.connection_lost = connection_lost
 
 
 async def reach(url: str, **options: Any) -> Raw:
     """A connection as asyncpg makes it. Raises CannotStart for a URL that is none, without its
     password, and what asyncpg does for a server that refuses."""
     checked(url)
+    _hear_what_is_lost()  # of a pool's connections, too: each store first reaches its server here
     try:
         return await asyncpg.connect(url, timeout=CONNECTING, **options)
     except asyncpg.ClientConfigurationError as error:  # it names parameters, and files
