@@ -95,11 +95,11 @@ def test_before_time_namespaces_there_was_one(proc: Path) -> None:
 
 @pytest.mark.parametrize(
     "numbers",
-    ["", f"NSpid: {os.getpid()} 1\n", f"NSpid: 1 {os.getpid()}\n", "NSpid: 1\n", "NSpid: x\n"],
+    ["", "NSpid: {own} 1\n", "NSpid: 1 {own}\n", "NSpid: 1\n", "NSpid: x\n"],
 )
 def test_a_proc_of_other_numbers_says_nothing(proc: Path, numbers: str) -> None:
     """It is mounted from outside of this process's namespace, or is not Linux's."""
-    (proc / "self/status").write_text(numbers)
+    (proc / "self/status").write_text(numbers.format(own=os.getpid()))
     assert kernel.here(proc) == Whereabouts(kernel.here().host, os.getpid())
 
 
