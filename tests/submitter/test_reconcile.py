@@ -465,7 +465,8 @@ async def test_the_loop_outlives_a_ledger_that_is_away_or_says_no(status: int) -
     assert loop.connects == 8  # its address may be another by now
     (note,) = scene.notes
     assert note.startswith("Waiting for the receiver. ")
-    assert note.endswith("No.")
+    told = " Commands and the submitter take it from REELHOOK_ADMIN_TOKEN." if status == 401 else ""
+    assert note.endswith(f"No.{told}")
 
 
 async def test_the_loop_says_when_the_ledger_is_back() -> None:
