@@ -95,7 +95,12 @@ def _found(text: bytes, known: Iterable[bytes]) -> Iterator[tuple[str, tuple[int
             yield kind, match.span()
     for secret in known:
         if (start := text.find(secret)) >= 0:
-            yield KNOWN, (start, start + len(secret))
+            yield _kind_of(secret), (start, start + len(secret))
+
+
+def _kind_of(secret: bytes) -> str:
+    # One that a process was given may stand where any of its kind may.
+    return next((kind for kind, shape in SHAPES.items() if shape.fullmatch(secret)), KNOWN)
 
 
 def _allowed(kind: str, place: str) -> bool:
