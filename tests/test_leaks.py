@@ -93,6 +93,15 @@ def test_what_only_speaks_of_a_secret_is_none(text: str) -> None:
     assert kinds(text) == set()
 
 
+def test_a_secret_that_a_process_was_given_may_stand_where_its_kind_may() -> None:
+    given = SECRET.encode()
+    for place, found in (
+        ("answer: POST /v1/endpoints 201", set()),
+        ("log: x", {"endpoint secret"}),
+    ):
+        assert {leak.kind for leak in leaks_in(given, place, known={given})} == found
+
+
 def test_a_leak_is_told_without_the_secret() -> None:
     for leak in leaks_in(LEAKS[KNOWN].encode(), "log", "a test", {ADMIN_TOKEN.encode()}):
         assert ADMIN_TOKEN not in str(leak)
