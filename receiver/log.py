@@ -133,7 +133,7 @@ LINES: Final = (
         "By so many seconds.",
     ),
     Line(
-        "WEB_CONCURRENCY is clamped to 1: `serve` is one process, run it more often",
+        "WEB_CONCURRENCY is clamped to 1: `serve` is one process, see docs/scaling.md",
         "warning",
         "asked",
         "At the start.",

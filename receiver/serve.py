@@ -225,7 +225,7 @@ def _tell_apart(log: Log, ms: int) -> None:
 def _warn(settings: Settings, log: Log) -> None:
     if settings.web_concurrency > 1:
         log.warning(
-            "WEB_CONCURRENCY is clamped to 1: `serve` is one process, run it more often",
+            "WEB_CONCURRENCY is clamped to 1: `serve` is one process, see docs/scaling.md",
             asked=settings.web_concurrency,
         )
     if "*" in listed(settings.forwarded_allow_ips):
