@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,3 +59,29 @@ def test_who_ends_it_ends_the_command(tmp_path: Path, how: signal.Signals) -> No
             process.send_signal(how)
             assert told.read() == b""
         assert process.wait(LIMIT_S) == (0 if how is signal.SIGTERM else -how)
+    assert is_served()
+
+
+@pytest.mark.parametrize("order", [b"", b'{"argv"', b"{}"])
+def test_who_is_killed_while_it_asks_ends_nobody_else(order: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(warm.reelhook()[-1])
+        client.sendall(order)
+    assert is_served()
+
+
+def test_who_is_killed_before_it_is_answered_ends_nobody_else(tmp_path: Path) -> None:
+    for _ in range(5):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(warm.reelhook()[-1])
+            order = {"argv": ["--version"], "env": environment(tmp_path), "cwd": str(ROOT)}
+            with open(os.devnull, "r+b") as nothing:
+                files = [nothing.fileno()] * 3
+                socket.send_fds(client, [json.dumps(order).encode() + b"\n"], files)
+        assert is_served()
+
+
+def is_served() -> bool:
+    """Whether the next command is run."""
+    command = warm.reelhook("--version")
+    return subprocess.run(command, capture_output=True, timeout=LIMIT_S).returncode == 0

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -40,6 +41,7 @@ class Server:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
+        self._clients: dict[int, socket.socket] = {}
         self._ready = selectors.DefaultSelector()
         self._ready.register(listener, selectors.EVENT_READ, self._accept)
         self._ready.register(sys.stdin, selectors.EVENT_READ, sys.exit)
@@ -52,35 +54,40 @@ class Server:
     def _accept(self) -> bool:
         """Whether this is the process that was forked."""
         client, _ = self._listener.accept()
-        data, files, _, _ = socket.recv_fds(client, 1 << 20, 3)
-        while not data.endswith(b"\n"):
-            data += client.recv(1 << 20)
-        pid = os.fork()
+        order, files = _order(client)
+        pid = os.fork() if order else None
         if pid == 0:
             client.close()
             self._leave()
-            become(json.loads(data), files)
+            become(json.loads(order), files)
             return True
         for file in files:
             os.close(file)
-        client.sendall(b"%d\n" % pid)
-        end = os.pidfd_open(pid)
-        self._ready.register(end, selectors.EVENT_READ, partial(self._ended, pid, end, client))
-        self._ready.register(client, selectors.EVENT_READ, partial(self._given_up, pid, client))
+        if pid is None:
+            client.close()
+        else:
+            self._wait(pid, client)
         return False
 
-    def _ended(self, pid: int, end: int, client: socket.socket) -> None:
+    def _wait(self, pid: int, client: socket.socket) -> None:
+        self._clients[pid] = client
+        end = os.pidfd_open(pid)
+        self._ready.register(end, selectors.EVENT_READ, partial(self._ended, pid, end))
+        self._ready.register(client, selectors.EVENT_READ, partial(self._given_up, pid))
+        _tell(client, pid)
+
+    def _ended(self, pid: int, end: int) -> None:
         _, status = os.waitpid(pid, 0)
         self._ready.unregister(end)
         os.close(end)
-        if client in self._ready.get_map():
-            client.sendall(b"%d\n" % status)
-            self._forget(client)
+        if pid in self._clients:
+            _tell(self._clients[pid], status)
+            self._forget(pid)
 
-    def _given_up(self, pid: int, client: socket.socket) -> None:
-        if client in self._ready.get_map():  # it has not been told of an end at this very moment
+    def _given_up(self, pid: int) -> None:
+        if pid in self._clients:  # it has not been told of an end at this very moment
             os.kill(pid, signal.SIGKILL)
-            self._forget(client)
+            self._forget(pid)
 
     def _leave(self) -> None:
         """Close what is the server's, so that nothing of it closes a file of the command later."""
@@ -91,9 +98,26 @@ class Server:
                 cast("socket.socket", key.fileobj).close()
         self._ready.close()
 
-    def _forget(self, client: socket.socket) -> None:
+    def _forget(self, pid: int) -> None:
+        client = self._clients.pop(pid)
         self._ready.unregister(client)
         client.close()
+
+
+def _order(client: socket.socket) -> tuple[bytes, list[int]]:
+    """What is to be run, and its files. Nothing, where whoever asks was killed before all of it."""
+    data, files, _, _ = socket.recv_fds(client, 1 << 20, 3)
+    while not data.endswith(b"\n"):
+        more = client.recv(1 << 20)
+        if not more:
+            return b"", files
+        data += more
+    return data, files
+
+
+def _tell(client: socket.socket, number: int) -> None:
+    with suppress(ConnectionError):  # killed in this moment: its end of the socket tells that
+        client.sendall(b"%d\n" % number)
 
 
 def become(order: dict[str, Any], files: Sequence[int]) -> None:
