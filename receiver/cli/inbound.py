@@ -53,7 +53,7 @@ def callbacks_list(
 
     reelhook callbacks list --outcome quarantined
     """
-    columns = ("id", "outcome", "reason", "task_id", "size", "repeats", "received_at")
+    columns = ("id", "outcome", "received_at", "reason", "task_id", "size", "repeats")
 
     async def use(client: Client) -> None:
         filters = {

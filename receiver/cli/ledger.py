@@ -279,7 +279,7 @@ def events_list(
             "since": moment_of(since),
             "until": moment_of(until),
         }
-        columns = ("id", "type", "task_id", "created_at")
+        columns = ("id", "type", "created_at", "task_id")
         await listing(client.events, filters, limit, as_json, columns, "No events yet.")
 
     with_client(use)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from receiver.cli.table import Column
-    from receiver.client import Client, Listing
+    from receiver.client import ApiRefused, Client, Listing
     from receiver.settings import Settings
 
 # What most commands need stands in one place for them.
@@ -110,11 +110,19 @@ def with_client(use: Callable[[Client], Coroutine[Any, Any, None]]) -> None:
     except Unreachable as error:
         fail(str(error), UNREACHABLE)
     except ApiRefused as error:
-        is_other = error.problem == "not_reelhook"  # whose 404 says nothing of an id
-        code = {401: AUTH, 403: AUTH, 404: NOT_FOUND}.get(error.status, FAILED)
-        fail(str(error), UNREACHABLE if is_other else code)
+        fail(str(error), _code_of(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _code_of(error: ApiRefused) -> int:
+    match error.problem:
+        case "not_reelhook":  # whose 404 says nothing of an id
+            return UNREACHABLE
+        case "invalid":
+            return USAGE
+        case _:
+            return {401: AUTH, 403: AUTH, 404: NOT_FOUND}.get(error.status, FAILED)
 
 
 def spec_of(kind: type[M], **values: Any) -> M:

@@ -20,6 +20,7 @@ from receiver.cli.options import (
     OfAnswer,
     OfCause,
     OfEndpoint,
+    OfProject,
     OfTask,
     OfType,
     Since,
@@ -74,6 +75,7 @@ AtMost = Annotated[
 @deliveries.command("dead")
 def deliveries_dead(
     endpoint: OfEndpoint = None,
+    project: OfProject = None,
     since: Since = None,
     until: Until = None,
     limit: Limit = 50,
@@ -84,7 +86,12 @@ def deliveries_dead(
     reelhook deliveries dead --since 7d
     """
     columns = ("count", "endpoint_id", "error", "status", "oldest", "newest", "example")
-    filters = {"endpoint": endpoint, "since": moment_of(since), "until": moment_of(until)}
+    filters = {
+        "endpoint": endpoint,
+        "project": project,
+        "since": moment_of(since),
+        "until": moment_of(until),
+    }
 
     async def use(client: Client) -> None:
         page = await client.dead_letters(limit=limit, **filters)
@@ -165,6 +172,7 @@ def deliveries_retry(
     event_type: OfType = None,
     last_error: OfCause = None,
     last_status: OfAnswer = None,
+    project: OfProject = None,
     since: Since = None,
     until: Until = None,
     limit: AtMost = None,
@@ -185,6 +193,7 @@ def deliveries_retry(
         "event_type": event_type,
         "last_error": last_error,
         "last_status": last_status,
+        "project": project,
         "since": moment_of(since),
         "until": moment_of(until),
         "limit": limit,
@@ -277,7 +286,7 @@ def _confirm(counted: Job | Counted) -> None:
 
 
 @jobs.command("list")
-def jobs_list(limit: HowMany = 50, as_json: Json = False) -> None:
+def jobs_list(project: OfProject = None, limit: HowMany = 50, as_json: Json = False) -> None:
     """List jobs, the newest first.
 
     reelhook jobs list
@@ -286,7 +295,7 @@ def jobs_list(limit: HowMany = 50, as_json: Json = False) -> None:
 
     async def use(client: Client) -> None:
         empty = "No jobs. `reelhook deliveries retry` makes one."
-        await listing(client.jobs, {}, limit, as_json, columns, empty)
+        await listing(client.jobs, {"project": project}, limit, as_json, columns, empty)
 
     with_client(use)
 

@@ -293,7 +293,7 @@ def test_costs_are_a_table_with_a_total_or_lines_of_json(served: Running) -> Non
     nothing = ask(served, *asked, "--until", "2020-01-01")
     assert (nothing.code, nothing.out, "No results" in nothing.err) == (OK, "", True)
     wrong = ask(served, "costs", "--by", "tag")
-    assert (wrong.code, wrong.out, "tag:NAME" in wrong.err) == (FAILED, "", True)
+    assert (wrong.code, wrong.out, "tag:NAME" in wrong.err) == (USAGE, "", True)
 
 
 def test_a_callback_and_an_event_are_shown_whole(served: Running) -> None:
@@ -438,7 +438,7 @@ def test_a_preview_shows_what_would_have_come(served: Running) -> None:
     assert (none.code, none.out) == (OK, "")
     assert "0 of the last" in none.err
     refused = ask(served, "endpoints", "preview", "-e", "results.*")
-    assert (refused.code, "result.succeeded" in refused.err) == (FAILED, True)
+    assert (refused.code, "result.succeeded" in refused.err) == (USAGE, True)
 
 
 def test_without_the_key_that_sealed_its_secrets_a_receiver_does_not_start(

@@ -739,7 +739,12 @@ async def test_a_queue_is_canceled_and_an_endpoint_deleted(
     assert "3 deliveries are canceled." in words(await got(browser, path))
     answer = await send(browser, path, f"{path}/delete")
     assert answer.headers["location"] == "/endpoints"
-    assert "not_found" in await got(browser, path, 404)
+    gone = await got(browser, path, 404)
+    assert "not_found" in gone
+    onward = re.findall(r'href="(/(?:deliveries|audit)\?[^"]*)"', gone)
+    assert onward == [f"/deliveries?endpoint={added.id}", f"/audit?target={added.id}"]
+    assert words(await got(browser, onward[0])).count("was deleted") == 3
+    assert "endpoint.delete" in words(await got(browser, onward[1]))
 
 
 async def test_a_long_queue_is_canceled_bit_by_bit(

@@ -114,6 +114,10 @@ def test_an_operator_repairs_an_outage(operator: Operator, downstream: Downstrea
     assert (listed.count("status 500"), listed.count(added["id"])) == (4, 4)
     assert ask("deliveries", "list", "--last-error", "dns", "--json").out == ""
     assert ask("deliveries", "dead", "--until", "1h", "--json").out == ""
+    assert ask("deliveries", "dead", "--project", "default", "--json").json == [group]
+    assert ask("deliveries", "dead", "--project", "film", "--json").out == ""
+    wrong = ask("deliveries", "dead", "--since", "soon")
+    assert (wrong.code, "since" in wrong.err) == (USAGE, True)
 
     failed = ask("endpoints", "test", added["id"])
     assert failed.code == FAILED
@@ -128,10 +132,12 @@ def test_an_operator_repairs_an_outage(operator: Operator, downstream: Downstrea
     only = ("--event-type", "result.succeeded", "--last-error", "status", "--last-status", "500")
     counted = ask(*by_endpoint, *only, "--since", "2h", "--dry-run", "--json").json
     assert counted == [{"dry_run": True, "count": 4, "complete": True}]
+    assert ask(*by_endpoint, "--project", "film", "--dry-run", "--json").json[0]["count"] == 0
     begun = ask(*by_endpoint, *only, "--limit", "3")  # no terminal, so nobody is asked
     assert (begun.code, "jobs show job_" in begun.err) == (OK, True)
     until(lambda: len(downstream.got) == 3)
     (job,) = ask("jobs", "list", "--json").json
+    assert ask("jobs", "list", "--project", "film", "--json").out == ""
     until(lambda: operator.api("GET", f"/v1/jobs/{job['id']}")["state"] == "done")
     (shown,) = ask("jobs", "show", job["id"], "--json").json
     assert (shown["done"], shown["total"]) == (3, 3)
