@@ -927,6 +927,8 @@ async def test_who_may_only_read_finds_no_button_and_opens_no_form(receiver: Ass
         edit = f"/endpoints/{found['endpoints']}/edit"
         for path in ("/endpoints/new", edit, "/deliveries/retry", "/tokens", "/audit"):
             await got(reader, path, 403)
+        gone = await got(reader, "/endpoints/ep_0000000000001", 404)
+        assert ("/deliveries?endpoint=" in gone, "/audit" in gone) == (True, False)
 
 
 async def test_another_projects_things_are_on_no_page(receiver: Assembled) -> None:
