@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import warm
-from tests.doubles import ENVIRON
+from tests.doubles import ENVIRON, LIMIT_S
 from tests.leaks import keys_in
 from tests.postgres import Server, running
 from tests.taps import EARS, Taps
@@ -119,6 +119,18 @@ def _authorities_are_read_once() -> Iterator[None]:
         ):
             where, _, what = name.rpartition(".")
             patch.setattr(name, once(getattr(import_module(where), what)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_step_ends_by_the_clock() -> Iterator[None]:
+    """How much a prune or a job does within a few milliseconds says something of the machine alone.
+
+    A step still ends with its rows; a test for which it has to end sooner says so itself.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("sqlite.engine.Connection", "postgres.connection.PostgresConnection"):
+            patch.setattr(f"receiver.store.{name}.patience", LIMIT_S)
         yield
 
 

@@ -88,7 +88,12 @@ async def scene(path: Path, tasks: int = 50, keep: Keep | None = None) -> AsyncI
             clock.advance(round(seconds * SECOND))
 
         retention = Retention(
-            store, clock=clock, keep=keep or Keep(), journal=told.append, rest=rest
+            store,
+            clock=clock,
+            keep=keep or Keep(),
+            journal=told.append,
+            rest=rest,
+            timer=lambda: 0.0,  # however long it takes, unless a test has its own
         )
         yield Scene(retention, store, clock, told, rests)
 
