@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 
 from tests import warm
@@ -131,6 +132,15 @@ def _no_step_ends_by_the_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("sqlite.engine.Connection", "postgres.connection.PostgresConnection"):
             patch.setattr(f"receiver.store.{name}.patience", LIMIT_S)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clients_are_patient() -> Iterator[None]:
+    """A test's own client waits as long as everything else for a machine that has much to do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "read", "write", "pool"):
+            patch.setattr(DEFAULT_TIMEOUT_CONFIG, name, LIMIT_S)
         yield
 
 

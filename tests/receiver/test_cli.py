@@ -219,7 +219,7 @@ def test_a_url_is_printed_that_takes_a_callback(served: Running) -> None:
 def test_a_task_is_followed_until_it_is_complete_or_the_time_is_over(served: Running) -> None:
     task = new_task()
     url = signed_url(served, task)
-    found = ask(served, "tasks", "watch", task, "--timeout", "0.5")
+    found = ask(served, "tasks", "watch", task, "--timeout", "3")  # it has to be asked once by then
     assert (found.code, "not complete" in found.err) == (TIMED_OUT, True)
     assert found.out.split() == ["pending", "0", "of", "1"]
     assert post(url, success(1, task)) == 200

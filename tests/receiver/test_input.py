@@ -21,7 +21,7 @@ import pytest
 
 from receiver.clock import wall_clock
 from receiver.tokens import TokenBox, webhook_url
-from tests.doubles import ADMIN_TOKEN, Running, Wire, running, wire
+from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, Wire, running, wire
 from tests.make import KEY, claims, failure, success, uuid, wrapped
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -221,7 +221,7 @@ async def test_a_header_of_100_mb_takes_no_memory(served: Running, target: Targe
         before = resident()
         await line.send(target.head()[:-2] + b"X: ")
         with suppress(ConnectionError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LIMIT_S):
                 for _ in range(1_000):
                     await line.send(b"a" * 100_000)
                     if line.writer.is_closing():
