@@ -23,7 +23,7 @@ from receiver import connection, refusals
 from receiver.connection import Connection, Gate, Limits
 from receiver.log import Gathering
 from receiver.refusals import MAX_HEAD, MAX_HEADERS, MAX_TARGET, Refusal
-from tests.doubles import ROOT, Wire, wire
+from tests.doubles import LIMIT_S, ROOT, Wire, wire
 
 pytestmark = pytest.mark.anyio
 
@@ -48,12 +48,14 @@ class Served:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def sweep(self, seconds: float) -> None:
-        """Look at the deadlines as if so many seconds had passed."""
-        self.gate.sweep(asyncio.get_running_loop().time() + seconds)
+        """Look at the deadlines as if so many seconds had passed since the last one was set."""
+        # However long ago that is by now: a test that was held up must not look at a later moment.
+        begun = max((found.since for found in self.gate.connections), default=0.0)
+        self.gate.sweep(begun + seconds)
 
     async def settled(self, condition: Callable[[], bool]) -> None:
         """Until what was sent has been taken in."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while not condition():  # noqa: ASYNC110 - what is waited for is in the kernel
                 await asyncio.sleep(0.001)
 
@@ -740,7 +742,7 @@ async def test_who_leaves_before_all_pipelined_answers_are_made_is_no_error(
             await served.settled(lambda: any(c.pipeline for c in served.gate.connections))
         await served.settled(lambda: not served.gate.connections)
         go.set()
-        await asyncio.wait_for(made.acquire(), 10)
+        await asyncio.wait_for(made.acquire(), LIMIT_S)
         await served.settled(lambda: not served.state.tasks)
     assert caplog.text == ""
 
