@@ -180,11 +180,18 @@ async def test_a_thread_that_dies_without_a_word_is_missed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STALL", 0.05)
+    stall = bench.writer._stall
 
     def mute(*_: object) -> None:
         raise SystemExit
 
+    def once_it_is_dead() -> None:
+        assert bench.writer._thread is not None
+        bench.writer._thread.join(LIMIT_S)  # as long as it lives it is only slow
+        stall()
+
     monkeypatch.setattr(Committer, "_post", mute)
+    monkeypatch.setattr(bench.writer, "_stall", once_it_is_dead)
     async with asyncio.timeout(LIMIT_S):
         with pytest.raises(StoreBroken, match="gone"):
             await bench.writer.call(bench.put, 1)
@@ -261,7 +268,6 @@ async def test_an_environment_that_fails_half_way_is_not_asked_for_the_rest(
 async def test_a_disk_that_does_not_answer_keeps_nobody_waiting(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STALL", 0.05)
     entered, opened = threading.Event(), threading.Event()
 
     def hang(tx: Transaction, payloads: Sequence[int]) -> list[int]:
@@ -269,8 +275,10 @@ async def test_a_disk_that_does_not_answer_keeps_nobody_waiting(
         assert opened.wait(LIMIT_S)
         return bench.put(tx, payloads)
 
-    hung = asyncio.create_task(bench.writer.call(hang, 1))
-    assert await asyncio.to_thread(entered.wait, LIMIT_S)
+    with monkeypatch.context() as patch:  # what is asked later has the time that it needs
+        patch.setattr(module, "STALL", 0.05)
+        hung = asyncio.create_task(bench.writer.call(hang, 1))
+        assert await asyncio.to_thread(entered.wait, LIMIT_S)
     waiting = asyncio.create_task(bench.writer.call(bench.put, 2))
     for call in (hung, waiting):
         with pytest.raises(StoreUnavailable, match="too long"):
