@@ -1,6 +1,7 @@
 """A process that drops old tasks while it records new ones, and prints each of these. To be killed.
 
-It first fills the file, then takes one step of a prune for every few callbacks.
+It first fills the file, then takes one step of a prune for every few callbacks. It never comes to
+the end of the prune: whoever is to kill it may be late.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tests.make import success, uuid
 from tests.receiver.store.suite import arrival_of
 
 OLD_TASKS = 1_000
+STEPS = 20  # each drops some 200 bodies, events and tasks with what hangs on them, of 6,000
 FIRST = 10_000  # the number of the first new task
 
 
@@ -36,7 +38,7 @@ async def fill(path: Path) -> None:
 async def main(path: Path) -> None:
     await fill(path)
     numbers, bounds = count(FIRST), Keep().bounds(wall_clock())
-    place: tuple[int, ...] | None = ()
+    place: tuple[int, ...] = ()
     async with await SqliteStore.open(path, clock=wall_clock) as store:
 
         async def acknowledge() -> None:
@@ -46,10 +48,13 @@ async def main(path: Path) -> None:
             sys.stdout.write(f"{number}\n")
             sys.stdout.flush()
 
-        while place is not None:
+        for _ in range(STEPS):
             step = asyncio.create_task(store.prune(Prune(wall_clock(), bounds, place)))
-            await asyncio.gather(*[acknowledge() for _ in range(4)])
-            place = (await step).place
+            await asyncio.gather(*[acknowledge() for _ in range(8)])
+            found = (await step).place
+            assert found is not None
+            place = found
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
