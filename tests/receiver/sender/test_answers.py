@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import gzip
 import socket
+from types import SimpleNamespace
 
 import pytest
 
-from receiver.deliveries import Failure
+from receiver.deliveries import Failure, Outcome
+from receiver.delivery import sender as module
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import REDACTED, Sender
 from tests.receiver.sender.remotes import (
@@ -26,12 +28,14 @@ from tests.receiver.sender.remotes import (
     canary,
     dripping,
     flooding,
+    one_turn,
     request,
     resetting,
     sent,
     serving,
     stalling,
 )
+from tests.receiver.store.bench import until
 
 pytestmark = pytest.mark.anyio
 
@@ -174,6 +178,32 @@ async def test_no_head_within_the_deadline_is_a_timeout(handler: Handler) -> Non
     assert (outcome.status, outcome.failure) == (None, Failure.TIMEOUT)
 
 
+_ANSWER = module._Answer
+
+
+async def cut_off(handler: Handler, monkeypatch: pytest.MonkeyPatch, body: bytes) -> Outcome:
+    """An attempt whose deadline comes once the head and so much are there, and not by the clock."""
+    deadlines, answers = list[asyncio.Timeout](), list[module._Answer]()
+
+    def begin(seconds: float) -> asyncio.Timeout:
+        deadlines.append(asyncio.timeout(seconds))
+        return deadlines[-1]
+
+    def answer(cap: int) -> module._Answer:
+        answers.append(made := _ANSWER(cap))
+        return made
+
+    monkeypatch.setattr(module, "asyncio", SimpleNamespace(timeout=begin))
+    monkeypatch.setattr(module, "_Answer", answer)
+    attempt = asyncio.create_task(answered(handler))
+    await until(lambda: answers and answers[0].status and answers[0]._body.startswith(body))
+    for _ in range(3):  # what else there is may come, and end it
+        await one_turn()
+    if not attempt.done():
+        deadlines[0].reschedule(asyncio.get_running_loop().time())
+    return await attempt
+
+
 @pytest.mark.parametrize(
     ("handler", "body"),
     [
@@ -186,9 +216,9 @@ async def test_no_head_within_the_deadline_is_a_timeout(handler: Handler) -> Non
     ids=["stalls", "cut", "reset", "bad chunk", "bad chunk at once"],
 )
 async def test_a_2xx_in_time_is_success_whatever_its_body_does(
-    handler: Handler, body: bytes
+    monkeypatch: pytest.MonkeyPatch, handler: Handler, body: bytes
 ) -> None:
-    outcome = await answered(handler, deadline_s=HASTY)
+    outcome = await cut_off(handler, monkeypatch, body)
     assert (outcome.failure, outcome.truncated, outcome.response_body) == (None, True, body)
 
 
@@ -213,9 +243,9 @@ async def test_what_follows_an_answer_takes_nothing_from_it(handler: Handler, bo
     assert (outcome.failure, outcome.truncated, outcome.response_body) == (None, False, body)
 
 
-async def test_a_dripping_2xx_is_success_at_the_deadline() -> None:
+async def test_a_dripping_2xx_is_success_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
-    outcome = await answered(dripping(head, b"x"), deadline_s=HASTY)
+    outcome = await cut_off(dripping(head, b"x"), monkeypatch, b"x")
     assert (outcome.failure, outcome.truncated) == (None, True)
     assert set(outcome.response_body) == {ord("x")}
 
