@@ -85,7 +85,8 @@ async def test_a_running_receiver_is_scraped(tmp_path: Path) -> None:
                 await line.send(b"\x16\x03\x01")
                 assert (await line.answer()).status == 400
             for url in (consumer.url, silent):
-                answer = await api.post("/v1/endpoints", json={"url": url})
+                spec = {"url": url, "schedule": [0, 3_600]}  # nothing is tried again meanwhile
+                answer = await api.post("/v1/endpoints", json=spec)
                 assert answer.status_code == 201
             task = (await api.put(f"/v1/tasks/{TASK}", json={"platform": "runware"})).json()
             async with httpx.AsyncClient() as platform:
