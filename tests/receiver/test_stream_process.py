@@ -12,9 +12,11 @@ import httpx
 import pytest
 
 from receiver.clock import DAY, wall_clock
+from receiver.store.sqlite.engine import IDLE_WAL
 from receiver.tokens import TokenBox, webhook_url
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running, wire
 from tests.make import KEY, claims, success, uuid, wrapped
+from tests.receiver.store.bench import until
 from tests.receiver.streams import PATH, Stream, watch
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -106,6 +108,9 @@ async def test_who_does_not_read_holds_up_neither_the_others_nor_a_stop(tmp_path
             numbers = range(40)
             await call_back(receiver, *numbers, padding=900_000)
             assert await tasks(stream, 40) == [uuid(number) for number in numbers]
+            # The log is large, and its way home no part of a stop.
+            log = receiver.folder / "data" / "reelhook.db-wal"
+            await until(lambda: log.stat().st_size < IDLE_WAL)
             receiver.process.terminate()
             await rest([stream])
             assert await ended(receiver) == 0
@@ -114,9 +119,9 @@ async def test_who_does_not_read_holds_up_neither_the_others_nor_a_stop(tmp_path
 
 async def test_a_long_poll_is_answered_when_the_receiver_is_told_to_stop(tmp_path: Path) -> None:
     with running(tmp_path) as receiver:
-        async with httpx.AsyncClient(base_url=receiver.ready["url"], headers=HEADERS) as http:
-            waiting = asyncio.create_task(http.get(f"{PATH}?wait=30", timeout=2 * LIMIT_S))
-            async with wire(receiver.port) as line:  # answered later, so the poll is there by then
-                await (await watch(line)).next()
-                receiver.process.terminate()
-                assert (await waiting).json() == {"data": [], "next_cursor": "0"}
+        async with wire(receiver.port) as waiting, wire(receiver.port) as line:
+            asked = f"GET {PATH}?wait=30 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_TOKEN}"
+            await waiting.send(f"{asked}\r\n\r\n".encode())
+            await (await watch(line)).next()  # answered later, so the poll is there by then
+            receiver.process.terminate()
+            assert (await waiting.answer()).json == {"data": [], "next_cursor": "0"}
