@@ -6,9 +6,9 @@ import asyncio
 import gc
 import signal
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -18,6 +18,7 @@ from receiver.callbacks import Outcome
 from receiver.errors import StoreBroken, StoreUnavailable
 from receiver.store import commits
 from receiver.store import writer as writing
+from receiver.store.commits import Transaction, each
 from receiver.store.faults import Fault
 from receiver.store.postgres import PostgresStore, connection, engine, readers
 from receiver.store.postgres import store as module
@@ -80,6 +81,13 @@ async def connections(url: str) -> int:
     return int(count)
 
 
+async def no_more_than(url: str, count: int) -> None:
+    """Wait until only so many are connected; some of those who asked here have yet to end."""
+    async with asyncio.timeout(LIMIT_S):
+        while await connections(url) > count:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.01)
+
+
 # A server that comes back
 
 
@@ -126,7 +134,7 @@ async def test_a_restart_of_the_server_loses_nothing_that_was_acknowledged(
             assert len((await store.tasks(Query())).data) > 1
         # Who listens does again, and nothing is left of what was cut off.
         await listening(url, 2)
-        assert await connections(url) <= before + 2 * (readers.CONNECTIONS - 1)
+        await no_more_than(url, before + 2 * (readers.CONNECTIONS - 1))
         async with asyncio.timeout(LIMIT_S):
             while len(asyncio.all_tasks()) > tasks:  # noqa: ASYNC110 - a hint may be under way
                 await asyncio.sleep(0.01)
@@ -150,9 +158,8 @@ async def test_an_attempt_to_connect_that_is_cut_off_leaves_no_error_behind() ->
     stray: list[dict[str, Any]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError):
+        with closing(writer), suppress(ConnectionError):
             asked.append(await reader.read(8))
-        writer.close()
 
     loop = asyncio.get_running_loop()
     usual = loop.get_exception_handler()
@@ -224,14 +231,17 @@ async def piped(url: str) -> AsyncIterator[Pipe]:
         server.close()
 
 
+HANGS: Final = 2.0  # seconds: one that answers has not taken so long, be its machine ever so busy
+
+
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "CLOSING", 0.5)
-    monkeypatch.setattr(engine, "ANSWERING", 0.8)
+    monkeypatch.setattr(engine, "ANSWERING", HANGS)
     monkeypatch.setattr(engine, "PARTING", 0.1)
     monkeypatch.setattr(readers, "CLOSING", 0.1)
-    monkeypatch.setattr(readers, "ANSWERING", 0.8)
-    monkeypatch.setattr(connection, "CONNECTING", 0.8)
-    monkeypatch.setattr(readers, "CONNECTING", 0.8)
+    monkeypatch.setattr(readers, "ANSWERING", HANGS)
+    monkeypatch.setattr(connection, "CONNECTING", HANGS)
+    monkeypatch.setattr(readers, "CONNECTING", HANGS)
 
 
 async def test_whoever_waits_for_a_server_that_hangs_is_told_so(
@@ -373,12 +383,16 @@ async def test_a_database_that_was_replaced_is_not_written_to(url: str) -> None:
         await back(store)
 
 
+def in_haste(tx: Transaction, _: None) -> None:
+    tx.connection.execute("SET statement_timeout = '100ms'")
+
+
 async def test_a_write_that_waits_for_too_long_fails_and_no_other(role: str) -> None:
     """The role has a statement_timeout: what it ends is its caller's to hear."""
-    name = urlsplit(role).path.removeprefix("/")
-    await ask(role, f"ALTER ROLE {name} SET statement_timeout = '30ms'")
     async with processes(role, 1) as (store,):
         await store.register(registration(TASK, expected=2))
+        # As if the role had it; but a start tries nothing again that a busy machine made slow.
+        await store._writer.call(each(in_haste), None)
         async with intruder(role, "SELECT 1 FROM tasks FOR UPDATE"):
             with pytest.raises(StoreUnavailable, match="timeout"):
                 await store.record(arrival(success(1), expected=2))

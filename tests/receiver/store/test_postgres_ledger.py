@@ -119,20 +119,29 @@ async def test_a_deadlock_ends_for_one_of_the_two_and_is_tried_again(
     url: str, both: list[PostgresStore]
 ) -> None:
     a, _ = both
-    await a.register(registration(TASK, expected=1))
-    await a.register(registration(OTHER, expected=1))
+    tasks = [TASK, uuid(1), OTHER]
+    for task in tasks:
+        await a.register(registration(task, expected=1))
     # Somebody locks against the order that all of ours keep to.
     theirs = "SELECT 1 FROM tasks WHERE id = '\\x{}' FOR UPDATE"
-    last, first = (theirs.format(task.replace("-", "")) for task in (OTHER, TASK))
-    async with intruder(url, "SET LOCAL deadlock_timeout = '1min'", last) as raw:
-        mine = [arrival_of(task, success(1)) for task in (TASK, OTHER)]
+    first, second, last = (theirs.format(task.replace("-", "")) for task in tasks)
+    async with (
+        intruder(url, second) as between,
+        intruder(url, "SET LOCAL deadlock_timeout = '1min'", last) as raw,
+    ):
+        mine = [arrival_of(task, success(1)) for task in tasks]
         recording = [asyncio.create_task(a.record(one)) for one in mine]
         await waiting(url)
-        await raw.execute(first)  # ours is the one that the server ends
+        crossing = asyncio.create_task(raw.execute(first))
+        await waiting(url, 2)
+        # Who waits looks once for a deadlock, so ours must not wait for the last before there is
+        # one; and then it is ours that the server ends.
+        await between.execute("COMMIT")
+        await crossing
         await raw.execute("COMMIT")
-        assert [(await one).outcome for one in recording] == [Outcome.RECORDED] * 2
+        assert [(await one).outcome for one in recording] == [Outcome.RECORDED] * 3
     assert await deadlocks(url) > 0
-    assert (await types(a)).count("task.completed") == 2
+    assert (await types(a)).count("task.completed") == 3
 
 
 @pytest.mark.parametrize("code", ["40001", "0A000", "57014", "55P03"])

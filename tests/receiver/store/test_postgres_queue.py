@@ -14,7 +14,8 @@ from receiver.deliveries import State
 from receiver.delivery.health import BRIEFLY, STRIKES
 from receiver.endpoints import Breaker, EndpointPatch
 from receiver.endpoints import State as EndpointState
-from receiver.store.postgres import PostgresStore, engine
+from receiver.store.postgres import PostgresStore
+from receiver.store.postgres import store as module
 from receiver.store.postgres.presence import LATE, SILENCE
 from receiver.store.protocol import Claimed, EndpointChange, Query, Rotation
 from tests.doubles import START, FakeClock
@@ -31,6 +32,11 @@ from tests.receiver.store.processes import (
 from tests.receiver.store.suite import LEASE, arrival_of, claim, log_of, queued, states
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _who_beats_was_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEAT", 3_600.0)  # a test that takes long is no sign of life
 
 
 def places(claims: Sequence[Claimed]) -> list[tuple[int, int]]:
@@ -418,13 +424,24 @@ async def test_a_frozen_process_does_not_hold_up_the_others(
 ) -> None:
     """It has what all wait for; the server takes that back, and the frozen one tries again."""
     a, b = both
-    monkeypatch.setattr(engine, "_BEGIN", engine._BEGIN.replace("'10s'", "'50ms'"))
+    allowed: list[str] = []
+
+    def freeze() -> None:
+        """As if so much time had passed: neither what came before nor the other has so little."""
+        connection = a._engine.connection
+        query = "SELECT current_setting('idle_in_transaction_session_timeout')"
+        allowed.append(connection.execute(query).fetchone()[0])
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+        gate.commit()
+
     with gated(a) as gate:
+        monkeypatch.setattr(a._engine, "commit", freeze)
         frozen = asyncio.create_task(a.record(arrival(success(1), expected=2)))
         await gate.reached()
         await b.record(arrival_of(uuid(7), success(2)))
         gate.open()
         with pytest.raises(Exception, match="could not commit"):
             await frozen
+    assert {*allowed} == {"10s"}
     assert (await b.tasks(Query())).data[0].id == uuid(7)
     assert TASK not in [one.id for one in (await a.tasks(Query())).data]

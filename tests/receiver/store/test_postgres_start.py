@@ -19,7 +19,7 @@ from receiver.store.seal import Seal
 from tests.doubles import FakeClock
 from tests.make import arrival, endpoint, success
 from tests.postgres import Server
-from tests.receiver.store.processes import ask, process, processes, waiting
+from tests.receiver.store.processes import LIMIT_S, ask, intruder, process, processes, waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -65,14 +65,17 @@ async def test_who_starts_waits_for_whoever_migrates(
     """However long that takes: the role's time-outs are for what is at work."""
     url = postgres.empty()
     name = urlsplit(url).path.removeprefix("/")
-    await ask(url, f"ALTER DATABASE {name} SET statement_timeout = '100ms'")
     known = migrate.migrations()
-    slow = known[-1][0] + 1, "SELECT pg_sleep(0.3)"
+    slow = known[-1][0] + 1, (held := "SELECT pg_advisory_xact_lock(7)")
     monkeypatch.setattr(migrate, "migrations", lambda: [*known, slow])
-    starting = [asyncio.create_task(process(url, seed=n + 1)) for n in range(2)]
-    await waiting(url)
-    for store in await asyncio.gather(*starting):
-        await store.close()
+    async with intruder(url, held) as raw:
+        await ask(url, f"ALTER DATABASE {name} SET statement_timeout = '1s'")
+        starting = [asyncio.create_task(process(url, seed=n + 1)) for n in range(2)]
+        await waiting(postgres.url(), 2)  # the one for the lock, the other for the first
+        await asyncio.sleep(1.1)  # longer than the time-out
+        await raw.execute("COMMIT")
+        for store in await asyncio.gather(*starting):
+            await store.close()
 
 
 async def test_a_newer_schema_is_taken_only_if_it_says_so(postgres: Server) -> None:
@@ -124,7 +127,7 @@ async def test_nothing_is_left_of_a_start_that_failed(postgres: Server) -> None:
     tasks = len(asyncio.all_tasks())
     await refusal(url)
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while (await ask(url, query))[0][0] > 1:  # noqa: ASYNC110 - nobody is told
             await asyncio.sleep(0.01)
     assert len(asyncio.all_tasks()) == tasks
