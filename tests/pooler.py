@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from scripts.proofs.ports import reserved_port
 from tests.postgres import Server
 
 STARTING_S: Final = 30.0
@@ -47,10 +48,13 @@ def pooling(server: Server) -> Iterator[int]:
     found = program()
     if found is None:
         pytest.skip("PgBouncer is not installed: apt-get install pgbouncer")
+    with reserved_port() as port, _pooling(found, server, port):
+        yield port
+
+
+@contextmanager
+def _pooling(found: str, server: Server, port: int) -> Iterator[None]:
     folder = Path(tempfile.mkdtemp(prefix="reelhook-pooler-"))
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
     settings = folder / "pgbouncer.ini"
     text = SETTINGS.format(server=server.port, port=port, folder=folder)
     settings.write_text(text.replace("* = ", "* = user=postgres "))
@@ -61,7 +65,7 @@ def pooling(server: Server) -> Iterator[int]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, folder / "log")
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait(STARTING_S)

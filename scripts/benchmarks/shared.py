@@ -33,6 +33,7 @@ from scripts.benchmarks.ingest import (
 )
 from scripts.benchmarks.load import Measured, drive
 from scripts.benchmarks.sink import Sink, sinking
+from scripts.proofs.ports import reserved_port
 from tests.postgres import Server, programs
 
 LIMIT_S: Final = 600.0
@@ -46,8 +47,8 @@ def serving() -> Iterator[Server]:
     found = programs()
     if found is None:
         raise SystemExit("PostgreSQL is not installed: apt-get install postgresql")
-    with tempfile.TemporaryDirectory(prefix="reelhook-bench-") as folder:
-        server = Server(Path(folder), found)
+    with tempfile.TemporaryDirectory(prefix="reelhook-bench-") as folder, reserved_port() as port:
+        server = Server(Path(folder), found, port)
         server.make()
         server.start()
         try:

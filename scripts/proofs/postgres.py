@@ -10,17 +10,18 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Final
 
 import asyncpg
+
+from scripts.proofs.ports import reserved_port
 
 MISSING: Final = "PostgreSQL is not installed: apt-get install postgresql"
 STARTING_S: Final = 60.0
@@ -60,21 +61,14 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
 class Server:
     """A cluster in a directory of its own. `start`, `stop` and `kill` may follow each other."""
 
-    def __init__(self, folder: Path, bin_: Path) -> None:
+    def __init__(self, folder: Path, bin_: Path, port: int) -> None:
         self._folder = folder
         self._bin = bin_
         self._names = count(1)
-        self.port = _free_port()
+        self.port = port
         self._process: subprocess.Popen[bytes] | None = None
         self._wiped: str | None = None
 
@@ -195,11 +189,12 @@ def private(*, on_disk: bool = False) -> Iterator[Server]:
     if bin_ is None:
         raise NotInstalled(MISSING)
     folder = Path(tempfile.mkdtemp(prefix="reelhook-postgres-", dir=None if on_disk else _memory()))
-    server = Server(folder, bin_)
-    try:
-        server.make()
-        server.start()
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with reserved_port() as port:
+        server = Server(folder, bin_, port)
+        try:
+            server.make()
+            server.start()
+            yield server
+        finally:
+            server.stop()
+            shutil.rmtree(folder, ignore_errors=True)
