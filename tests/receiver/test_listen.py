@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from receiver.listen import (
     development_secret,
     target_url,
 )
-from submitter.processes import free_port
+from scripts.proofs.ports import reserved_port
 from tests.doubles import (
     ADMIN_TOKEN,
     ENVIRON,
@@ -46,6 +46,7 @@ from tests.doubles import (
     running,
 )
 from tests.make import uuid
+from tests.receiver.store.bench import until
 from tests.receiver.test_stream_process import call_back
 
 SECRET = new_secret(bytes(32))
@@ -139,7 +140,7 @@ class Scripted:
         self.held = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with closing(writer), suppress(OSError, asyncio.IncompleteReadError):
             self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
             for part in self.steps.pop(0) if self.steps else [None]:
                 if part is None:
@@ -148,7 +149,6 @@ class Scripted:
                 else:
                     writer.write(part)
                     await writer.drain()
-        writer.close()
 
 
 def stream(*parts: bytes, place: str = "0") -> bytes:
@@ -223,14 +223,18 @@ async def listening(
         )
 
 
-async def until_held(listener: Listener, script: Scripted) -> None:
-    """Let it listen until the script is over."""
+async def until_held(listener: Listener, script: Scripted, place: str) -> None:
+    """Let it listen until the script is over, and all of it was heard: the last of it has `place`.
+
+    What was written is not read yet, however near the reader is.
+    """
     task = asyncio.create_task(listener.run())
     held = asyncio.create_task(script.held.wait())
     try:
         async with asyncio.timeout(LIMIT_S):
             await asyncio.wait([task, held], return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
+                await until(lambda: listener.after == place)
                 await listener.drain()
     finally:
         held.cancel()
@@ -252,7 +256,7 @@ async def test_what_is_forwarded_is_what_an_endpoint_would_get() -> None:
             script, Targets("http://local/204"), headers={"x-mine": "1", "accept": "a/b"}
         ) as (listener, news, local),
     ):
-        await until_held(listener, script)
+        await until_held(listener, script, "2")
     assert news[0] == Found("0", again=False, polled=False)
     assert [one.id for one in shown(news, Heard)] == ["evt_1", "evt_2"]
     by_id = {request.headers["webhook-id"]: request for request in local.got}
@@ -287,7 +291,7 @@ async def test_events_go_where_their_type_goes(monkeypatch: pytest.MonkeyPatch) 
         scripted([stream(*messages), None]) as script,
         listening(script, targets) as (listener, news, _),
     ):
-        await until_held(listener, script)
+        await until_held(listener, script, "4")
     seen = {one.heard.type: (one.status, one.error) for one in shown(news, Forwarded)}
     assert seen == {
         "result.succeeded": (500, None),
@@ -304,7 +308,7 @@ async def test_it_asks_for_what_it_was_told_to() -> None:
         scripted([stream(place="7"), None]) as script,
         listening(script, Targets(), asked=asked, after="7") as (listener, _, _),
     ):
-        await until_held(listener, script)
+        await until_held(listener, script, "7")
     (head,) = script.asked
     assert head.startswith(
         "GET /v1/events/stream?event_type=result.%2A&event_type=task.completed"
@@ -333,7 +337,7 @@ async def test_after_a_drop_it_goes_on_behind_what_it_heard() -> None:
         ) as script,
         listening(script, Targets(), pauses) as (listener, news, _),
     ):
-        await until_held(listener, script)
+        await until_held(listener, script, "10")
     places = [
         head.lower().partition("last-event-id: ")[2].partition("\r\n")[0] for head in script.asked
     ]
@@ -365,11 +369,10 @@ async def test_where_streams_are_held_back_it_polls(monkeypatch: pytest.MonkeyPa
                     writer.write(part[0] or b"")
             else:
                 writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
-            with suppress(OSError):
+            with closing(writer), suppress(OSError):
                 await writer.drain()
                 if b"wait=" not in head or not self.steps:
                     await reader.read()
-            writer.close()
 
     script = Tunnel(
         [page("5")], [page("6", told(6))], [page("6.1", told(6, 1))], [b""], [page("6.1")]
@@ -377,7 +380,7 @@ async def test_where_streams_are_held_back_it_polls(monkeypatch: pytest.MonkeyPa
     server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
     script.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with listening(script, Targets()) as (listener, news, _):
-        await until_held(listener, script)
+        await until_held(listener, script, "6.1")
     server.close()
     assert news[0] == Found("5", again=False, polled=True)
     assert [(one.id, one.resent) for one in shown(news, Heard)] == [
@@ -449,7 +452,7 @@ async def test_only_so_many_are_forwarded_at_once(monkeypatch: pytest.MonkeyPatc
         httpx.AsyncClient(transport=httpx.MockTransport(slow)) as http,
     ):
         listener.http = http
-        await until_held(listener, script)
+        await until_held(listener, script, "8")
     assert len(shown(news, Forwarded)) == 8
     assert most == 3
 
@@ -498,17 +501,24 @@ async def command(folder: Path, *arguments: str, **environ: str) -> AsyncIterato
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         async with asyncio.timeout(LIMIT_S):
-            await process.wait()
+            await process.communicate()  # its pipe ends, too: it may do so later than the process
+
+
+@pytest.fixture
+def kept_port() -> Iterator[int]:
+    """A receiver's port, also between two of its runs."""
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.mark.anyio
 @pytest.mark.process
 async def test_events_reach_a_laptop_across_a_restart_once_each_and_again_when_resent(
-    tmp_path: Path,
+    tmp_path: Path, kept_port: int
 ) -> None:
-    port = str(free_port())
-    url = f"http://127.0.0.1:{port}"
     async with consuming() as consumer:
+        port = str(kept_port)
+        url = f"http://127.0.0.1:{port}"
         arguments = ("--json", "--forward-to", consumer.url, "-e", "result.*")
         with running(tmp_path, PORT=port) as receiver:
             async with command(tmp_path, *arguments, REELHOOK_URL=url) as laptop:
@@ -588,7 +598,7 @@ async def test_lines_are_those_that_people_know(tmp_path: Path) -> None:
 async def test_what_it_can_not_do_it_says(
     tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    async with command(tmp_path, *arguments, REELHOOK_URL=f"http://127.0.0.1:{free_port()}") as one:
+    async with command(tmp_path, *arguments, REELHOOK_URL="http://127.0.0.1:1") as one:
         assert await one.process.wait() == code
     assert said in tmp_path.joinpath("listen.err").read_text()
 
