@@ -194,11 +194,13 @@ class Pipe:
     _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back_ = await asyncio.open_connection("127.0.0.1", self.port)
-        self._writers += [writer, back_]
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pass_on(reader, back_))
-            group.create_task(self._pass_on(there, writer))
+        with closing(writer):
+            there, back_ = await asyncio.open_connection("127.0.0.1", self.port)
+            self._writers += [writer, back_]
+            with closing(back_):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pass_on(reader, back_))
+                    group.create_task(self._pass_on(there, writer))
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         swallowed = False
