@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 from receiver.deliveries import Failure, Outcome
+from receiver.delivery import sender as module
 from receiver.delivery.guard import Guard
 from receiver.delivery.sender import Sender
 from tests.receiver.sender.remotes import (
@@ -17,6 +19,7 @@ from tests.receiver.sender.remotes import (
     HEADERS,
     LOOPBACK,
     OK,
+    PATIENT,
     answered,
     answering,
     breaking,
@@ -28,8 +31,14 @@ from tests.receiver.sender.remotes import (
     sent,
     serving,
 )
+from tests.receiver.store.bench import until
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _kept_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEEPALIVE_S", PATIENT)
 
 
 @asynccontextmanager
@@ -100,6 +109,13 @@ async def test_a_cut_connection_is_not_used_again() -> None:
     assert connections == [1, 1]
 
 
+def connections_of(sender: Sender) -> list[ResponseHandler]:
+    """Those that a sender keeps."""
+    connector = sender._pooled["http"].connector
+    assert connector is not None
+    return [one for held in connector._conns.values() for one, _ in held]
+
+
 @pytest.mark.parametrize("unasked", [OK, b"HTTP/1.1 408 Too Late\r\n\r\n", b"noise"])
 async def test_what_comes_unasked_is_nobodys_answer(unasked: bytes) -> None:
     said = asyncio.Event()
@@ -115,6 +131,8 @@ async def test_what_comes_unasked_is_nobodys_answer(unasked: bytes) -> None:
         url = f"http://127.0.0.1:{port}/"
         first = await sender.send(url, BODY, HEADERS)
         await said.wait()
+        kept = connections_of(sender)
+        await until(lambda: not any(one.is_connected() for one in kept))  # it was heard by then
         second = await sender.send(url, BODY, HEADERS)
     assert [first.status, second.status] == [200, 500]
 
