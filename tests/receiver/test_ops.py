@@ -12,6 +12,7 @@ import pytest
 
 from receiver import ids
 from receiver.admin.ops import Begun, Ops, Principal, Watch
+from receiver.admin.ops.watch import MAX_WAIT
 from receiver.callbacks import Reprocess
 from receiver.clock import to_datetime
 from receiver.deliveries import State
@@ -196,6 +197,8 @@ async def test_who_waits_is_woken_by_his_own_task_and_by_the_end() -> None:
         assert [found.is_set() for found in (one, two, other)] == [True, True, False]
         watch.wake_all()
         assert other.is_set()
+    with watch.listening("a") as late:
+        assert late.is_set()
     watch.hear({"a", "b"}, False)
     assert not watch._waiting
 
@@ -212,6 +215,14 @@ async def test_a_change_between_looking_and_waiting_is_not_missed(receiver: Asse
     async with asyncio.timeout(10):
         found = await asyncio.gather(*waiting)
     assert {(one.received, one.revision > task.revision) for one in found} == {(1, True)}
+
+
+async def test_who_comes_while_the_receiver_stops_does_not_wait(receiver: Assembled) -> None:
+    ops = receiver.service.ops
+    task = await ops.register_task(ADMIN, TASK, TaskSpec(platform="runware"), Source.CALLBACK)
+    ops.stop_waiting()
+    async with asyncio.timeout(MAX_WAIT / 2):
+        assert (await ops.wait_task(ADMIN, TASK, task.revision, 30)).revision == task.revision
 
 
 @pytest.mark.parametrize("tags", [{"note": "x" * 900}, {"note": "\0"}, {"": "nameless"}])

@@ -48,9 +48,11 @@ class Watch:
     def listening(self, task_id: str = _DELIVERIES) -> Iterator[asyncio.Event]:
         """An event that is set at the next change of the task, of ANYTHING, or of deliveries.
 
-        Look at what is waited for after entering.
+        Look at what is waited for after entering. Once everybody was woken it is set at once.
         """
         event = asyncio.Event()
+        if self.is_over:
+            event.set()
         self._waiting[task_id].add(event)
         try:
             yield event
