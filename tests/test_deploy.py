@@ -24,7 +24,7 @@ from typer.main import get_command
 
 from receiver.cli import whole
 from receiver.settings import Settings
-from submitter.processes import free_port
+from scripts.proofs.ports import held_port
 from tests.doubles import LIMIT_S, running
 
 ROOT: Final = Path(__file__).parents[1]
@@ -253,7 +253,7 @@ def test_the_image_tells_whether_it_is_well(tmp_path: Path) -> None:
 
     with running(tmp_path) as receiver:
         assert verdict(receiver.port) == 0
-    assert verdict(free_port()) != 0
+    assert verdict(held_port()) != 0
 
 
 # Compose

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ import pytest
 
 from receiver.client import Client
 from receiver.endpoints import EndpointSpec
+from scripts.proofs.ports import held_port
 from tests.flows.sink import Sink
 from tests.flows.test_spine import all_complete, register, simulator, submit
 from tests.postgres import Server
@@ -34,14 +34,6 @@ NEEDED: Final = {
 }
 
 pytestmark = pytest.mark.process
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextmanager
@@ -87,7 +79,7 @@ def until(process: subprocess.Popen[str], words: str) -> str:
 
 
 def test_web_answers_on_the_platforms_port_and_stops_when_told(tmp_path: Path) -> None:
-    port = free_port()
+    port = held_port()
     with honcho(tmp_path, {**NEEDED, "RENDER": "true", "PORT": str(port)}, "web") as process:
         assert '"event": "ready"' in until(process, '"event": "ready"')
 
@@ -103,7 +95,7 @@ def test_web_answers_on_the_platforms_port_and_stops_when_told(tmp_path: Path) -
 
 
 def test_web_refuses_a_disk_that_is_wiped(tmp_path: Path) -> None:
-    environment = {**NEEDED, "DYNO": "web.1", "PORT": str(free_port())}
+    environment = {**NEEDED, "DYNO": "web.1", "PORT": str(held_port())}
     with honcho(tmp_path, environment, "web") as process:
         told, _ = process.communicate(timeout=30)
 
@@ -115,7 +107,7 @@ def test_web_refuses_a_disk_that_is_wiped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", sorted(NEEDED))
 def test_web_names_the_setting_that_is_missing(tmp_path: Path, missing: str) -> None:
     given = {name: value for name, value in NEEDED.items() if name != missing}
-    environment = {**given, "RENDER": "true", "PORT": str(free_port())}
+    environment = {**given, "RENDER": "true", "PORT": str(held_port())}
     with honcho(tmp_path, environment, "web") as process:
         told, _ = process.communicate(timeout=30)
 
@@ -143,7 +135,7 @@ async def due_task(client: Client, simulator_url: str) -> str:
 @pytest.mark.parametrize("hosted", [False, True], ids=["on loopback", "hosted"])
 async def test_the_reconciler_finds_the_receiver_beside_it(tmp_path: Path, hosted: bool) -> None:
     """Each process has a PORT of its own; the receiver's address is in the data directory."""
-    port = free_port()
+    port = held_port()
     async with asyncio.timeout(60), simulator("--drop", "1", "--delay-s", "0") as url:
         environment = {
             "PORT": str(port),
@@ -167,7 +159,7 @@ async def test_the_reconciler_finds_the_receiver_beside_it(tmp_path: Path, hoste
 
 
 def test_without_a_platforms_key_web_runs_on(tmp_path: Path) -> None:
-    port = free_port()
+    port = held_port()
     with honcho(tmp_path, {"PORT": str(port)}) as process:
         told = until(process, "RUNWARE_API_KEY is not set")
         if '"event": "ready"' not in told:
@@ -186,7 +178,7 @@ async def test_the_four_processes_do_the_work_over_one_postgresql(
     tmp_path: Path, postgres: Server
 ) -> None:
     """`release` first, which ends by itself; then one result by callback and one by a poll."""
-    port = free_port()
+    port = held_port(100)  # honcho gives the worker the one that is 100 above web's
     async with (
         asyncio.timeout(60),
         Sink.open() as sink,
@@ -221,7 +213,7 @@ async def test_the_four_processes_do_the_work_over_one_postgresql(
 
 
 def test_the_roles_of_postgresql_refuse_sqlite(tmp_path: Path) -> None:
-    environment = {"PORT": str(free_port())}
+    environment = {"PORT": str(held_port())}
     with honcho(tmp_path, environment, "web", "worker", procfile=POSTGRES) as process:
         told, _ = process.communicate(timeout=30)
 

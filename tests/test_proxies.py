@@ -26,7 +26,7 @@ import pytest
 
 from receiver.clock import DAY, wall_clock
 from receiver.tokens import TokenBox, webhook_url
-from submitter.processes import free_port
+from scripts.proofs.ports import held_port
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running
 from tests.make import KEY, claims, success, uuid, wrapped
 from tests.receiver.sender.remotes import certificate
@@ -162,7 +162,7 @@ def started(program: str, folder: Path, *upstreams: int, **changes: str) -> Iter
         pytest.skip(f"needs Debian's package {program} on this machine")
     folder.mkdir(parents=True, exist_ok=True)
     certificate(folder, NAME)
-    plain, port = ports = free_port(), free_port()
+    plain, port = ports = held_port(), held_port()
     process = subprocess.Popen(
         PROGRAMS[program](folder, ports, list(upstreams), **changes),
         env={**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder)},
@@ -334,7 +334,7 @@ def test_nor_when_nobody_is_behind_it(program: str, tmp_path: Path) -> None:
 
     def complaint(folder: Path, **changes: str) -> str:
         changes |= AT_ONCE[program]
-        with started(program, folder, free_port(), **changes) as proxy, proxy.http() as http:
+        with started(program, folder, held_port(), **changes) as proxy, proxy.http() as http:
             assert http.post(path, content=b"{}").status_code in (502, 503)
         logs = proxy.logs()
         for log in folder.glob("*.log"):
@@ -396,7 +396,7 @@ def test_a_callback_is_given_to_one_receiver_alone(program: str, tmp_path: Path)
 def test_a_callback_goes_to_whoever_listens(program: str, tmp_path: Path) -> None:
     with (
         Upstream(answers=True) as there,
-        started(program, tmp_path / "proxy", away := free_port(), there.port) as proxy,
+        started(program, tmp_path / "proxy", away := held_port(), there.port) as proxy,
         proxy.http() as http,
     ):
         if program == "caddy":
@@ -408,7 +408,7 @@ def test_a_callback_goes_to_whoever_listens(program: str, tmp_path: Path) -> Non
 
 def test_nginx_sees_at_once_that_somebody_is_back(tmp_path: Path) -> None:
     """A deploy restarts one after the other; both together would be nobody."""
-    ports = free_port(), free_port()
+    ports = held_port(), held_port()
     with started("nginx", tmp_path / "proxy", *ports) as proxy, proxy.http() as http:
         for there in (*ports, *ports):
             with Upstream(answers=True, port=there) as upstream:
@@ -418,7 +418,7 @@ def test_nginx_sees_at_once_that_somebody_is_back(tmp_path: Path) -> None:
 
 def test_caddy_keeps_callbacks_while_the_receiver_restarts(tmp_path: Path) -> None:
     """From 2.7.6 on. Debian 12 has 2.6.2, which lets only a GET wait: the platform comes again."""
-    port = free_port()
+    port = held_port()
     with (
         started("caddy", tmp_path / "proxy", port) as proxy,
         proxy.http() as http,

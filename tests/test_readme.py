@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from receiver.cli import whole
 from receiver.client import Client, EndpointSpec
 from receiver.delivery.signing import new_secret, sign
-from submitter.processes import Child, free_port
+from scripts.proofs.ports import held_port
+from submitter.processes import Child
 from tests.flows.test_spine import ADMIN, receiver, simulator
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -42,7 +43,7 @@ def example(name: str) -> str:
 @asynccontextmanager
 async def stage(folder: Path) -> AsyncIterator[Mapping[str, str]]:
     """A receiver and a simulator, and the environment in which the examples find them."""
-    async with receiver(folder, port := free_port()), simulator("--delay-s", "0.1") as url:
+    async with receiver(folder, port := held_port()), simulator("--delay-s", "0.1") as url:
         yield {
             **os.environ,
             "REELHOOK_URL": f"http://127.0.0.1:{port}",
@@ -77,7 +78,7 @@ def load(name: str, env: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_consumer_is_twenty_lines_and_answers_as_it_should() -> None:
     code = example("consumer")
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 22
-    port = free_port()
+    port = held_port()
     env = {**os.environ, "PORT": str(port), "REELHOOK_SECRET": SECRET}
     body = b'{"type":"result.succeeded","data":{"task":{"id":"t1"}}}'
     with subprocess.Popen(

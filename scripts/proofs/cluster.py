@@ -42,15 +42,16 @@ from scripts.proofs.copied import copy, damage_in
 from scripts.proofs.crew import RECONCILE, SERVE, WORKER, Crew, Member
 from scripts.proofs.harness import ADMIN, Verdict, options, progress, run
 from scripts.proofs.platform import Platform
+from scripts.proofs.ports import held_port
 from scripts.proofs.postgres import NotInstalled
-from scripts.proofs.reconcile import ASKED, PORTS, Kept, made_of
+from scripts.proofs.reconcile import ASKED, Kept, made_of
 from scripts.proofs.reconcile import KEY as NO_KEY
 from scripts.proofs.stored import problems_of
 from scripts.proofs.stores import Databases, add_url, databases, is_strict
 from scripts.proofs.unshared import LOSES, UNLOCKED
 from submitter import Submitter
 from submitter.platforms.runware import Runware
-from submitter.processes import Child, free_port
+from submitter.processes import Child
 
 READY: Final = 60.0  # seconds
 LOOK: Final = 0.5  # seconds between looks at what is still under way
@@ -122,7 +123,7 @@ class World:
         self.simulator = ""
         self.tasks: dict[str, int] = {}  # of the simulator: how many results each owes
         self.endpoints: list[Endpoint] = []
-        self.ports = [free_port(prefer=random.sample(PORTS, 20)) for _ in range(plan.roles[SERVE])]
+        self.ports = [held_port() for _ in range(plan.roles[SERVE])]
         self.platform = Platform(self.ports, plan.callbacks, plan.rate)
         self.crew: Crew
 

@@ -36,6 +36,7 @@ import httpx
 from receiver import ids
 from receiver.client import Client
 from scripts.proofs.harness import ADMIN, Receiver, Verdict, options, progress, run
+from scripts.proofs.ports import held_port
 from scripts.proofs.postgres import NotInstalled
 from scripts.proofs.sink import Sink
 from scripts.proofs.stores import Databases, add_options, chosen, is_strict, one_of
@@ -43,7 +44,7 @@ from submitter import Submitter
 from submitter.platforms.nanogpt import NanoGPT
 from submitter.platforms.protocol import Platform
 from submitter.platforms.runware import Runware
-from submitter.processes import Child, free_port
+from submitter.processes import Child
 
 READY: Final = 30.0  # seconds
 AT_ONCE: Final = 8  # tasks that are being submitted
@@ -61,8 +62,6 @@ FAULTS: Final = (
     *("--drop", "0.2", "--duplicates", "0.2", "--failures", "0.04"),
     *("--nanogpt-shape", "mixed"),
 )
-# Not of the range that outgoing connections take theirs from: it must be free after the outage.
-PORTS: Final = range(20_000, 30_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +190,7 @@ async def world(plan: Plan, folder: Path, where: Databases | None) -> AsyncItera
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(one_of(where))
         sink = await stack.enter_async_context(Sink())
-        port = free_port(prefer=random.sample(PORTS, 20))
+        port = held_port()
         env = {"PORT": str(port), "REELHOOK_DELIVERY_SCHEDULE": "0,1,1,2,2,5,5", **store}
         receiver = await stack.enter_async_context(Receiver(folder, env=env))
         await receiver.add_endpoint(sink.url, paused=False)

@@ -16,7 +16,8 @@ from standardwebhooks import Webhook
 from receiver.client import Client, TaskSpec
 from receiver.deliveries import Delivery
 from receiver.endpoints import EndpointSpec
-from submitter.processes import Child, free_port
+from scripts.proofs.ports import held_port
+from submitter.processes import Child
 from tests.doubles import Heard
 from tests.make import TASK, success, wrapped
 from tests.receiver.sender.remotes import request, serving
@@ -85,7 +86,7 @@ async def settled(client: Client) -> Delivery:
 async def test_what_was_received_and_not_committed_comes_again_under_its_id(
     tmp_path: Path,
 ) -> None:
-    consumer, port = Consumer(answers=False), free_port()
+    consumer, port = Consumer(answers=False), held_port()
     async with asyncio.timeout(LIMIT_S), serving(consumer.serve) as sink:
         async with receiving(tmp_path, port) as (child, client):
             endpoint = await client.add_endpoint(EndpointSpec(url=f"http://127.0.0.1:{sink}/"))
@@ -110,7 +111,7 @@ async def test_what_was_received_and_not_committed_comes_again_under_its_id(
 async def test_an_answer_that_may_have_been_committed_is_asked_for_again_only_if_it_was_not(
     tmp_path: Path,
 ) -> None:
-    consumer, port = Consumer(answers=True), free_port()
+    consumer, port = Consumer(answers=True), held_port()
     async with asyncio.timeout(LIMIT_S), serving(consumer.serve) as sink:
         async with receiving(tmp_path, port) as (child, client):
             await client.add_endpoint(EndpointSpec(url=f"http://127.0.0.1:{sink}/"))

@@ -18,7 +18,7 @@ import pytest
 
 from receiver.client import Client, Task
 from receiver.endpoints import EndpointSpec
-from submitter.processes import free_port
+from scripts.proofs.ports import held_port
 from tests.flows.sink import Sink
 from tests.flows.test_spine import (
     ADMIN,
@@ -129,7 +129,7 @@ async def world(folder: Path, *flags: str) -> AsyncIterator[World]:
     async with (
         asyncio.timeout(PATIENCE),
         Sink.open() as sink,
-        receiver(folder, port := free_port()),
+        receiver(folder, port := held_port()),
         simulator("--delay-s", "0.1", *flags) as url,
         Client(f"http://127.0.0.1:{port}", ADMIN) as client,
     ):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from receiver.client import Client
-from submitter.processes import free_port
+from scripts.proofs.ports import held_port
 from tests.flows.test_reconcile import MODEL, World, check_once, until_overdue, world
 from tests.flows.test_spine import (
     ADMIN,
@@ -144,7 +144,7 @@ async def test_it_waits_for_a_receiver_and_finds_it_by_its_file(tmp_path: Path) 
             told = await line(process.stderr)
             assert "Waiting for the receiver" in told
             assert "5100" not in told
-            port = free_port()
+            port = held_port()
             async with (
                 receiver(tmp_path, port),
                 Client(f"http://127.0.0.1:{port}", ADMIN) as client,

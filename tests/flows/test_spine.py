@@ -20,7 +20,8 @@ import pytest
 
 from receiver.client import Client, TaskSpec
 from receiver.endpoints import EndpointSpec
-from submitter.processes import Child, free_port
+from scripts.proofs.ports import held_port
+from submitter.processes import Child
 from tests.flows.sink import Sink
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.usefixtures("store")]
@@ -153,7 +154,7 @@ async def test_duplicates_in_any_order_are_recorded_once_and_delivered(tmp_path:
     async with (
         asyncio.timeout(PATIENCE),
         Sink.open() as sink,
-        receiver(tmp_path, port := free_port()),
+        receiver(tmp_path, port := held_port()),
         simulator(*flags) as url,
         Client(f"http://127.0.0.1:{port}", ADMIN) as client,
     ):
@@ -175,7 +176,7 @@ async def test_a_callback_before_the_submits_answer_finds_its_task(tmp_path: Pat
     async with (
         asyncio.timeout(PATIENCE),
         Sink.open() as sink,
-        receiver(tmp_path, port := free_port()),
+        receiver(tmp_path, port := held_port()),
         simulator("--callback-before-ack", "--delay-s", "0.1") as url,
         Client(f"http://127.0.0.1:{port}", ADMIN) as client,
     ):
@@ -190,7 +191,7 @@ async def test_a_failure_is_told_and_ends_the_task(tmp_path: Path) -> None:
     async with (
         asyncio.timeout(PATIENCE),
         Sink.open() as sink,
-        receiver(tmp_path, port := free_port()),
+        receiver(tmp_path, port := held_port()),
         simulator("--delay-s", "0.1") as url,
         Client(f"http://127.0.0.1:{port}", ADMIN) as client,
     ):
@@ -206,7 +207,7 @@ async def test_a_failure_is_told_and_ends_the_task(tmp_path: Path) -> None:
 
 async def test_nothing_acknowledged_is_lost_to_a_sigkill(tmp_path: Path) -> None:
     flags = ["--delay-s", "0.6", "--spread-s", "0.6", "--duplicates", "0.3", "--seed", "3"]
-    port, tasks = free_port(), {}
+    port, tasks = held_port(), {}
     async with asyncio.timeout(PATIENCE), Sink.open() as sink, simulator(*flags) as url:
         async with (
             receiver(tmp_path, port) as child,

@@ -14,6 +14,7 @@ import pytest
 import stamina
 
 from receiver.client import Client, SubmitState, Task
+from scripts.proofs.ports import held_port
 from submitter import drafts
 from submitter.drafts import Draft, Prepared, batches
 from submitter.errors import (
@@ -29,7 +30,6 @@ from submitter.errors import (
 )
 from submitter.handle import SubmittedTask
 from submitter.platforms.runware import AT_ONCE, Runware
-from submitter.processes import free_port
 from submitter.submit import Submitted, Submitter
 from submitter.tasks import GenerationTask
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, Running, running
@@ -210,7 +210,7 @@ async def test_many_go_in_several_arrays(receiver: Running) -> None:
 
 async def test_without_a_receiver_none_is_sent(receiver: Running) -> None:
     platform = Scripted()
-    ledger = Client(f"http://127.0.0.1:{free_port()}", ADMIN_TOKEN)
+    ledger = Client(f"http://127.0.0.1:{held_port()}", ADMIN_TOKEN)
     runware = Runware(API_KEY, "http://localhost/v1", transport=httpx.MockTransport(platform))
     async with Submitter(runware, ledger) as submitter:
         told = await submitter.submit_many([draft(), draft()])

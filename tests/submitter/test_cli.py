@@ -11,8 +11,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from scripts.proofs.ports import held_port
 from submitter.cli.running import dev
-from submitter.processes import free_port
 from tests.doubles import ADMIN_TOKEN, running
 from tests.submitter.shell import Ended, Shell
 from tests.submitter.stage import (
@@ -115,7 +115,7 @@ def test_money_is_asked_about_last_and_not_for_what_surely_fails(shell: Shell) -
         "no API key": (4, task, {"RUNWARE_API_KEY": ""}),
         "no URL of Runware": (3, task, {"RUNWARE_BASE_URL": "api.runware.ai"}),
         "is no URL": (3, task, {"REELHOOK_URL": "http://[::1"}),
-        "did not answer": (3, task, {"REELHOOK_URL": f"http://127.0.0.1:{free_port()}"}),
+        "did not answer": (3, task, {"REELHOOK_URL": f"http://127.0.0.1:{held_port()}"}),
         "Bearer": (4, task, {"REELHOOK_ADMIN_TOKEN": "wrong"}),
         "duration": (1, (*task[:-1], "duration=7"), {}),
         "it is not https": (1, task, {}),  # the receiver's public URL, to which nobody could post
@@ -140,7 +140,7 @@ def test_money_is_asked_about_last_and_not_for_what_surely_fails(shell: Shell) -
 
 
 def test_submit_without_a_receiver_ends_with_three(shell: Shell) -> None:
-    ended = shell("submit", MODEL, *GOOD, REELHOOK_URL=f"http://127.0.0.1:{free_port()}")
+    ended = shell("submit", MODEL, *GOOD, REELHOOK_URL=f"http://127.0.0.1:{held_port()}")
     assert (ended.code, ended.out) == (3, "")
     assert "reelhook serve" in ended.err
     platform = shell.environ["RUNWARE_BASE_URL"].removesuffix("/v1")
@@ -304,7 +304,7 @@ def test_reconcile_tells_of_a_platform_that_does_not_answer(shell: Shell) -> Non
         trust_env=False,
     )
     assert asked.status_code == 200
-    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    nobody = f"http://127.0.0.1:{held_port()}/v1"
     ended = shell("reconcile", "--once", "--json", RUNWARE_BASE_URL=nobody)
     assert ended.code == 1
     assert ended.documents == [{"task": task_id, "found": "unavailable", "detail": "ConnectError"}]

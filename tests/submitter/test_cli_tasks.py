@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from submitter.processes import free_port
+from scripts.proofs.ports import held_port
 from tests.doubles import ADMIN_TOKEN, running
 from tests.submitter.shell import Ended, Shell
 from tests.submitter.stage import (
@@ -184,7 +184,7 @@ def test_some_of_several_that_failed_end_with_seven(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("code", "environ"),
     [
-        (3, {"REELHOOK_URL": f"http://127.0.0.1:{free_port()}"}),
+        (3, {"REELHOOK_URL": f"http://127.0.0.1:{held_port()}"}),
         (4, {"REELHOOK_ADMIN_TOKEN": "wrong"}),
         (4, {"RUNWARE_API_KEY": ""}),
     ],
@@ -297,7 +297,7 @@ def test_models_are_those_with_rules_and_those_that_are_listed(shell: Shell) -> 
     plain = shell("models", "--platform", "runware")
     assert f"runware  {MODEL}  checked" in plain.out
     assert "nanogpt" not in plain.out
-    nobody = f"http://127.0.0.1:{free_port()}"
+    nobody = f"http://127.0.0.1:{held_port()}"
     ended = shell("models", "--platform", "nanogpt", NANOGPT_BASE_URL=nobody)
     assert (ended.code, ended.out) == (1, "")
     assert ended.err

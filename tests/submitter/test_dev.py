@@ -23,6 +23,7 @@ import httpx
 import pytest
 from anyio.abc import ObjectReceiveStream
 
+from scripts.proofs.ports import held_port
 from submitter import dev as flow
 from submitter.dev import DevOptions, dev, first_of
 from submitter.notices import (
@@ -164,7 +165,7 @@ def tunneled(tmp_path: Path) -> Mapping[str, Any]:
     program = tmp_path / "cloudflared"
     program.write_text(CLOUDFLARED, encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    port = free_port()
+    port = held_port()
     return {
         "options": DevOptions(tunnel="auto", receiver=STAND_IN, port=port),
         "which": partial(shutil.which, path=str(tmp_path)),
@@ -300,7 +301,7 @@ async def test_without_a_tunnel_only_this_machine_reaches_it() -> None:
         assert "simulator" in alone.text
         end(signal.SIGHUP)
 
-    assert (await play(DevOptions(receiver=STAND_IN, port=free_port()), script))[0] == 0
+    assert (await play(DevOptions(receiver=STAND_IN, port=held_port()), script))[0] == 0
 
 
 @pytest.mark.anyio
@@ -342,7 +343,7 @@ async def test_the_check_can_be_left_out() -> None:
         assert (await run.next(Ready)).public_url == "https://elsewhere.example"
         end()
 
-    options = DevOptions(receiver=STAND_IN, port=free_port(), check=False)
+    options = DevOptions(receiver=STAND_IN, port=held_port(), check=False)
     environ = {"PATH": os.environ["PATH"], "REELHOOK_PUBLIC_URL": "https://elsewhere.example"}
     code, seen = await play(options, script, environ=environ)
     assert code == 0
@@ -360,7 +361,7 @@ async def test_a_receiver_that_dies_is_started_again() -> None:
         await run.next(Ready)
         end()
 
-    assert (await play(DevOptions(receiver=STAND_IN, port=free_port()), script))[0] == 0
+    assert (await play(DevOptions(receiver=STAND_IN, port=held_port()), script))[0] == 0
 
 
 @pytest.mark.anyio

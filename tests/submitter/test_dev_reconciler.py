@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from receiver.client import Client
+from scripts.proofs.ports import held_port
 from submitter.dev import DevOptions
 from submitter.notices import Ready, ReconcilerLost, ReconcilerSays
-from submitter.processes import free_port
 from tests.flows.test_spine import all_complete, register, simulator, submit
 from tests.submitter.test_dev import STAND_IN, Run, end, gone, play
 
@@ -29,7 +29,7 @@ def environ(**given: str) -> dict[str, Any]:
 
 
 def options(**given: Any) -> DevOptions:
-    return DevOptions(receiver=STAND_IN, reconciler=RECONCILER, port=free_port(), **given)
+    return DevOptions(receiver=STAND_IN, reconciler=RECONCILER, port=held_port(), **given)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_one_that_ends_is_started_again() -> None:
 
 async def test_what_is_lost_on_the_way_is_fetched(tmp_path: Path) -> None:
     """With the real receiver, the real reconciler and the simulator."""
-    port = free_port()
+    port = held_port()
 
     async with simulator("--drop", "1", "--delay-s", "0") as url:
 

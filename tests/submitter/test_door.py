@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from scripts.proofs.ports import held_port
 from submitter import door
-from submitter.processes import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_a_door_that_drips_is_left_in_time(monkeypatch: pytest.MonkeyPatch
 
 async def test_where_nobody_listens_is_an_error_without_the_token() -> None:
     with pytest.raises(OSError, match="ConnectError") as caught:
-        await door.post(f"http://127.0.0.1:{free_port()}/webhooks/runware?sig=secret", b"{}")
+        await door.post(f"http://127.0.0.1:{held_port()}/webhooks/runware?sig=secret", b"{}")
     assert "secret" not in str(caught.value)
 
 

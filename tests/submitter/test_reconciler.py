@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from receiver.client import Client
+from scripts.proofs.ports import held_port
 from submitter import reconciler
 from submitter.errors import KeyRefused, MissingKey
 from submitter.pace import Pace
 from submitter.platforms.nanogpt import NanoGPT
 from submitter.platforms.runware import Runware
-from submitter.processes import free_port
 from submitter.reconcile import Polled
 from submitter.reconciler import Options, drain, keep_on
 from submitter.simulator.config import Knobs, SimulatorConfig
@@ -102,7 +102,7 @@ async def test_both_are_drained(receiver: Running) -> None:
 @pytest.mark.parametrize(("down", "other"), [("runware", "nanogpt"), ("nanogpt", "runware")])
 async def test_one_that_is_down_holds_up_no_other(receiver: Running, down: str, other: str) -> None:
     async with world(receiver) as here:
-        nobody = {f"{down.upper()}_BASE_URL": f"http://127.0.0.1:{free_port()}"}
+        nobody = {f"{down.upper()}_BASE_URL": f"http://127.0.0.1:{held_port()}"}
         assert await here.drain(**nobody) == {down: "unavailable", other: "posted"}
         assert await here.complete(other)
 
@@ -178,7 +178,7 @@ async def test_both_loops_wait_for_one_receiver_and_say_so_once(tmp_path: Path) 
 
     environ = {
         "REELHOOK_DATA_DIR": str(tmp_path),
-        "REELHOOK_URL": f"http://127.0.0.1:{free_port()}",
+        "REELHOOK_URL": f"http://127.0.0.1:{held_port()}",
         "RUNWARE_API_KEY": API_KEY,
         "NANOGPT_API_KEY": API_KEY,
     }

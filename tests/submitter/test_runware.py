@@ -22,11 +22,11 @@ from stamina.instrumentation import (
 )
 
 from receiver.tokens import TokenBox
+from scripts.proofs.ports import held_port
 from submitter.errors import AmbiguousSubmit, PlatformUnavailable, SubmitterError
 from submitter.platforms.answers import ATTEMPTS, LONGEST_WAIT
 from submitter.platforms.protocol import Accepted, Outcome, Outgoing, Rejection, TaskRef
 from submitter.platforms.runware import Runware, request_of
-from submitter.processes import free_port
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running
 from submitter.tasks import GenerationTask
@@ -269,7 +269,7 @@ async def test_an_unreadable_wait_is_one_of_our_own(text: str) -> None:
 
 @pytest.mark.usefixtures("_no_waits")
 async def test_a_platform_that_takes_no_connection_was_not_asked() -> None:
-    async with Runware(API_KEY, f"http://127.0.0.1:{free_port()}/v1") as runware:
+    async with Runware(API_KEY, f"http://127.0.0.1:{held_port()}/v1") as runware:
         with pytest.raises(PlatformUnavailable, match="no connection") as caught:
             await submit(runware, asking(TASK))
     assert caught.value.http_status is None

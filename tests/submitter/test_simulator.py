@@ -17,6 +17,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from scripts.proofs.ports import held_port
 from submitter.simulator.app import build, published_pairs
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running
@@ -257,20 +258,13 @@ async def test_a_callback_is_lost_after_the_last_attempt(httpserver: HTTPServer)
     assert state["data"][0]["status"] == "success"
 
 
-async def test_a_receiver_that_is_not_there_is_an_attempt(unused_tcp_url: str) -> None:
+async def test_a_receiver_that_is_not_there_is_an_attempt() -> None:
     async with a_platform(max_attempts=2) as platform:
-        await platform.post(a_task(webhookURL=unused_tcp_url))
+        await platform.post(a_task(webhookURL=f"http://127.0.0.1:{held_port()}/hook?sig=secret"))
         await platform.settled()
         (job,) = await platform.listing()
     errors = [each["error"] for each in job["results"][0]["callbacks"][0]["attempts"]]
     assert errors == ["ConnectError", "ConnectError"]
-
-
-@pytest.fixture
-async def unused_tcp_url() -> str:
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
-    return f"http://127.0.0.1:{port}/hook?sig=secret"
 
 
 async def test_a_receiver_that_hangs_times_out() -> None:

@@ -24,6 +24,7 @@ from receiver.client import (
     TaskPatch,
     TaskSpec,
 )
+from scripts.proofs.ports import held_port
 from submitter.errors import (
     AmbiguousSubmit,
     IdempotencyConflict,
@@ -36,7 +37,6 @@ from submitter.errors import (
 )
 from submitter.handle import SubmittedTask
 from submitter.platforms.runware import Runware, request_of
-from submitter.processes import free_port
 from submitter.submit import Submitter
 from submitter.tasks import GenerationTask, task_id_for_key
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, SIGNING_KEY, Running, running
@@ -166,7 +166,7 @@ async def test_the_number_of_results_may_stand_among_the_parameters(receiver: Ru
 
 async def test_without_a_ledger_nothing_is_sent(receiver: Running) -> None:
     async with stage(receiver) as scene:
-        nowhere = Client(f"http://127.0.0.1:{free_port()}", ADMIN_TOKEN)
+        nowhere = Client(f"http://127.0.0.1:{held_port()}", ADMIN_TOKEN)
         for ledger in (nowhere, None):
             platform = Runware(API_KEY, f"{scene.simulator}/v1")
             async with Submitter(platform, ledger) as submitter:
@@ -195,7 +195,7 @@ async def test_a_url_minted_here_opens_the_door_of_a_receiver_with_the_same_key(
     receiver: Running, is_configured: bool
 ) -> None:
     async with stage(receiver) as scene:
-        nowhere = Client(f"http://127.0.0.1:{free_port()}", ADMIN_TOKEN) if is_configured else None
+        nowhere = Client(f"http://127.0.0.1:{held_port()}", ADMIN_TOKEN) if is_configured else None
         async with Submitter(
             Runware(API_KEY, f"{scene.simulator}/v1"),
             nowhere,
@@ -520,7 +520,7 @@ async def test_nothing_that_costs_money_is_sent_without_https_for_its_callbacks(
 
 
 async def test_nothing_that_costs_money_is_sent_when_nobody_answers_there(tmp_path: Path) -> None:
-    public = f"https://127.0.0.1:{free_port()}"
+    public = f"https://127.0.0.1:{held_port()}"
     with running(tmp_path, **RECEIVER, REELHOOK_PUBLIC_URL=public) as receiver:
         async with billing(Client(receiver.ready["admin_url"], ADMIN_TOKEN)) as (submitter, sent):
             with pytest.raises(PublicUrlRefused, match="does not answer") as caught:

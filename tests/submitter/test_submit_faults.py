@@ -18,6 +18,7 @@ import pytest
 import stamina
 
 from receiver.client import Client, SubmitState, Task
+from scripts.proofs.ports import held_port
 from submitter.errors import (
     AmbiguousSubmit,
     IdempotencyConflict,
@@ -28,7 +29,7 @@ from submitter.errors import (
     SubmitterError,
 )
 from submitter.platforms.runware import Runware
-from submitter.processes import Child, free_port
+from submitter.processes import Child
 from submitter.simulator.config import Knobs, SimulatorConfig
 from submitter.simulator.serve import running
 from submitter.submit import Submitter
@@ -92,7 +93,7 @@ async def a_house(
 ) -> AsyncIterator[House]:
     env = {
         **os.environ,
-        "PORT": str(port := free_port()),
+        "PORT": str(port := held_port()),
         "REELHOOK_DATA_DIR": str(folder),
         "REELHOOK_ADMIN_TOKEN": ADMIN,
         "LOG_LEVEL": "warning",
@@ -156,7 +157,7 @@ async def test_what_was_not_taken_can_be_sent_again_at_once(tmp_path: Path, stat
 
 async def test_a_platform_that_is_down_leaves_a_task_to_send_at_once(tmp_path: Path) -> None:
     async with a_house(tmp_path) as house:
-        down = house.submitter(base_url=f"http://127.0.0.1:{free_port()}/v1")
+        down = house.submitter(base_url=f"http://127.0.0.1:{held_port()}/v1")
         with pytest.raises(PlatformUnavailable):
             await down.submit(MODEL, PROMPT, idempotency_key="k")
         task = await house.submitter().submit(MODEL, PROMPT, idempotency_key="k")
@@ -276,7 +277,7 @@ async def test_the_door_being_shut_does_not_hide_the_rejection(tmp_path: Path) -
 
 async def test_without_a_ledger_nothing_is_sent(tmp_path: Path) -> None:
     async with a_house(tmp_path) as house:
-        down = Client(f"http://127.0.0.1:{free_port()}", ADMIN)
+        down = Client(f"http://127.0.0.1:{held_port()}", ADMIN)
         with pytest.raises(LedgerUnavailable):
             await house.submitter(ledger=down).submit(MODEL, PROMPT)
         with pytest.raises(LedgerUnavailable) as caught:
@@ -366,7 +367,7 @@ async def test_a_poll_that_fails_while_resuming_gives_the_lease_back(tmp_path: P
     async with a_house(tmp_path, submit_hang_s=60, drop=1.0) as house:
         with pytest.raises(AmbiguousSubmit) as caught:
             await house.submitter(timeout=0.3).submit(MODEL, PROMPT)
-        down = house.submitter(base_url=f"http://127.0.0.1:{free_port()}/v1")
+        down = house.submitter(base_url=f"http://127.0.0.1:{held_port()}/v1")
         with pytest.raises(SubmitterError):
             await down.resume(caught.value.task_id)
         assert not (await house.submitter().resume(caught.value.task_id)).in_flight
@@ -376,7 +377,7 @@ async def test_waiting_outlives_a_restart_of_the_receiver(tmp_path: Path) -> Non
     argv = [sys.executable, "-m", "receiver", "serve"]
     env = {
         **os.environ,
-        "PORT": str(port := free_port()),
+        "PORT": str(port := held_port()),
         "REELHOOK_DATA_DIR": str(tmp_path),
         "REELHOOK_ADMIN_TOKEN": ADMIN,
         "LOG_LEVEL": "warning",
@@ -423,7 +424,7 @@ class _Elsewhere(Client):
 
     async def register_task(self, *args: Any, **options: Any) -> Any:
         found = await super().register_task(*args, **options)
-        url = httpx.URL(found.webhook_url).copy_with(port=free_port())
+        url = httpx.URL(found.webhook_url).copy_with(port=held_port())
         return found.model_copy(update={"webhook_url": str(url)})
 
 

@@ -15,9 +15,9 @@ import pytest
 
 from receiver.client import Client, Event
 from receiver.platforms import runware
+from scripts.proofs.ports import held_port
 from submitter import trigger
 from submitter.cli.triggering import _as_line
-from submitter.processes import free_port
 from submitter.trigger import (
     COMPLETED,
     FAILED,
@@ -227,7 +227,7 @@ def test_an_item_of_another_task_meets_a_shut_door(shell: Shell) -> None:
 
 @pytest.mark.process
 def test_without_a_receiver_it_says_so(shell: Shell) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{held_port()}"
     assert shell("trigger", SUCCEEDED, REELHOOK_URL=url).code == 3
     assert shell("trigger", SUCCEEDED, REELHOOK_ADMIN_TOKEN="wrong").code == 4
 
@@ -247,7 +247,7 @@ async def test_what_does_not_follow_is_not_waited_for_for_ever(
 
 @pytest.mark.anyio
 async def test_a_door_that_does_not_answer_is_named_without_its_token() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{held_port()}"
     hook = f"https://hooks.example.com/webhooks/runware?sig={'s' * 40}"
     with pytest.raises(DoorShut) as refused:
         await trigger._call_back(Trigger(SUCCEEDED), url, hook, [b"{}"], lambda _news: None)

@@ -21,9 +21,10 @@ import pytest
 from anyio.abc import ObjectReceiveStream
 
 from receiver.client import Client, TaskSpec
+from scripts.proofs.ports import held_port
 from submitter.dev import DevOptions, dev, first_of
 from submitter.notices import Event, Ready, TunnelOpened
-from submitter.processes import Child, free_port
+from submitter.processes import Child
 from submitter.tunnel import (
     Program,
     Ssh,
@@ -105,7 +106,7 @@ def furnish(folder: Path, port: int, more: str) -> None:
 
 @asynccontextmanager
 async def sshd(folder: Path, more: str = "") -> AsyncIterator[Server]:
-    program, port = sshd_or_skip(), free_port()
+    program, port = sshd_or_skip(), held_port()
     furnish(folder, port, more)
     argv = [program, "-D", "-e", "-f", f"{folder}/config"]
     async with Child.start(argv, name="sshd", merged=True, grace_s=2) as server:
@@ -119,7 +120,7 @@ async def sshd(folder: Path, more: str = "") -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def stand_in(port: int) -> AsyncIterator[str]:
-    env = {**os.environ, "PORT": str(port), "REELHOOK_ADMIN_PORT": str(free_port())}
+    env = {**os.environ, "PORT": str(port), "REELHOOK_ADMIN_PORT": str(held_port())}
     async with Child.start([sys.executable, str(STAND_IN)], name="stand-in", env=env) as child:
         yield str((await child.ready(LIMIT_S))["instance"])
 
@@ -129,7 +130,7 @@ async def stand_in(port: int) -> AsyncIterator[str]:
 async def test_the_receiver_is_reached_through_the_port_that_the_server_opened(
     tmp_path: Path, fixed: bool
 ) -> None:
-    port, remote_port = free_port(), free_port() if fixed else 0
+    port, remote_port = held_port(), held_port() if fixed else 0
     with anyio.fail_after(LIMIT_S):
         async with (
             sshd(tmp_path) as server,
@@ -205,7 +206,8 @@ async def test_dev_is_ready_through_ssh_and_again_after_the_connection_is_lost(
                 tunnel="ssh",
                 ssh=server.ssh("http://127.0.0.1:{port}", 0, "127.0.0.1"),
                 receiver=[sys.executable, str(STAND_IN)],
-                port=free_port(),
+                port=held_port(),
+                admin_port=held_port(),
             )
             await first_of(lambda: dev(options, notify=send.send_nowait), watch)
 
@@ -240,8 +242,8 @@ async def test_the_real_receiver_takes_callbacks_through_ssh_and_shows_nothing_e
             options = DevOptions(
                 tunnel="ssh",
                 ssh=server.ssh("http://127.0.0.1:{port}", 0, "127.0.0.1"),
-                port=free_port(),
-                admin_port=free_port(),
+                port=held_port(),
+                admin_port=held_port(),
                 data_dir=str(tmp_path / "data"),
             )
             await first_of(lambda: dev(options, notify=send.send_nowait), use)
