@@ -41,7 +41,7 @@ from submitter.tunnel import (
 )
 
 RECORDED = Path(__file__).parent / "recorded"
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 
 
 @pytest.fixture
@@ -336,7 +336,8 @@ async def test_the_look_asks_for_health_at_the_public_url() -> None:
 
 @pytest.mark.anyio
 async def test_names_that_do_not_resolve_are_told_from_closed_ports() -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    # A resolver may take long to say no, and a look that is cut off has found nobody.
+    async with httpx.AsyncClient(trust_env=False, timeout=LIMIT_S) as client:
         with anyio.fail_after(LIMIT_S):
             nameless = await look_once("http://reelhook.invalid", "me", client=client)
             closed = await look_once("http://127.0.0.1:1", "me", client=client)
@@ -367,5 +368,5 @@ async def test_the_check_goes_on_until_the_url_answers() -> None:
 async def test_the_check_ends_with_the_last_reason() -> None:
     transport = httpx.MockTransport(answering(404, {}))
     async with httpx.AsyncClient(transport=transport) as client:
-        found = await check_from_outside("https://h.example", "me", client=client, timeout_s=0.1)
+        found = await check_from_outside("https://h.example", "me", client=client, timeout_s=0)
     assert found == Unreachable("https://h.example", "status", 404)
