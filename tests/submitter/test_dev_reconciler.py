@@ -16,7 +16,7 @@ from scripts.proofs.ports import held_port
 from submitter.dev import DevOptions
 from submitter.notices import Ready, ReconcilerLost, ReconcilerSays
 from tests.flows.test_spine import all_complete, register, simulator, submit
-from tests.submitter.test_dev import STAND_IN, Run, end, gone, play
+from tests.submitter.test_dev import Run, end, gone, play, standing_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
 
@@ -29,7 +29,7 @@ def environ(**given: str) -> dict[str, Any]:
 
 
 def options(**given: Any) -> DevOptions:
-    return DevOptions(receiver=STAND_IN, reconciler=RECONCILER, port=held_port(), **given)
+    return standing_in(reconciler=RECONCILER, **given)
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,6 @@ async def test_one_that_ends_is_started_again() -> None:
 
 async def test_what_is_lost_on_the_way_is_fetched(tmp_path: Path) -> None:
     """With the real receiver, the real reconciler and the simulator."""
-    port = held_port()
-
     async with simulator("--drop", "1", "--delay-s", "0") as url:
 
         async def script(run: Run) -> None:
@@ -97,7 +95,9 @@ async def test_what_is_lost_on_the_way_is_fetched(tmp_path: Path) -> None:
             assert said.text == f"Reconciler: {task_id}  posted"
             end()
 
-        real = DevOptions(port=port, data_dir=str(tmp_path), check=False)
+        real = DevOptions(
+            port=held_port(), admin_port=held_port(), data_dir=str(tmp_path), check=False
+        )
         given = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
         code, _ = await play(real, script, **environ(RUNWARE_BASE_URL=f"{url}/v1", **given))
     assert code == 0
