@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -12,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import httpx
 
 from receiver.client import Client
 from submitter.platforms.answers import TIMEOUT
 from submitter.platforms.runware import Runware
 from submitter.simulator.config import Knobs, SimulatorConfig
+from submitter.simulator.courier import Sleep
 from submitter.simulator.serve import running as simulating
 from submitter.submit import Submitter
 from tests.doubles import ADMIN_TOKEN, LIMIT_S, ROOT, Running
@@ -69,6 +72,24 @@ class Recording(httpx.AsyncBaseTransport):
         await self._network.aclose()
 
 
+class Leaving(httpx.AsyncBaseTransport):
+    """Gives up waiting for an answer at a moment of the test's choice, and not of the machine's."""
+
+    def __init__(self, network: httpx.AsyncBaseTransport, leaves: asyncio.Event) -> None:
+        self._network = network
+        self._leaves = leaves
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        asking = asyncio.ensure_future(self._network.handle_async_request(request))
+        await self._leaves.wait()
+        asking.cancel()
+        await asyncio.wait([asking])
+        raise httpx.ReadTimeout("It was left.", request=request)
+
+    async def aclose(self) -> None:
+        await self._network.aclose()
+
+
 @dataclass
 class Stage:
     """A receiver's client, a simulator, and all requests of the submitters made here."""
@@ -81,10 +102,17 @@ class Stage:
 
     @asynccontextmanager
     async def submitter(
-        self, *, timeout: httpx.Timeout = TIMEOUT, **options: Any
+        self,
+        *,
+        timeout: httpx.Timeout = TIMEOUT,
+        leaves: asyncio.Event | None = None,
+        **options: Any,
     ) -> AsyncIterator[Submitter]:
-        """A submitter whose requests are noted in `seen`."""
-        heard = Recording("platform", self.seen)
+        """A submitter whose requests are noted in `seen`; it waits for the platform no longer than
+        until it `leaves`."""
+        heard: httpx.AsyncBaseTransport = Recording("platform", self.seen)
+        if leaves is not None:
+            heard = Leaving(heard, leaves)
         base_url = f"{self.simulator}/v1"
         platform = Runware(API_KEY, base_url, transport=heard, timeout=timeout)
         ledger = Client(self.url, ADMIN_TOKEN, transport=Recording("ledger", self.seen))
@@ -109,12 +137,15 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(receiver: Running, **knobs: Any) -> AsyncIterator[Stage]:
-    """A simulator of one's own in front of a receiver that may be shared."""
+async def stage(
+    receiver: Running, *, sleep: Sleep = anyio.sleep, **knobs: Any
+) -> AsyncIterator[Stage]:
+    """A simulator of one's own in front of a receiver that may be shared; `sleep` is its every
+    wait."""
     settings = Knobs(**{"delay_s": 0.02, "spread_s": 0.02, **knobs})
     url = receiver.ready["url"]
     async with (
-        simulating(SimulatorConfig(knobs=settings)) as simulator,
+        simulating(SimulatorConfig(knobs=settings), sleep=sleep) as simulator,
         Client(url, ADMIN_TOKEN) as client,
         httpx.AsyncClient(trust_env=False) as http,
     ):

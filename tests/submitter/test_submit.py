@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import httpx
 import pytest
 import stamina
@@ -77,10 +78,10 @@ async def listening(scene: Stage, case: str) -> AsyncIterator[Sink]:
             await scene.client.delete_endpoint(endpoint.id)
 
 
-async def time_out(scene: Stage, after: float = 0.3, **options: Any) -> str:
+async def time_out(scene: Stage, leaves: asyncio.Event | None = None, **options: Any) -> str:
     """Submit to a platform that takes the task and does not say so; the task's id."""
-    impatient = httpx.Timeout(LIMIT_S, read=after)
-    async with scene.submitter(timeout=impatient) as submitter:
+    impatient = httpx.Timeout(LIMIT_S, read=0.3)
+    async with scene.submitter(timeout=impatient, leaves=leaves) as submitter:
         with pytest.raises(AmbiguousSubmit) as caught:
             await submitter.submit(MODEL, PARAMETERS, **options)
     return caught.value.task_id
@@ -251,14 +252,20 @@ async def test_what_timed_out_is_looked_for_and_not_sent_again(receiver: Running
 
 
 async def test_what_timed_out_and_still_works_is_told_by_its_callbacks(receiver: Running) -> None:
+    done = anyio.Event()
+
+    async def wait(seconds: float) -> None:
+        await (done.wait() if seconds == 99 else anyio.sleep(seconds))
+
     async with (
-        stage(receiver, submit_hang_s=60, delay_s=1, spread_s=0) as scene,
+        stage(receiver, submit_hang_s=60, delays="99", sleep=wait) as scene,
         scene.submitter() as submitter,
     ):
         await time_out(scene, idempotency_key=(key := a_key()))
         # The same key finds it as well as `resume` does.
         task = await submitter.submit(MODEL, PARAMETERS, idempotency_key=key)
         assert await state_of(scene, task.id) is SubmitState.SUBMITTED
+        done.set()
         results = [result async for result in task.results()]
         assert [result.source for result in results] == [Source.CALLBACK]
         assert len(scene.sent) == 1
@@ -476,11 +483,18 @@ async def test_a_callback_may_come_before_the_acknowledgement(receiver: Running)
 
 
 async def test_a_time_out_after_the_callbacks_hides_nothing(receiver: Running) -> None:
+    hangs = asyncio.Event()
+
+    async def wait(seconds: float) -> None:
+        if seconds == 60:  # the callbacks are there
+            hangs.set()
+        await anyio.sleep(seconds)
+
     async with (
-        stage(receiver, callback_before_ack=True, submit_hang_s=60) as scene,
+        stage(receiver, callback_before_ack=True, submit_hang_s=60, sleep=wait) as scene,
         scene.submitter() as submitter,
     ):
-        task_id = await time_out(scene, after=1)
+        task_id = await time_out(scene, leaves=hangs)
         assert await state_of(scene, task_id) is SubmitState.SUBMITTED
         task = await submitter.resume(task_id)
         assert (await task.wait(LIMIT_S)).succeeded == 1

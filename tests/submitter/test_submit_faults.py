@@ -128,7 +128,7 @@ async def test_a_time_out_is_unknown_and_the_same_call_finishes_it_at_once(tmp_p
 
 
 async def test_a_time_out_before_any_callback_is_resumed_at_once(tmp_path: Path) -> None:
-    async with a_house(tmp_path, submit_hang_s=60, drop=1.0) as house:
+    async with a_house(tmp_path, submit_hang_s=60, delay_s=0, drop=1.0) as house:
         submitter = house.submitter(timeout=0.3)
         with pytest.raises(AmbiguousSubmit) as caught:
             await submitter.submit(MODEL, PROMPT)
