@@ -24,6 +24,7 @@ from receiver.client import Client, EndpointSpec
 from receiver.delivery.signing import new_secret, sign
 from scripts.proofs.ports import held_port
 from submitter.processes import Child
+from tests.doubles import LIMIT_S
 from tests.flows.test_spine import ADMIN, receiver, simulator
 
 pytestmark = [pytest.mark.anyio, pytest.mark.process]
@@ -85,13 +86,13 @@ def test_the_consumer_is_twenty_lines_and_answers_as_it_should() -> None:
         [sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         with httpx.Client(
-            transport=httpx.HTTPTransport(retries=8), trust_env=False, timeout=10
+            transport=httpx.HTTPTransport(retries=8), trust_env=False, timeout=LIMIT_S
         ) as http:
             good = http.post(f"http://127.0.0.1:{port}/", content=body, headers=delivery(body))
             again = http.post(f"http://127.0.0.1:{port}/", content=body, headers=delivery(body))
             bad = http.post(f"http://127.0.0.1:{port}/", content=b"{}", headers=delivery(body))
         process.terminate()
-        told = process.communicate(timeout=10)[0]
+        told = process.communicate(timeout=LIMIT_S)[0]
     assert (good.status_code, again.status_code, bad.status_code) == (204, 204, 400)
     assert told == b"result.succeeded t1\n"
 

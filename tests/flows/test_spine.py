@@ -27,7 +27,7 @@ from tests.flows.sink import Sink
 pytestmark = [pytest.mark.anyio, pytest.mark.process, pytest.mark.usefixtures("store")]
 
 ADMIN = "an-admin-token-for-tests-0123456789"
-READY = 20.0
+READY = 30.0
 PATIENCE = 60.0
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from scripts.proofs.ports import held_port
 from submitter import door
+from tests.doubles import LIMIT_S
 
 pytestmark = pytest.mark.anyio
 
@@ -19,10 +20,12 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def listening(serve: Serve) -> AsyncIterator[str]:
-    """The URL of a door that is served like this, until the client is gone."""
+    """The URL of a door that is served like this, until whoever came is gone."""
     over = asyncio.Event()
+    over.set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        over.clear()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await serve(reader, writer)
         writer.close()
@@ -46,7 +49,7 @@ async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def test_a_door_that_drips_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(door, "TIMEOUT", 0.2)
-    async with asyncio.timeout(10), listening(drip) as url:
+    async with asyncio.timeout(LIMIT_S), listening(drip) as url:
         with pytest.raises(OSError, match=r"no answer within|RemoteProtocolError") as caught:
             await door.post(url, b"{}")
     assert "secret" not in str(caught.value)
@@ -69,7 +72,7 @@ async def test_one_door_takes_many_posts(body: bytes | dict[str, float]) -> None
             heard.append(await reader.readexactly(size))
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    async with asyncio.timeout(10), listening(serve) as url, door.Door() as opened:
+    async with asyncio.timeout(LIMIT_S), listening(serve) as url, door.Door() as opened:
         for _ in range(3):
             assert await opened.post(url, body) == 200
     assert len(heard) == 3

@@ -19,6 +19,7 @@ from submitter.errors import KeyRefused
 from submitter.pace import Pace
 from submitter.platforms.runware import Runware
 from submitter.reconcile import IDLE, KEY_PAUSE_S, LEASE_S, Found, Polled, Reconciler
+from tests.doubles import LIMIT_S
 from tests.make import OTHER, TASK, failure, processing, success, uuid
 from tests.submitter.stage import API_KEY
 from tests.submitter.test_snapshots import SHAPES, fault
@@ -215,7 +216,7 @@ async def test_the_tasks_of_a_batch_are_polled_at_once() -> None:
         return platform(kind, task_id)
 
     scene = Scene([[TASK, OTHER, uuid(3)]], answer)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         assert await scene.batch() == 3
     assert scene.found == [Found.POSTED] * 3
 
@@ -223,14 +224,14 @@ async def test_the_tasks_of_a_batch_are_polled_at_once() -> None:
 async def test_one_that_hangs_ends_in_time_and_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reconcile, "QUESTION_S", 0.05)
+    monkeypatch.setattr(reconcile, "QUESTION_S", 1.0)  # which the other one has, too
 
     async def hang() -> httpx.Response:
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
     scene = Scene([[TASK, OTHER]], lambda _, task_id: hang() if task_id == TASK else done(OTHER))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         await scene.batch()
     assert [whose for whose, _ in scene.posted] == [OTHER]
     assert set(scene.found) == {Found.POSTED, Found.UNAVAILABLE}

@@ -94,7 +94,9 @@ async def a_platform(
     **knobs: Any,
 ) -> AsyncIterator[Platform]:
     log: list[str] = []
-    config = SimulatorConfig(knobs=Knobs(**knobs), api_key=api_key)
+    # A platform gives up a slow receiver and calls again; here it is the machine that is slow.
+    patient = Knobs(**{"ack_timeout_s": GIVE_UP_S, **knobs})
+    config = SimulatorConfig(knobs=patient, api_key=api_key)
     app = build(config, clock=clock or Time(), sleep=sleep, log=log.append)
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app)
