@@ -27,6 +27,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import astuple
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,11 +53,13 @@ class Ears:
     """What was heard so far. In-process words are judged at once, files at the end."""
 
     def __init__(self) -> None:
-        self.known: set[bytes] = set()
+        # Replaced, not changed: threads look through it while others learn of more.
+        self.known: frozenset[bytes] = frozenset()
         self.leaks: set[Leak] = set()
         self.heard = 0
         self._folders = [Path(tempfile.mkdtemp(prefix="reelhook-taps-"))]
         self._written: list[tuple[Path, str, str]] = []
+        self._numbers = count()  # of sheets; several threads may start processes
 
     def hear(self, place: str, words: object, test: str = "") -> None:
         """Judge words that were written somewhere, by the test that runs unless it is named."""
@@ -66,7 +69,7 @@ class Ears:
 
     def sheet(self, place: str) -> Path:
         """A file for what a process will write; it is judged at the end."""
-        path = self._folders[0] / str(len(self._written))
+        path = self._folders[0] / str(next(self._numbers))
         self._written.append((path, place, _current_test()))
         return path
 

@@ -15,15 +15,19 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from shutil import rmtree
+from threading import Lock
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 CLIENT: Final = str(Path(__file__).with_name("client.py"))
+_ASKING: Final = Lock()  # of several threads, one starts the server
 
 
 def reelhook(*arguments: str) -> list[str]:
     """What to start for `reelhook ARGUMENTS`."""
-    return [sys.executable, "-I", "-S", CLIENT, str(_server()[1] / "socket"), *arguments]
+    with _ASKING:
+        _, folder = _server()
+    return [sys.executable, "-I", "-S", CLIENT, str(folder / "socket"), *arguments]
 
 
 def end() -> None:
