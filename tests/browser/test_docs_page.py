@@ -29,7 +29,7 @@ def test_it_reads_well_without_a_script(stage: Stage, browser: Browser) -> None:
         desk.page.get_by_role("navigation").get_by_role("link", name="tasks").click()
         desk.page.get_by_role("heading", name="Tasks", exact=True).wait_for()
         desk.page.get_by_role("link", name="RegisteredTask").first.click()
-        assert desk.page.url.endswith("#RegisteredTask")
+        desk.page.wait_for_url("**#RegisteredTask")
         section = desk.page.get_by_role("article", name="RegisteredTask")
         assert "webhook_url" in section.inner_text()
 

@@ -134,7 +134,8 @@ def test_reconcile_and_revoke(stage: Stage, desk: Window) -> None:
     desk.open(f"/tasks/{task}")
     desk.page.get_by_role("button", name="Reconcile now").click()
     expect(desk.page.get_by_role("status")).to_contain_text("The task is due")
-    assert stage.api.post("/v1/tasks/claim", json={}).json()["data"][0]["id"] == task
+    due = stage.api.post("/v1/tasks/claim", json={}).json()["data"]  # others' tasks may be due, too
+    assert task in {one["id"] for one in due}
     desk.page.reload()
     expect(desk.page.get_by_role("status")).to_have_count(0)  # it is said once
 
