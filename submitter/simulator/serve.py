@@ -15,6 +15,9 @@ from submitter.simulator.app import build, silent
 from submitter.simulator.config import SimulatorConfig
 from submitter.simulator.courier import Log, Sleep
 
+# Seconds that an unused connection is kept: longer than clients keep theirs, so that none is closed
+# under a request that is just coming.
+KEEP_ALIVE_S = 75
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - shown as what one can dial
 
 
@@ -67,7 +70,13 @@ async def running(
     listener = socket.create_server((host, port), family=family, backlog=2048)
     app = build(config, log=log, sleep=sleep)
     server = Server(
-        uvicorn.Config(app, access_log=False, log_config=None, timeout_graceful_shutdown=1)
+        uvicorn.Config(
+            app,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
     )
     server.closing = app.state.close
     async with anyio.create_task_group() as group:
