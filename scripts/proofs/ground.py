@@ -7,7 +7,7 @@ import contextlib
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,6 @@ from scripts.proofs.stored import integrity_of
 
 CONNECTIONS: Final = 16
 WITHIN: Final = 5.0  # seconds in which a receiver has to recover, or to end with a code of its own
-LOOK: Final = 0.02  # seconds between looks
 WARM: Final = 50  # acknowledged callbacks before anything happens
 PULSE: Final = 20  # acknowledged callbacks that show that it has recovered
 BROKEN: Final = 1
@@ -125,7 +124,7 @@ class Ground:
 
         `may_end`: or it ends, with the code that says why.
         """
-        begun, before, looks = time.monotonic(), len(self.book.acknowledged), _looks(WITHIN)
+        begun, before = time.monotonic(), len(self.book.acknowledged)
         while not (len(self.book.acknowledged) >= before + PULSE and await self.is_ready()):
             if self.code is not None:
                 if may_end:
@@ -133,19 +132,23 @@ class Ground:
                 else:
                     self.blame(f"{what}: ended with {self.code} and should have recovered")
                 return
-            if not next(looks, False):
+            if time.monotonic() > begun + WITHIN:
                 self.blame(f"{what}: not recovered after {WITHIN} s")
                 return
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(0.02)
         self.found.note(f"recovered: {what}", time.monotonic() - begun)
 
     async def ends(self, what: str, begun: float | None = None) -> None:
         """Within seconds it ends with the code that says why, and meanwhile is not ready."""
         begun = time.monotonic() if begun is None else begun
-        if not await self.until(lambda: self.code is not None, within=WITHIN):
+        assert self.receiver.process is not None
+        try:
+            code = await asyncio.wait_for(
+                self.receiver.process.wait(), begun + WITHIN - time.monotonic()
+            )
+        except TimeoutError:
             self.blame(f"{what}: still there after {WITHIN} s")
             return
-        code = self.code
         if code != BROKEN or "the receiver ends" not in self.receiver.log.read_text():
             self.blame(f"{what}: ended with {code}, or without saying why")
         self.found.note(f"ended with {code}: {what}", time.monotonic() - begun)
@@ -167,11 +170,11 @@ class Ground:
 
     async def until(self, condition: Callable[[], object], within: float) -> bool:
         """Whether it came within so many seconds."""
-        looks = _looks(within)
+        begun = time.monotonic()
         while not condition():
-            if not next(looks, False):
+            if time.monotonic() > begun + within:
                 return False
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(0.02)
         return True
 
     async def refuses_to_start(self, what: str) -> bool:
@@ -209,9 +212,3 @@ class Ground:
         self.found.problems += self.book.problems
         self.found.acknowledged += len(self.book.acknowledged)
         self.found.said += self.book.said
-
-
-def _looks(seconds: float) -> Iterator[bool]:
-    """One for each look within so many seconds. Looks are counted, since seconds also pass while
-    the machine stands still, and then nobody gets on."""
-    return iter([True] * round(seconds / LOOK))
