@@ -35,6 +35,7 @@ OPEN_TIMEOUT_S = 45.0
 CONNECT_TIMEOUT_S = 15.0
 CHECK_TIMEOUT_S = 90.0
 CHECK_EVERY_S = 2.0
+LOOK_S = 30.0  # that one look may take, however often a byte of an answer comes
 GRACE_S = 5.0
 
 INSTALL: dict[Kind, str] = {
@@ -426,23 +427,27 @@ async def check_from_outside(
     timeout_s: float = CHECK_TIMEOUT_S,
     sleep: Sleep = anyio.sleep,
 ) -> Unreachable | None:
-    """None as soon as the URL answers as `instance`; else what the last look saw, which is the
-    first one to end `timeout_s` or more after the beginning."""
+    """None as soon as the URL answers as `instance`; after `timeout_s`, the last reason why not.
+
+    The first look may end, though that be later: a reason that nobody saw would be a guess.
+    """
     until = anyio.current_time() + timeout_s
-    while found := await look_once(public_url, instance, client=client):
-        if anyio.current_time() >= until:
-            break
-        await sleep(CHECK_EVERY_S)
+    found = await look_once(public_url, instance, client=client)
+    with anyio.CancelScope(deadline=until):
+        while found is not None:
+            await sleep(CHECK_EVERY_S)
+            found = await look_once(public_url, instance, client=client)
     return found
 
 
 async def look_once(
     public_url: str, instance: str, *, client: httpx.AsyncClient
 ) -> Unreachable | None:
-    """One look at the public URL; None when it answers as `instance`."""
+    """One look at the public URL, of `LOOK_S` at most; None when it answers as `instance`."""
     try:
-        response = await client.get(f"{public_url.rstrip('/')}/healthz", headers=_BROWSERLESS)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as fault:
+        with anyio.fail_after(LOOK_S):
+            response = await client.get(f"{public_url.rstrip('/')}/healthz", headers=_BROWSERLESS)
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError) as fault:
         return Unreachable(public_url, _problem(fault))
     if response.status_code != 200:
         return Unreachable(public_url, "status", response.status_code)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import ssl
 import stat
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -15,6 +17,7 @@ import anyio
 import httpx
 import pytest
 
+from submitter import tunnel as module
 from submitter.tunnel import (
     CHOICE,
     FAILURES,
@@ -34,6 +37,7 @@ from submitter.tunnel import (
     is_connected,
     look_once,
     opened,
+    outside_client,
     read_failure,
     read_port,
     read_public_url,
@@ -370,3 +374,24 @@ async def test_the_check_ends_with_the_last_reason() -> None:
     async with httpx.AsyncClient(transport=transport) as client:
         found = await check_from_outside("https://h.example", "me", client=client, timeout_s=0)
     assert found == Unreachable("https://h.example", "status", 404)
+
+
+@pytest.mark.anyio
+async def test_a_look_at_what_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK_S", 0.2)
+
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(ConnectionError):
+            while True:
+                writer.write(b"H")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    async with (
+        asyncio.timeout(LIMIT_S),
+        outside_client() as client,
+        await asyncio.start_server(drip, "127.0.0.1", 0) as server,
+    ):
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        found = await check_from_outside(url, "me", client=client, timeout_s=0)
+    assert found == Unreachable(url, "connect")
