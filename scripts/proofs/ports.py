@@ -14,9 +14,7 @@ def reserved_port() -> Iterator[int]:
     A socket holds it that does not listen. Whoever asks for the port by its number may listen
     beside that, as long as both say SO_REUSEADDR, which servers do.
     """
-    with socket.socket() as held:
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.bind(("127.0.0.1", 0))
+    with _bound(0) as held:
         port: int = held.getsockname()[1]
         yield port
 
