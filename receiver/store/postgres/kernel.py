@@ -31,15 +31,21 @@ def born(pid: int, proc: Path = PROC) -> int | None:
 
     NOBODY: there is none. None: that can't be told, or it is no time of ours.
     """
-    try:
-        os.kill(pid, 0)  # /proc may hide the processes of other users
-    except ProcessLookupError:
+    if not _is_there(pid):
         return NOBODY
-    except (OSError, OverflowError):
-        pass  # it is there, and not ours to signal
     with suppress(OSError, ValueError, IndexError):
         return _born(proc, pid)
     return None
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # /proc may hide the processes of other users
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is not ours to signal, or no number of a process
+        return True
+    return True
 
 
 def _own_numbers(proc: Path) -> list[int]:
